@@ -1,0 +1,15 @@
+// What every bind_*.cc shares. One file per concept, each with one register_* function.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+namespace textopia::binding {
+
+void register_kernels(pybind11::module_& module);
+void register_noise(pybind11::module_& module);
+void register_session(pybind11::module_& module);
+void register_engine(pybind11::module_& module);
+
+}  // namespace textopia::binding

@@ -1,0 +1,7 @@
+#include "binding/bind.h"
+
+namespace textopia::binding {
+
+void register_engine(pybind11::module_& module) { (void)module; }
+
+}  // namespace textopia::binding

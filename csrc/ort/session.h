@@ -1,0 +1,87 @@
+// ONNX Runtime sessions by the C ABI (no headers, no linking): load a graph, look at its border, bind, run.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/tensor.h"
+
+namespace textopia::ort {
+
+// One input or output of a graph. shape holds -1 where the size is free; symbols then holds its name or "".
+struct TensorInfo {
+  std::string name;
+  DType dtype;
+  int onnx_type;  // ONNX element type number, also when dtype cannot express it
+  Shape shape;
+  std::vector<std::string> symbols;
+};
+
+struct SessionOptions {
+  std::string label;               // stands in error messages: "unet/model.onnx"
+  int threads = 0;                 // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
+  int optimization_level = 99;     // 0 none, 1 basic, 2 extended, 99 all
+  std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
+};
+
+class Session {
+ public:
+  // Throws Error: model_format (unreadable or invalid graph), model_unsupported (unknown op), out_of_memory,
+  // configuration (no ONNX Runtime installed). ORT's own text goes into details["cause"].
+  static std::shared_ptr<Session> from_file(const std::string& path, const SessionOptions& options);
+  static std::shared_ptr<Session> from_memory(const void* data, size_t bytes, const SessionOptions& options);
+
+  virtual ~Session() = default;
+  virtual const std::vector<TensorInfo>& inputs() const = 0;
+  virtual const std::vector<TensorInfo>& outputs() const = 0;
+  virtual const std::string& label() const = 0;
+};
+
+// Stops the runs that it is given to, from any thread, at the next node of the graph.
+class RunControl {
+ public:
+  RunControl();
+  ~RunControl();
+  RunControl(const RunControl&) = delete;
+  RunControl& operator=(const RunControl&) = delete;
+  void terminate();  // sticky until reset()
+  void reset();
+  bool is_terminated() const;
+
+ private:
+  friend class Binding;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Inputs and outputs bound to buffers once and run many times; one thread at a time per Binding, any number of
+// Bindings per Session. run() makes no allocation of ours.
+class Binding {
+ public:
+  explicit Binding(std::shared_ptr<Session> session);
+  ~Binding();
+  Binding(Binding&&) noexcept;
+  Binding& operator=(Binding&&) noexcept;
+
+  // The memory stays the caller's and must outlive the binding. Throws invalid_request on an unknown name or a dtype
+  // that is not the graph's, naming found and allowed.
+  void input(const std::string& name, const TensorView& tensor);
+  void output(const std::string& name, const TensorView& tensor);
+
+  // Lets ORT allocate this output on the CPU; read it with fetch() after run().
+  void output_allocated(const std::string& name);
+
+  // Throws execution_failed (label, ORT's text), out_of_memory, or cancelled when `control` was terminated.
+  void run(RunControl* control = nullptr);
+
+  // View of an output_allocated() result; valid until the next run() or the end of the binding.
+  TensorView fetch(const std::string& name);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace textopia::ort

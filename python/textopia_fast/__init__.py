@@ -1,0 +1,1 @@
+"""textopia_fast: samples from Stable-Diffusion-type models with a native denoising loop."""
