@@ -154,24 +154,20 @@ class Loop {
       const size_t offset = group.first_image * network_.row_elements();
       const size_t count = group.image_count * network_.row_elements();
       cpu::CombineArgs args;
-      const auto add = [&](const float* source, double weight) {
-        if (args.source_count == cpu::kMaxSources) spill(args, count);
-        add_source(args, source, weight);
-      };
       for (const Term& term : terms) {
         if (term.bank == Bank::kLatent) {
-          add(latents_[term.index].data() + offset, term.weight);
+          add_source(args, latents_[term.index].data() + offset, term.weight);
           continue;
         }
         const double guidance = guidance_of_[term.index];
         if (is_guided(guidance)) {
-          if (guidance != 0.0) add(network_.output(term.index, group.positive_row), term.weight * guidance);
-          add(network_.output(term.index, group.negative_row), term.weight * (1.0 - guidance));
+          if (guidance != 0.0) add_source(args, network_.output(term.index, group.positive_row), term.weight * guidance);
+          add_source(args, network_.output(term.index, group.negative_row), term.weight * (1.0 - guidance));
         } else {
-          add(network_.output(term.index, group.positive_row), term.weight);
+          add_source(args, network_.output(term.index, group.positive_row), term.weight);
         }
       }
-      if (noise != 0.0) add(noise_.data() + offset, noise);
+      if (noise != 0.0) add_source(args, noise_.data() + offset, noise);
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
@@ -180,15 +176,6 @@ class Loop {
       }
       run_combine(args, count);
     }
-  }
-
-  // Sums what a full argument list holds so far into scratch memory, which becomes its first source.
-  void spill(cpu::CombineArgs& args, size_t count) {
-    if (scratch_.size() < count) scratch_ = Buffer<float>(count);
-    add_output(args, scratch_.data(), 1.0);
-    run_combine(args, count);
-    args = cpu::CombineArgs();
-    add_source(args, scratch_.data(), 1.0);
   }
 
   void run_combine(cpu::CombineArgs& args, size_t count) {
@@ -227,7 +214,7 @@ class Loop {
   std::vector<Buffer<float>> latents_;
   std::vector<double> guidance_of_;         // per output register: the guidance of the run that wrote it
   std::vector<const Denoise*> fusion_of_;   // per instruction: the DENOISE whose input this COMBINE writes
-  Buffer<float> noise_, denoised_, scratch_;
+  Buffer<float> noise_, denoised_;
   size_t position_ = 0;
   int denoise_index_ = 0;
   int steps_done_ = 0;

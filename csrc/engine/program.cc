@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "cpu/combine.h"
 
 namespace textopia::engine {
 namespace {
@@ -27,6 +28,7 @@ class Validator {
     check(!op.terms.empty() || op.noise != 0.0, code::kInvalidRequest, where(), "an empty sum");
     read(op.terms);
     finite(op.noise);
+    fits_kernel(op.terms, op.noise != 0.0);
     write(Bank::kLatent, op.dst);
   }
   void operator()(const Clamp& op) {
@@ -45,6 +47,7 @@ class Validator {
   void operator()(const Step& op) {
     read(Bank::kLatent, op.x);
     read(op.denoised);
+    fits_kernel(op.denoised, false);
   }
 
   void read(Bank bank, int index) {
@@ -76,6 +79,13 @@ class Validator {
     check(index >= 0 && index < static_cast<int>(written.size()), code::kInvalidRequest, where(),
           "there is no register ", index, " to write to");
     written[index] = true;
+  }
+  // Under guidance an output is read as two sources.
+  void fits_kernel(const std::vector<Term>& terms, bool has_noise) const {
+    int sources = has_noise ? 1 : 0;
+    for (const Term& term : terms) sources += term.bank == Bank::kOutput ? 2 : 1;
+    check(sources <= cpu::kMaxSources, code::kInvalidRequest, where(), "a sum of ", sources,
+          " sources (network outputs count twice), allowed are ", cpu::kMaxSources);
   }
   void finite(double value) const {
     check(std::isfinite(value), code::kInvalidRequest, where(), "a weight is ", value, ", not a finite number");
