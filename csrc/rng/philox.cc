@@ -1,1 +1,98 @@
-// Being written.
+// The streams that need no state but a counter.
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "base/error.h"
+#include "rng/noise.h"
+#include "rng/normal.h"
+#include "rng/stream.h"
+
+namespace textopia::rng {
+
+void philox4x32_10(uint64_t seed, uint64_t block, uint64_t draw, uint32_t words[4]) {
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  uint32_t x[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                   static_cast<uint32_t>(draw), static_cast<uint32_t>(draw >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t product0 = uint64_t{0xD2511F53u} * x[0];
+    const uint64_t product1 = uint64_t{0xCD9E8D57u} * x[2];
+    x[0] = static_cast<uint32_t>(product1 >> 32) ^ x[1] ^ key0;
+    x[2] = static_cast<uint32_t>(product0 >> 32) ^ x[3] ^ key1;
+    x[1] = static_cast<uint32_t>(product1);
+    x[3] = static_cast<uint32_t>(product0);
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  for (int i = 0; i < 4; ++i) words[i] = x[i];
+}
+
+namespace {
+
+class PhiloxStream final : public NoiseStream {
+ public:
+  explicit PhiloxStream(std::vector<uint64_t> seeds) : seeds_(std::move(seeds)), kernels_(normal_kernels()) {
+    check_seeds("philox", seeds_, false);
+  }
+
+  void draw(float* out, size_t image_count, size_t count_per_image) override {
+    check_images(image_count, seeds_, false);
+    for (size_t image = 0; image < image_count; ++image, out += count_per_image) {
+      const size_t group_count = count_per_image / kPhiloxGroup, rest = count_per_image % kPhiloxGroup;
+      kernels_.philox_normals(seeds_[image], draw_, 0, out, group_count);
+      if (rest == 0) continue;
+      float last[kPhiloxGroup];
+      kernels_.philox_normals(seeds_[image], draw_, group_count, last, 1);
+      std::memcpy(out + group_count * kPhiloxGroup, last, rest * sizeof(float));
+    }
+    ++draw_;
+  }
+
+ private:
+  std::vector<uint64_t> seeds_;
+  const NormalKernels& kernels_;
+  uint64_t draw_ = 0;
+};
+
+// The formula of the GPU's generator without its float32 roundings.
+float cuda_normal(uint32_t first, uint32_t second) {
+  const double u = first * 0x1p-32 + 0x1p-33;
+  const double angle = (second * 0x1p-32 + 0x1p-33) * (2 * std::numbers::pi);
+  return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::sin(angle));
+}
+
+class CudaStream final : public NoiseStream {
+ public:
+  CudaStream(std::vector<uint64_t> seeds, bool is_shared) : seeds_(std::move(seeds)), is_shared_(is_shared) {
+    check_seeds("cuda", seeds_, is_shared);
+  }
+
+  void draw(float* out, size_t image_count, size_t count_per_image) override {
+    check_images(image_count, seeds_, is_shared_);
+    const size_t count = is_shared_ ? image_count * count_per_image : count_per_image;
+    for (uint64_t seed : seeds_)
+      for (size_t element = 0; element < count; ++element) {
+        uint32_t words[4];
+        philox4x32_10(seed, draw_, element, words);
+        *out++ = cuda_normal(words[0], words[1]);
+      }
+    ++draw_;
+  }
+
+ private:
+  std::vector<uint64_t> seeds_;
+  bool is_shared_;
+  uint64_t draw_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<NoiseStream> philox_stream(std::vector<uint64_t> seeds) {
+  return std::make_unique<PhiloxStream>(std::move(seeds));
+}
+
+std::unique_ptr<NoiseStream> cuda_stream(std::vector<uint64_t> seeds, bool is_shared) {
+  return std::make_unique<CudaStream>(std::move(seeds), is_shared);
+}
+
+}  // namespace textopia::rng
