@@ -11,6 +11,7 @@ from math import sqrt
 from typing import Any
 
 from ..errors import InvalidRequestError
+from .euler import pairs
 
 __all__ = ["ddim", "ddpm"]
 
@@ -23,9 +24,10 @@ def ddim(
     clip: float | None = None,
     targets: Sequence[float] | None = None,
 ) -> Any:
-    """Song, Meng & Ermon 2021 (DDIM), equation 12 with sigma_t of equation 16; the paper's alpha is a here.
+    """Song, Meng & Ermon 2021 (DDIM), equations 12 and 16; the paper's alpha is a here.
 
-    eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None (eps keeps the network's).
+    eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None (eps keeps the
+    network's).
     targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
     """
     x = x * sqrt(_split(sigmas[0])[0])
@@ -57,7 +59,7 @@ def ddpm(
     """
     _check_variance(variance)
     x = x * sqrt(_split(sigmas[0])[0])
-    for s, t in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for s, t in pairs(sigmas):
         (a, b), (a_prev, b_prev) = _split(s), _split(t)
         beta = _beta(s, t)
         x0 = m.denoise(x / sqrt(a), s)

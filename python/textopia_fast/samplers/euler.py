@@ -6,6 +6,7 @@ Letters: s, t noise levels before and after a step; d the slope dx/dsigma; x0 th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from math import inf, sqrt
 from typing import Any
 
@@ -21,7 +22,7 @@ def euler(
     s_tmax: float = inf,
     s_noise: float = 1.0,
 ) -> Any:
-    """Karras et al. 2022, algorithm 2 with first-order steps; s_churn = 0 is algorithm 1 without its correction.
+    """Karras et al. 2022, algorithm 2 without its correction (lines 9-11).
 
     With churn the network sees the raised noise level, as in k-diffusion.
     """
@@ -37,7 +38,7 @@ def euler(
 def euler_ancestral(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:
-    """Euler with ancestral noise: Song et al. 2021 (score SDE), appendix F, with k-diffusion's eta."""
+    """Song et al. 2021 (score SDE), appendix F: ancestral sampling; eta is k-diffusion's."""
     for s, t in pairs(sigmas):
         x0 = m.denoise(x, s)
         sigma_down, sigma_up = ancestral_split(s, t, eta)
@@ -51,7 +52,7 @@ def euler_ancestral(
 
 def pairs(sigmas: Sequence[float]) -> Iterator[tuple[float, float]]:
     """Neighbouring noise levels (s, t)."""
-    return zip(sigmas[:-1], sigmas[1:], strict=True)
+    return pairwise(sigmas)
 
 
 def ancestral_split(s: float, t: float, eta: float) -> tuple[float, float]:
@@ -65,7 +66,7 @@ def ancestral_split(s: float, t: float, eta: float) -> tuple[float, float]:
 def churned(
     m: Any, x: Any, s: float, n: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float
 ) -> tuple[Any, float]:
-    """x raised to a higher noise level, and that level: Karras et al. 2022, algorithm 2, lines 4-6."""
+    """x at a raised noise level, and that level: Karras et al. 2022, algorithm 2, lines 4-6."""
     gamma = min(s_churn / n, sqrt(2.0) - 1.0) if s_tmin <= s <= s_tmax else 0.0
     if gamma <= 0.0:
         return x, s

@@ -21,7 +21,7 @@ def heun(
     s_noise: float = 1.0,
     clip: float | None = None,
 ) -> Any:
-    """Karras et al. 2022, algorithm 1 (2 with churn): the trapezoidal rule, Euler's for the step to 0.
+    """Karras et al. 2022, algorithm 1 (2 with churn): the trapezoidal rule, Euler's at the end.
 
     clip: bound on the denoised latents, or None.
     """

@@ -1,7 +1,8 @@
 """Langevin dynamics at one noise level, annealed over many, and as the corrector of a predictor.
 
-Letters: s, t noise levels before and after a step; score = grad log p(x; s); z unit normal; eta, step a step
-size (the update has drift eta and noise sqrt(2*eta)); alpha the paper's step where it differs.
+Letters: s, t noise levels before and after a step; score = grad log p(x; s); z unit normal; eta,
+step a step size (the update has drift eta and noise sqrt(2*eta)); alpha the paper's step where it
+differs.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ def langevin(
     coefficients: str = "textbook",
     denoise: bool = False,
 ) -> Any:
-    """Unadjusted Langevin dynamics: Roberts & Tweedie 1996, equation 2; one update at each of sigmas[:-1].
+    """Roberts & Tweedie 1996, equation 2: unadjusted Langevin, one update at each of sigmas[:-1].
 
-    x <- x + eta*score + sqrt(2*eta)*z leaves p(x; sigma) invariant up to O(eta). Meant for a schedule that
-    repeats one sigma; see `langevin_program`.
+    x <- x + eta*score + sqrt(2*eta)*z leaves p(x; sigma) invariant up to O(eta). Meant for a
+    schedule that repeats one sigma; see `langevin_program`.
 
-    eta: step size, default 0.1*sigma^2. denoise: end with the network's estimate of the clean latent.
-    coefficients: "textbook", or "as-printed" for x <- x + sqrt(2*eta)*score + sqrt(eta)*z. That form has drift
-    a = sqrt(2*eta) and noise b = sqrt(eta), and samples p^(1/T) at the temperature T = b^2/(2a) = sqrt(eta/8)
-    instead of p: for small eta it sharpens p towards its modes.
+    eta: step size, default 0.1*sigma^2. denoise: end with the network's estimate of the clean
+    latent.
+    coefficients: "textbook", or "as-printed" for x <- x + sqrt(2*eta)*score + sqrt(eta)*z. That
+    form has drift a = sqrt(2*eta) and noise b = sqrt(eta), and samples p^(1/T) at the temperature T
+    = b^2/(2a) = sqrt(eta/8) instead of p: for small eta it sharpens p towards its modes.
     """
     for i, s in enumerate(sigmas[:-1]):
         drift, noise = _coefficients(0.1 * s * s if eta is None else eta, coefficients)
@@ -60,13 +62,14 @@ def annealed_langevin(
 ) -> Any:
     """Song & Ermon 2019 (NCSN), algorithm 1: n_steps Langevin updates at each of sigmas[:-1].
 
-    step: eta_i = step*sigma_i^2. In the paper's letters alpha_i = 2*eta_i, so step = epsilon/(2*sigma_L^2)
-    and n_steps is T.
-    denoise: end with the network's estimate of the clean latent (Jolicoeur-Martineau et al. 2021, section 3.1).
-    coefficients: "textbook", or "as-printed" for x <- x + sqrt(2*eta)*score + sqrt(eta)*z. That form samples
-    p^(1/T) at each level instead of p, T = b^2/(2a) = sqrt(eta_i/8) with drift a = sqrt(2*eta_i) and noise
-    b = sqrt(eta_i): the temperature depends on the level, and the drift overshoots (a > 2*sigma_i^2) where
-    sigma_i < sqrt(step/2).
+    step: eta_i = step*sigma_i^2. In the paper's letters alpha_i = 2*eta_i, so step =
+    epsilon/(2*sigma_L^2) and n_steps is T.
+    denoise: end with the network's estimate of the clean latent (Jolicoeur-Martineau et al. 2021,
+    section 3.1).
+    coefficients: "textbook", or "as-printed" for x <- x + sqrt(2*eta)*score + sqrt(eta)*z. That
+    form samples p^(1/T) at each level instead of p, T = b^2/(2a) = sqrt(eta_i/8) with drift a =
+    sqrt(2*eta_i) and noise b = sqrt(eta_i): the temperature depends on the level, and the drift
+    overshoots (a > 2*sigma_i^2) where sigma_i < sqrt(step/2).
     """
     for i, s in enumerate(sigmas[:-1]):
         drift, noise = _coefficients(step * s * s, coefficients)
@@ -90,12 +93,16 @@ def predictor_corrector(
     norm: str = "sample",
     denoise: bool = True,
 ) -> Any:
-    """Song et al. 2021 (score SDE), algorithms 1, 2 and 4: n_steps corrections, then one prediction, per level.
+    """Song et al. 2021 (score SDE), algorithms 1, 2, 4: corrections, then a prediction, per level.
 
-    predictor: "reverse_diffusion" (equation 46), "euler_maruyama", "ancestral" (equation 47) or "none".
-    corrector: "langevin" (step from the norms, algorithm 4), "ald" (step 2*(snr*sigma)^2) or "none".
-    snr: signal-to-noise ratio of the correction; the paper tunes it by data set (0.075-0.17 for images).
-    norm: norms "sample" by image, or "batch": their means over the batch, as the reference code has it.
+    predictor: "reverse_diffusion" (equation 46), "euler_maruyama", "ancestral" (equation 47) or
+    "none".
+    corrector: "langevin" (step from the norms, algorithm 4), "ald" (step 2*(snr*sigma)^2) or
+    "none".
+    snr: signal-to-noise ratio of the correction; the paper tunes it by data set (0.075-0.17 for
+    images).
+    norm: norms "sample" by image, or "batch": their means over the batch, as the reference code has
+    it.
     denoise: leave out the noise of the last step.
     """
     _check("predictor", predictor, PREDICTORS)
@@ -165,8 +172,9 @@ def _coefficients(eta: float, coefficients: str) -> tuple[float, float]:
 def _prediction(predictor: str, s: float, t: float) -> tuple[float, float]:
     """(factor on the score, standard deviation of the noise) of a step from s to t.
 
-    The drift-free VE equation dx = sqrt(d sigma^2/dtau) dw. "euler_maruyama" takes the rate for a geometric
-    sequence of levels, d sigma^2 = 2*sigma^2 d log sigma, which has no value at 0; a step to 0 takes the difference.
+    The drift-free VE equation dx = sqrt(d sigma^2/dtau) dw. "euler_maruyama" takes the rate for a
+    geometric sequence of levels, d sigma^2 = 2*sigma^2 d log sigma, which has no value at 0; a step
+    to 0 takes the difference.
     """
     difference = max(s * s - t * t, 0.0)
     if predictor == "reverse_diffusion":

@@ -1,7 +1,7 @@
 """From a recorded trace to a program: noise placement, splitting of long sums, register allocation.
 
-A trace assigns every value once. Values are numbers; `kinds[value]` is "x" (latent), "e" (network output) or
-"n" (a unit normal draw; numbered in the order in which the sampler drew).
+A trace assigns every value once. Values are numbers; `kinds[value]` is "x" (latent), "e" (network
+output) or "n" (a unit normal draw; numbered in the order in which the sampler drew).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _REWRITE_LIMIT = 4.0
 class Node(NamedTuple):
     """One recorded operation.
 
-    `operands` maps values to weights (weight 1.0 where none applies), `facts` are the other fields of the
-    instruction, `draw` is the noise value that the operation draws itself (or -1).
+    `operands` maps values to weights (weight 1.0 where none applies), `facts` are the other fields
+    of the instruction, `draw` is the noise value that the operation draws itself (or -1).
     """
 
     kind: type
@@ -67,8 +67,9 @@ def _new(kinds: list[str]) -> int:
 def _place_noise(nodes: list[Node], kinds: list[str]) -> list[Node]:
     """Gives each COMBINE at most one fresh draw, and keeps the draws in the sampler's order.
 
-    A draw used once, by the COMBINE whose turn it is, is drawn there. Any other is drawn into a latent of its
-    own before the first instruction that needs it or a later draw. A draw that nobody uses is dropped.
+    A draw used once, by the COMBINE whose turn it is, is drawn there. Any other is drawn into a
+    latent of its own before the first instruction that needs it or a later draw. A draw that nobody
+    uses is dropped.
     """
     uses = Counter(v for node in nodes for v in node.operands if kinds[v] == "n")
     for node in nodes:
@@ -177,7 +178,7 @@ def _rewrite_previews(nodes: list[Node], result: int) -> list[Node]:
 
 
 def _allocate(nodes: list[Node], kinds: list[str], initial: int, result: int) -> Lowered:
-    """Linear scan: a register is free again after the last use of its value, also for that instruction's dst."""
+    """Linear scan; the last reader of a value may write its own result over it."""
     last_use = {value: i for i, node in enumerate(nodes) for value in node.operands}
     last_use[result] = len(nodes)
     place = {initial: Register("x", 0)}

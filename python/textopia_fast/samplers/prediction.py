@@ -1,7 +1,8 @@
 """What a network predicts, and how the clean latent follows from it.
 
-Frame: x = x0 + sigma*eps (variance exploding), eps unit normal. Each kind gives the factor on x that the
-network wants (`scale_in`) and x0 = c_skip*x + c_out*e for its output e. Karras et al. 2022, equation 7.
+Frame: x = x0 + sigma*eps (variance exploding), eps unit normal. Each kind gives the factor on x
+that the network wants (`scale_in`) and x0 = c_skip*x + c_out*e for its output e. Karras et al.
+2022, equation 7.
 """
 
 from __future__ import annotations

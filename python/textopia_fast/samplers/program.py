@@ -1,9 +1,10 @@
 """Programs: what a traced sampler is. Plain immutable data that the native loop executes.
 
-A program works on two files of registers. "x" registers hold latents; register x0 holds the initial latent.
-"e" registers hold network outputs. Under classifier-free guidance an engine keeps both halves of an "e"
-register and turns a weight w on it into w*(1-g) on the negative and w*g on the positive half, where g is
-the guidance at the DENOISE that wrote it; so programs know nothing of guidance.
+A program works on two files of registers. "x" registers hold latents; register x0 holds the initial
+latent. "e" registers hold network outputs. Under classifier-free guidance an engine keeps both
+halves of an "e" register and turns a weight w on it into w*(1-g) on the negative and w*g on the
+positive half, where g is the guidance at the DENOISE that wrote it; so programs know nothing of
+guidance.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Clamp(NamedTuple):
 class LangevinStep(NamedTuple):
     """dst = src + step*score + sqrt(2*step)*z with fresh z and step = factor*(|z|/|score|)^2.
 
-    The norms are taken over each image (norm "sample") or are the means of those over the batch ("batch").
-    dst may be src, and is never score.
+    The norms are taken over each image (norm "sample") or are the means of those over the batch
+    ("batch"). dst may be src, and is never score.
     """
 
     dst: Register
@@ -104,8 +105,9 @@ class LangevinStep(NamedTuple):
 class Step(NamedTuple):
     """End of sampler step `index`: progress, cancellation, preview.
 
-    `x` is the latent after the step. `denoised` is the network's estimate of the clean latent in this step
-    as a weighted sum of registers that still hold what they should; it is evaluated only when somebody looks.
+    `x` is the latent after the step. `denoised` is the network's estimate of the clean latent in
+    this step as a weighted sum of registers that still hold what they should; it is evaluated only
+    when somebody looks.
     """
 
     index: int
@@ -176,7 +178,8 @@ class Program:
             f"{self.name}: {self.step_count} steps, {self.denoise_count} DENOISE,"
             f" {self.combine_count} COMBINE, {self.draw_count} draws;"
             f" registers {self.x_registers} x + {self.e_registers} e;"
-            f" x0 = {self.initial_scale:.9g}*noise; predicts {self.prediction}; result {self.result}"
+            f" x0 = {self.initial_scale:.9g}*noise; predicts {self.prediction};"
+            f" result {self.result}"
         )
         return "\n".join([head, *(str(instruction) for instruction in self.instructions)])
 

@@ -1,6 +1,7 @@
-"""What programs mean, on plain arrays: the reference executor, and the sampler functions without tracing.
+"""What programs mean, on plain arrays: an executor, and sampler functions without tracing.
 
-Both work on NumPy arrays and on anything else with + - * /, `.clip`, `.reshape` and `.sum` (torch tensors).
+Both work on NumPy arrays and on anything else with + - * /, `.clip`, `.reshape` and `.sum` (torch
+tensors).
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ def run(
 
     Args:
         program: What to run.
-        network: (x [B, ...], noise level) -> output [B, ...], or a pair of outputs (negative, positive) that is
-            mixed as negative + guidance*(positive - negative).
+        network: (x [B, ...], noise level) -> output [B, ...], or a pair of outputs (negative,
+            positive) that is mixed as negative + guidance*(positive - negative).
         x: The initial latent, [B, ...], already scaled.
         draw: Gives a fresh unit normal array like x at each call.
         guidance: A number, or a function of the index of the network run.
-        on_step: Called as on_step(index, x, denoised) at each STEP; denoised is None where there is none.
+        on_step: Called as on_step(index, x, denoised) at each STEP; denoised is None where there is
+            none.
 
     Returns:
         The sample, like x.
@@ -66,7 +68,7 @@ def run(
 
 
 class ArrayModel:
-    """The `m` of a sampler function on arrays: sampler(ArrayModel(...), x, sigmas, **options) -> sample.
+    """The `m` of a sampler function on arrays: sampler(ArrayModel(...), x, sigmas) -> sample.
 
     Args:
         network: (x, noise level) -> output.

@@ -19,8 +19,8 @@ __all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
 class SamplerInfo(NamedTuple):
     """One sampler.
 
-    `schedule` is the timestep spacing that suits it, `diffusers_class` the scheduler class of diffusers whose
-    defaults apply when it is used on a scheduler config.
+    `schedule` is the timestep spacing that suits it, `diffusers_class` the scheduler class of
+    diffusers whose defaults apply when it is used on a scheduler config.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The scheduler classes of diffusers that are understood: their keys, defaults and supported values."""
+"""The scheduler classes of diffusers: their keys, defaults and the values supported here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["CLASSES", "SchedulerClass", "check_supported"]
 class SchedulerClass(NamedTuple):
     """One class.
 
-    `family` groups classes with the same `set_timesteps`. `foreign_defaults` replace `defaults` when the class is
-    used on the config of another one: a Stable Diffusion config that never heard of clip_sample does not want it.
+    `family` groups classes with the same `set_timesteps`. `foreign_defaults` replace `defaults`
+    when the class is used on the config of another one: a Stable Diffusion config that never heard
+    of clip_sample does not want it.
     """
 
     sampler: str
@@ -162,8 +163,8 @@ _NUMBERS = ("beta_start", "beta_end", "clip_sample_range")
 def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) -> None:
     """Checks the settings of a class in place.
 
-    Not `strict` (the config belongs to another class): a value that is not supported goes back to the default,
-    unless it says something of the network.
+    Not `strict` (the config belongs to another class): a value that is not supported goes back to
+    the default, unless it says something of the network.
 
     Raises:
         UnsupportedModelError: A value is not supported.
@@ -172,7 +173,7 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         if settings[key] not in allowed:
             _refuse(class_name, key, settings[key], allowed)
     for key, allowed in _BY_CLASS[class_name].items():
-        if settings[key] in allowed or settings[key] is None and False in allowed:
+        if settings[key] in allowed or (settings[key] is None and False in allowed):
             continue
         if strict:
             _refuse(class_name, key, settings[key], allowed)
@@ -200,6 +201,6 @@ def _refuse(class_name: str, key: str, value: Any, allowed: tuple[Any, ...]) -> 
     raise UnsupportedModelError(
         f"scheduler_config.json: {class_name} with {key} {value!r}, supported are "
         f"{', '.join(map(str, allowed))}.",
-        hint="Or name a sampler: then only betas, prediction_type and spacing of the config matter.",
+        hint="Or name a sampler: then only betas, prediction_type and spacing matter.",
         component="scheduler",
     )

@@ -1,7 +1,6 @@
-"""From diffusers' scheduler_config.json to a plan: which sampler, which noise levels, which options.
+"""From diffusers' scheduler_config.json to a plan: sampler, noise levels, options.
 
-Numbers follow the scheduler classes of diffusers, their quirks included: each `_*_schedule` below is what the
-`set_timesteps` of one class (or family) does, in float64.
+Numbers follow the scheduler classes of diffusers, their quirks included, in float64.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ __all__ = ["SCHEDULES", "Plan", "from_config", "trace_plan"]
 # Names that `schedule=` takes.
 SCHEDULES = (*SPACINGS, "karras", "exponential")
 
-# What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM, which keep the
-# exact 0 in the VP frame, one whose effect is below float32.
+# What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
+# which keep the exact 0 in the VP frame, one whose effect is below float32.
 _TERMINAL_ALPHA_BAR = 2.0**-24
 _TERMINAL_ALPHA_BAR_VP = 2.0**-48
 
@@ -69,7 +68,7 @@ class Plan:
 
     @property
     def latent_scales(self) -> tuple[float, ...]:
-        """Factor per step from the program's x at STEP to the latents that the diffusers class would show."""
+        """Factor per step from the program's x at STEP to the latents that diffusers shows."""
         sigmas = self.schedule.sigmas[1:]
         if not self.vp_latents or self.sampler in (
             "ddim",
@@ -100,13 +99,14 @@ def from_config(
     """Plans a run from the contents of a scheduler_config.json.
 
     Args:
-        config: `_class_name` and keys of that class; missing keys take diffusers' defaults, keys of other
-            classes are allowed and ignored.
+        config: `_class_name` and keys of that class; missing keys take diffusers' defaults, keys of
+            other classes are allowed and ignored.
         num_inference_steps: Number of steps, unless `timesteps` or `sigmas` are given.
-        sampler: Use this one instead of the class's. Where it belongs to another class of diffusers, the rules
-            of that class are followed, and what it does not support in the config is ignored.
-        schedule: "leading", "linspace", "trailing", "karras", "exponential", or a Schedule, instead of the
-            config's.
+        sampler: Use this one instead of the class's. Where it belongs to another class of
+            diffusers, the rules of that class are followed, and what it does not support in the
+            config is ignored.
+        schedule: "leading", "linspace", "trailing", "karras", "exponential", or a Schedule, instead
+            of the config's.
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM; as in diffusers, other samplers do not look at it.
@@ -189,7 +189,8 @@ def _prediction(name: str) -> str:
     name = {"original_sample": "sample"}.get(name, name)
     if name not in PREDICTIONS:
         raise UnsupportedModelError(
-            f"scheduler_config.json: prediction_type {name!r}, supported are {', '.join(PREDICTIONS)}.",
+            f"scheduler_config.json: prediction_type {name!r}, supported are "
+            f"{', '.join(PREDICTIONS)}.",
             component="scheduler",
         )
     return name
@@ -240,13 +241,14 @@ def _schedule(
     if timesteps is not None:
         if curve:
             raise InvalidRequestError(
-                "timesteps: given together with Karras or exponential sigmas, allowed is one of them.",
+                "timesteps: given together with Karras or exponential sigmas, allowed is one.",
                 param="timesteps",
             )
         told = np.asarray(_numbers("timesteps", timesteps))
         if np.any(told < 0) or np.any(told >= table.steps) or np.any(np.diff(told) >= 0):
             raise InvalidRequestError(
-                f"timesteps: {list(timesteps)!r:.80}, allowed are falling numbers in 0..{table.steps - 1}.",
+                f"timesteps: {list(timesteps)!r:.80}, allowed are falling numbers in "
+                f"0..{table.steps - 1}.",
                 param="timesteps",
             )
         return _finish(settings, rules, table, told)
@@ -298,8 +300,8 @@ def _finish(
 ) -> Schedule:
     """A Schedule with the last sigma, the initial scale and the targets of the class.
 
-    `levels` are n+1 given sigmas; of a curve the last is replaced by the class's final sigma, and without
-    `levels` they follow from the timesteps. `ratio` is T//n where DDIM steps by it.
+    `levels` are n+1 given sigmas; of a curve the last is replaced by the class's final sigma, and
+    without `levels` they follow from the timesteps. `ratio` is T//n where DDIM steps by it.
     """
     sigmas = list(table.sigma_of(told) if levels is None else levels[:-1])
     if levels is None or isinstance(levels, tuple):

@@ -1,6 +1,7 @@
 """Schedules: the noise levels that a sampler visits and what the network is told at each.
 
-All in the frame x = x0 + sigma*eps. Numbers follow diffusers and k-diffusion, in float64 (they keep float32).
+All in the frame x = x0 + sigma*eps. Numbers follow diffusers and k-diffusion, in float64 (they keep
+float32).
 """
 
 from __future__ import annotations
@@ -39,14 +40,17 @@ class Schedule:
     """Noise levels from high to low.
 
     Attributes:
-        sigmas: n+1 values; the sampler makes n steps between neighbours. The first n are > 0, the last may be 0.
+        sigmas: n+1 values; the sampler makes n steps between neighbours. The first n are > 0, the
+            last may be 0.
         timesteps: n values: what the network is told at the first n sigmas.
         initial_scale: Factor on unit normal noise that makes the initial latent.
-        noise_input: What the network is told at other sigmas: the "timestep" of `table`, "sigma" or "log_sigma".
+        noise_input: What the network is told at other sigmas: the "timestep" of `table`, "sigma" or
+            "log_sigma".
         noise_scale: Factor on that for "sigma" and "log_sigma"; 0.25 with "log_sigma" is c_noise of
             Karras et al. 2022.
         table: The training table, needed for "timestep" at sigmas that are not in `sigmas`.
-        targets: None, or n values that DDIM steps to instead of sigmas[1:] (see `scheduler_config`).
+        targets: None, or n values that DDIM steps to instead of sigmas[1:] (see
+            `scheduler_config`).
     """
 
     sigmas: tuple[float, ...]
@@ -65,8 +69,8 @@ class Schedule:
         object.__setattr__(self, "initial_scale", float(self.initial_scale))
         if len(self.sigmas) < 2 or min(self.sigmas[:-1]) <= 0.0 or self.sigmas[-1] < 0.0:
             raise InvalidRequestError(
-                f"schedule: sigmas {_short(self.sigmas)}, allowed are at least two, all > 0 but for the "
-                "last, which may be 0.",
+                f"schedule: sigmas {_short(self.sigmas)}, allowed are at least two, all > 0 "
+                "but for the last, which may be 0.",
                 param="sigmas",
             )
         for name in ("timesteps", "targets"):
@@ -79,7 +83,8 @@ class Schedule:
                 )
         if self.noise_input not in _NOISE_INPUTS:
             raise InvalidRequestError(
-                f"schedule: noise_input {self.noise_input!r}, allowed are {', '.join(_NOISE_INPUTS)}.",
+                f"schedule: noise_input {self.noise_input!r}, allowed are "
+                f"{', '.join(_NOISE_INPUTS)}.",
                 param="noise_input",
             )
         if not (isfinite(self.initial_scale) and self.initial_scale > 0.0):
@@ -132,8 +137,8 @@ def explicit(
 ) -> Schedule:
     """A schedule of given sigmas (n+1 values).
 
-    Without `timesteps` (n values) the network is told the timestep of `table` where there is one, else sigma.
-    The initial scale is the largest sigma unless given.
+    Without `timesteps` (n values) the network is told the timestep of `table` where there is one,
+    else sigma. The initial scale is the largest sigma unless given.
     """
     sigmas = _floats("sigmas", sigmas)
     if noise_input is None:
@@ -163,7 +168,8 @@ def discrete(
         spacing: "leading", "linspace" or "trailing".
         steps_offset: Added to the timesteps of "leading".
         final: The last sigma: "zero", or "sigma_min" for the smallest of the table.
-        initial_scale: Default: the largest sigma s, for "leading" sqrt(s^2 + 1) as diffusers has it.
+        initial_scale: Default: the largest sigma s, for "leading" sqrt(s^2 + 1) as diffusers has
+            it.
     """
     timesteps = spaced_timesteps(n, table.steps, spacing, steps_offset)
     sigmas = (*table.sigma_of(timesteps).tolist(), final_sigma(final, table))
@@ -218,7 +224,7 @@ def polyexponential_sigmas(
 def vp_sigmas(
     n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3
 ) -> tuple[float, ...]:
-    """n values of the continuous variance-preserving schedule, and 0 (Song et al. 2021; k-diffusion)."""
+    """n values of the continuous variance-preserving schedule, and 0 (Song et al. 2021)."""
     _check_range(n, eps_s, 1.0)
     times = np.linspace(1.0, eps_s, n)
     return (*(sqrt(expm1(beta_d * t * t / 2 + beta_min * t)) for t in times.tolist()), 0.0)
@@ -241,7 +247,8 @@ def spaced_timesteps(
         steps: Number of training timesteps.
         spacing: "leading", "linspace" or "trailing".
         steps_offset: Added to those of "leading".
-        rounded: Round "linspace" to integers (DDIM, DDPM, DPM-Solver; the Euler family keeps fractions).
+        rounded: Round "linspace" to integers (DDIM, DDPM, DPM-Solver; the Euler family keeps
+            fractions).
         open_end: Space n+1 and leave out the last (DPM-Solver).
         last: Highest timestep plus one, where not `steps` (DPM-Solver's lambda_min_clipped).
     """

@@ -1,7 +1,8 @@
 """Symbols: linear expressions over values that do not exist yet.
 
-A sampler that runs on symbols instead of arrays leaves behind what it would have computed. Only linear
-operations have a meaning here; anything else raises InvalidRequestError and names the operation.
+A sampler that runs on symbols instead of arrays leaves behind what it would have computed. Only
+linear operations have a meaning here; anything else raises InvalidRequestError and names the
+operation.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from ..errors import InvalidRequestError
 
 __all__ = ["CANCELLED", "Linear"]
 
-# A sum this much smaller than its parts is rounding noise of an exact cancellation (2^-50, four ulp).
+# A sum this much smaller than its parts is rounding noise of an exact cancellation (2^-50, four
+# ulp).
 CANCELLED = 2.0**-50
 
 _HINT = "Samplers may only add latents and multiply or divide them by numbers."
 
 
 class Linear:
-    """A weighted sum of values, {value: weight} with float64 weights; values are numbers that a tracer gave out."""
+    """A weighted sum of values, {value: weight}; values are numbers that a tracer gave out."""
 
     __slots__ = ("base", "scale", "tracer", "weights")
 
@@ -48,7 +50,7 @@ class Linear:
     def __mul__(self, factor: Any) -> Linear:
         if isinstance(factor, Linear):
             _refuse(f"({self!r}) * ({factor!r}) is a product of two latents")
-        return self._times(_number(factor, self, "*"), f"* {factor!r}")
+        return self._times(_number(factor, self, "*"), "*", factor)
 
     __rmul__ = __mul__
 
@@ -58,20 +60,20 @@ class Linear:
         value = _number(divisor, self, "/")
         if value == 0.0:
             _refuse(f"({self!r}) / {divisor!r} is a division by zero", hint=None)
-        return self._times(1.0 / value, f"/ {divisor!r}")
+        return self._times(1.0 / value, "/", divisor)
 
     def __neg__(self) -> Linear:
-        return self._times(-1.0, "* -1")
+        return self._times(-1.0, "*", -1)
 
     def __pos__(self) -> Linear:
         return self
 
-    def _times(self, factor: float, what: str) -> Linear:
+    def _times(self, factor: float, operator: str, given: Any) -> Linear:
         if factor == 1.0:
             return self
         weights = {value: weight * factor for value, weight in self.weights.items()}
-        if not all(map(isfinite, weights.values())):
-            _refuse(f"({self!r}) {what} gives a weight that is not finite", hint=None)
+        if not isfinite(sum(weights.values())):
+            _refuse(f"({self!r}) {operator} {given!r} gives a weight that is not finite", hint=None)
         if factor == 0.0:
             return Linear(self.tracer, {})
         return Linear(self.tracer, weights, self.base, self.scale * factor)
@@ -165,6 +167,8 @@ for _name, _operator in [
 
 
 def _number(value: Any, latent: Linear, operator: str) -> float:
+    if type(value) is float and isfinite(value):  # by far the most frequent
+        return value
     try:
         number = float(value)
     except (TypeError, ValueError):

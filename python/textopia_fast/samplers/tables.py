@@ -1,10 +1,11 @@
-"""Training tables: the noise levels a network was trained on, from the betas of its scheduler config."""
+"""Training tables: the noise levels a network was trained on, from the betas of its config."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import cos, isfinite, pi
 
 import numpy as np
@@ -24,8 +25,9 @@ class TrainingTable:
         steps: Number of training timesteps (diffusers: num_train_timesteps).
         beta_start, beta_end, beta_schedule: As in diffusers.
         trained_betas: The betas themselves instead; their number must be `steps`.
-        terminal_alpha_bar: None, or rescale the betas to zero terminal signal-to-noise ratio (Lin et al. 2024,
-            algorithm 1) and then put this small number in the place of the last alpha_bar, which would be 0.
+        terminal_alpha_bar: None, or rescale the betas to zero terminal signal-to-noise ratio (Lin
+            et al. 2024, algorithm 1) and then put this small number in the place of the last
+            alpha_bar, which would be 0.
     """
 
     steps: int = 1000
@@ -73,7 +75,7 @@ class TrainingTable:
         return np.interp(timesteps, np.arange(self.steps), self.sigmas)
 
     def timestep_of(self, sigma: float | np.ndarray) -> float | np.ndarray:
-        """Fractional timesteps of noise levels, linear in log sigma, clipped to the table (k-diffusion)."""
+        """Fractional timesteps of noise levels, linear in log sigma, clipped to the table."""
         return np.interp(np.log(np.maximum(sigma, 1e-10)), _arrays(self)[2], np.arange(self.steps))
 
 
@@ -102,7 +104,7 @@ def _betas(table: TrainingTable) -> np.ndarray:
         return np.linspace(table.beta_start**0.5, table.beta_end**0.5, table.steps) ** 2
     # Nichol & Dhariwal 2021, equation 17, capped at 0.999.
     bars = [cos((i / table.steps + 0.008) / 1.008 * pi / 2) ** 2 for i in range(table.steps + 1)]
-    return np.array([min(1 - b / a, 0.999) for a, b in zip(bars, bars[1:], strict=False)])
+    return np.array([min(1 - b / a, 0.999) for a, b in pairwise(bars)])
 
 
 def _zero_terminal_snr(alpha_bars: np.ndarray, terminal: float) -> np.ndarray:

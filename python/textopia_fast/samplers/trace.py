@@ -1,6 +1,7 @@
 """Tracing: runs a sampler once on symbols and makes a program of what it did.
 
-A sampler is a function `sampler(m, x, sigmas, **options) -> x` in the frame x = x0 + sigma*eps. What it may use:
+A sampler is a function `sampler(m, x, sigmas, **options) -> x` in the frame x = x0 + sigma*eps.
+What it may use:
 
     m.denoise(x, sigma)          the network's estimate of the clean latent x0
     m.score(x, sigma)            (x0 - x) / sigma^2
@@ -9,9 +10,9 @@ A sampler is a function `sampler(m, x, sigmas, **options) -> x` in the frame x =
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
     m.step(x, denoised=x0)       once per step: progress, cancellation, preview
 
-and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a step) needs them; then one fused
-COMBINE makes them. A latent times a number is not made: the number is folded into the network's input scale.
-Draws that no weight refers to are dropped.
+and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a step) needs them; then
+one fused COMBINE makes them. A latent times a number is not made: the number is folded into the
+network's input scale. Draws that no weight refers to are dropped.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Tracer:
     def langevin_step(
         self, x: Linear, score: Linear, *, snr: float, alpha: float = 1.0, norm: str = "sample"
     ) -> Linear:
-        """One Langevin update whose step is set by a signal-to-noise ratio (Song et al. 2021, algorithm 4)."""
+        """One Langevin update with a step from a signal-to-noise ratio (Song et al. 2021)."""
         self._expect("langevin_step", x)
         self._expect("langevin_step", score)
         factor = langevin_factor(snr, alpha, norm)
@@ -119,7 +120,7 @@ class Tracer:
         return self._stored(x)
 
     def value_name(self, value: int) -> str:
-        """Name of a value for messages: x0 is the initial latent, then x, e, n by order of creation."""
+        """Name of a value for messages: x0 is the initial latent; counted per kind."""
         kind = self.kinds[value]
         return f"{kind}{self.kinds[:value].count(kind)}"
 
@@ -133,7 +134,8 @@ class Tracer:
             return next(iter(x.weights))
         made = self._value("x")
         self.nodes.append(Node(Combine, made, x.weights or {0: 0.0}, ()))
-        # From now on the expression is that value; what was built from it before keeps its old form.
+        # From now on the expression is that value; what was built from it before keeps its old
+        # form.
         x.weights, x.base, x.scale = {made: 1.0}, x, 1.0
         return made
 
@@ -150,9 +152,10 @@ class Tracer:
         return source, scale
 
     def _is_stored(self, x: Linear) -> bool:
-        return len(x.weights) == 1 and all(
-            weight == 1.0 and self.kinds[value] == "x" for value, weight in x.weights.items()
-        )
+        if len(x.weights) != 1:
+            return False
+        ((value, weight),) = x.weights.items()
+        return weight == 1.0 and self.kinds[value] == "x"
 
     def _level(self, where: str, sigma: float) -> tuple[float, float, float, float]:
         known = self._levels.get(sigma)
@@ -204,10 +207,11 @@ def trace(
 
     Args:
         sampler: A registered name or a function `sampler(m, x, sigmas, **options) -> x`.
-        schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial scale is
-            the largest).
+        schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial
+            scale is the largest).
         prediction: What the network predicts: epsilon, v_prediction, sample, score or flow.
-        **options: Of the sampler. Where it takes `targets` and the schedule has them they are passed too.
+        **options: Of the sampler. Where it takes `targets` and the schedule has them they are
+            passed too.
 
     Raises:
         InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
@@ -242,7 +246,8 @@ def _bind(
     for option in options:
         if option not in allowed and not takes_any:
             raise InvalidRequestError(
-                f"{name}: option {option!r} is not known, allowed are {', '.join(allowed) or 'none'}.",
+                f"{name}: option {option!r} is not known, allowed are "
+                f"{', '.join(allowed) or 'none'}.",
                 param=option,
             )
     if schedule.targets is not None and "targets" in allowed and "targets" not in options:
