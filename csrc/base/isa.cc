@@ -98,14 +98,12 @@ bool has_all(std::initializer_list<const char*> names) {
 Isa choose_isa() {
   const char* forced = std::getenv("TEXTOPIA_FORCE_ISA");
   if (forced == nullptr || *forced == '\0') return supported_isas().front();
-  std::string allowed;
-  for (Isa isa : supported_isas()) {
-    if (std::string(forced) == name_of(isa)) return isa;
-    allowed += (allowed.empty() ? "" : ", ") + std::string(name_of(isa));
+  try {
+    return isa_named(forced);
+  } catch (const Error& error) {
+    throw Error(code::kConfiguration, text("TEXTOPIA_FORCE_ISA: ", error.what()),
+                {{"param", "TEXTOPIA_FORCE_ISA"}});
   }
-  throw Error(code::kConfiguration,
-              text("TEXTOPIA_FORCE_ISA is '", forced, "', this machine allows ", allowed),
-              {{"param", "TEXTOPIA_FORCE_ISA"}});
 }
 
 }  // namespace
@@ -117,6 +115,16 @@ const char* name_of(Isa isa) {
     case Isa::kScalar: return "scalar";
   }
   return "unknown";
+}
+
+Isa isa_named(const std::string& name) {
+  std::string allowed;
+  for (Isa isa : supported_isas()) {
+    if (name == name_of(isa)) return isa;
+    allowed += (allowed.empty() ? "" : ", ") + std::string(name_of(isa));
+  }
+  throw Error(code::kConfiguration, text("instruction set '", name, "', this machine allows ", allowed),
+              {{"param", "isa"}});
 }
 
 bool is_supported(Isa isa) {
