@@ -119,6 +119,13 @@ const char* name_of(Isa isa) {
   return "unknown";
 }
 
+Isa isa_named(const std::string& name) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512})
+    if (name == name_of(isa)) return isa;
+  throw Error(code::kConfiguration, text("isa: '", name, "' was named, there are scalar, avx2, avx512"),
+              {{"param", "isa"}});
+}
+
 bool is_supported(Isa isa) {
   static const bool is_avx2 = has_all({"avx", "avx2", "fma", "f16c"});
   static const bool is_avx512 = is_avx2 && has_all({"avx512f", "avx512bw", "avx512dq", "avx512vl"});
