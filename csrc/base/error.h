@@ -13,6 +13,7 @@ namespace textopia {
 // The codes are those of python/textopia_fast/errors.py: add, never rename.
 namespace code {
 inline constexpr const char* kInvalidRequest = "invalid_request";
+inline constexpr const char* kModelNotFound = "model_not_found";
 inline constexpr const char* kModelFormat = "model_format";
 inline constexpr const char* kModelUnsupported = "model_unsupported";
 inline constexpr const char* kConfiguration = "configuration";

@@ -12,6 +12,9 @@ enum class Isa : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
 // "scalar", "avx2", "avx512".
 const char* name_of(Isa isa);
 
+// The ISA of that name; throws Error{configuration} that lists the names.
+Isa isa_named(const std::string& name);
+
 // True when the CPU and the operating system (XCR0) support it. kAvx2 means AVX2+FMA+F16C; kAvx512 means
 // AVX-512 F, BW, DQ and VL.
 bool is_supported(Isa isa);

@@ -68,8 +68,12 @@ inline int64_t element_count(const Shape& shape) {
 
 inline std::string to_string(const Shape& shape) {
   std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? "," : "") + std::to_string(shape[i]);
-  return text + "]";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (i) text += ',';
+    text += std::to_string(shape[i]);
+  }
+  text += ']';
+  return text;
 }
 
 struct TensorView {

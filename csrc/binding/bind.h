@@ -10,6 +10,7 @@ namespace textopia::binding {
 void register_kernels(pybind11::module_& module);
 void register_noise(pybind11::module_& module);
 void register_session(pybind11::module_& module);
+void register_program(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 
 }  // namespace textopia::binding

@@ -1,1 +1,239 @@
-// Being written.
+#include "engine/loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace textopia::engine {
+namespace {
+
+bool is_guided(double guidance) { return guidance != 1.0; }
+
+class Loop {
+ public:
+  Loop(const Denoiser& denoiser, const SampleRequest& request)
+      : request_(request),
+        program_(*request.program),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count,
+                 std::any_of(request.guidance.begin(), request.guidance.end(), is_guided)),
+        count_(static_cast<size_t>(element_count(request.shape))),
+        guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
+    for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
+    if (program_.draws_noise()) noise_ = Buffer<float>(count_);
+    if (request.wants_denoised) denoised_ = Buffer<float>(count_);
+    find_fusions();
+  }
+
+  void run() {
+    CancelToken::Guard guard(request_.limits.cancel, &control_);
+    std::memcpy(latents_[0].data(), request_.latents, count_ * sizeof(float));
+    check_limits();
+    for (position_ = 0; position_ < program_.instructions.size(); ++position_)
+      std::visit(*this, program_.instructions[position_]);
+    std::memcpy(request_.latents, latents_[program_.result].data(), count_ * sizeof(float));
+  }
+
+  void operator()(const Denoise& op) {
+    const double guidance = guidance_at(denoise_index_++);
+    guidance_of_[op.dst] = guidance;
+    if (!is_input_ready_) write_input(op, guidance);
+    is_input_ready_ = false;
+    try {
+      network_.run(op.dst, is_guided(guidance), op.noise_level, &control_);
+    } catch (const Error& error) {
+      if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
+      throw;
+    }
+  }
+
+  void operator()(const Combine& op) {
+    if (op.noise != 0.0) draw();
+    combine(op.terms, op.noise, latents_[op.dst].data(), fusion_of_[position_]);
+    is_input_ready_ = fusion_of_[position_] != nullptr;
+  }
+
+  void operator()(const Clamp& op) {
+    const float low = static_cast<float>(op.low), high = static_cast<float>(op.high);
+    const float* source = latents_[op.src].data();
+    float* target = latents_[op.dst].data();
+    for (size_t i = 0; i < count_; ++i) target[i] = std::min(std::max(source[i], low), high);
+  }
+
+  void operator()(const LangevinStep& op) {
+    draw();
+    const size_t images = static_cast<size_t>(request_.shape[0]), size = network_.row_elements();
+    const float* score = latents_[op.score].data();
+    double batch_noise_norm = 0.0, batch_score_norm = 0.0;
+    if (op.is_batch_norm) {
+      for (size_t i = 0; i < images; ++i) {
+        batch_noise_norm += norm(noise_.data() + i * size, size) / static_cast<double>(images);
+        batch_score_norm += norm(score + i * size, size) / static_cast<double>(images);
+      }
+    }
+    for (size_t i = 0; i < images; ++i) {
+      const size_t offset = i * size;
+      const double noise_norm = op.is_batch_norm ? batch_noise_norm : norm(noise_.data() + offset, size);
+      const double score_norm = op.is_batch_norm ? batch_score_norm : norm(score + offset, size);
+      const double step = op.factor * (noise_norm / score_norm) * (noise_norm / score_norm);
+      cpu::CombineArgs args;
+      add_source(args, latents_[op.src].data() + offset, 1.0);
+      add_source(args, score + offset, step);
+      add_source(args, noise_.data() + offset, std::sqrt(2.0 * step));
+      add_output(args, latents_[op.dst].data() + offset, 1.0);
+      run_combine(args, size);
+    }
+  }
+
+  void operator()(const Step& op) {
+    if (request_.on_step) {
+      float* denoised = nullptr;
+      if (request_.wants_denoised && !op.denoised.empty()) {
+        denoised = denoised_.data();
+        combine(op.denoised, 0.0, denoised, nullptr);
+      }
+      request_.on_step(op.index, latents_[op.x].data(), denoised);
+    }
+    ++steps_done_;
+    if (request_.progress) request_.progress->steps_done.store(steps_done_, std::memory_order_relaxed);
+    check_limits();
+  }
+
+ private:
+  static double norm(const float* values, size_t count) {
+    double sum = 0.0;
+    for (size_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]) * values[i];
+    return std::sqrt(sum);
+  }
+
+  static void add_source(cpu::CombineArgs& args, const float* source, double weight) {
+    args.sources[args.source_count] = source;
+    args.weights[args.source_count++] = static_cast<float>(weight);
+  }
+
+  static void add_output(cpu::CombineArgs& args, float* output, double scale) {
+    args.outputs[args.output_count] = output;
+    args.scales[args.output_count++] = static_cast<float>(scale);
+  }
+
+  double guidance_at(int index) const {
+    return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
+  }
+
+  // A COMBINE whose result the next DENOISE reads writes the scaled network input in the same pass. A callback may
+  // change the latents between the two, so nothing is fused when there is one.
+  void find_fusions() {
+    const auto& code = program_.instructions;
+    fusion_of_.assign(code.size(), nullptr);
+    if (request_.on_step) return;
+    for (size_t i = 0; i < code.size(); ++i) {
+      const auto* denoise = std::get_if<Denoise>(&code[i]);
+      if (!denoise) continue;
+      size_t before = i;
+      while (before > 0 && std::holds_alternative<Step>(code[before - 1])) --before;
+      if (before == 0) continue;
+      const auto* combine = std::get_if<Combine>(&code[before - 1]);
+      if (combine && combine->dst == denoise->src) fusion_of_[before - 1] = denoise;
+    }
+  }
+
+  void write_input(const Denoise& op, double guidance) {
+    for (const Group& group : network_.groups()) {
+      cpu::CombineArgs args;
+      add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
+      add_output(args, network_.input(group.positive_row), 1.0);
+      if (is_guided(guidance)) add_output(args, network_.input(group.negative_row), 1.0);
+      run_combine(args, group.image_count * network_.row_elements());
+    }
+  }
+
+  // target = sum of terms + noise * (the draw), group by group; with `fusion`, also the input of that DENOISE.
+  void combine(const std::vector<Term>& terms, double noise, float* target, const Denoise* fusion) {
+    for (const Group& group : network_.groups()) {
+      const size_t offset = group.first_image * network_.row_elements();
+      const size_t count = group.image_count * network_.row_elements();
+      cpu::CombineArgs args;
+      for (const Term& term : terms) {
+        if (term.bank == Bank::kLatent) {
+          add_source(args, latents_[term.index].data() + offset, term.weight);
+          continue;
+        }
+        const double guidance = guidance_of_[term.index];
+        if (is_guided(guidance)) {
+          if (guidance != 0.0) add_source(args, network_.output(term.index, group.positive_row), term.weight * guidance);
+          add_source(args, network_.output(term.index, group.negative_row), term.weight * (1.0 - guidance));
+        } else {
+          add_source(args, network_.output(term.index, group.positive_row), term.weight);
+        }
+      }
+      if (noise != 0.0) add_source(args, noise_.data() + offset, noise);
+      add_output(args, target + offset, 1.0);
+      if (fusion) {
+        add_output(args, network_.input(group.positive_row), fusion->scale_in);
+        if (is_guided(guidance_at(denoise_index_)))
+          add_output(args, network_.input(group.negative_row), fusion->scale_in);
+      }
+      run_combine(args, count);
+    }
+  }
+
+  void run_combine(cpu::CombineArgs& args, size_t count) {
+    args.count = count;
+    if (!request_.combine(args)) [[unlikely]]
+      throw Error(code::kNumerical,
+                  text("denoising: NaN or infinity in the latents at step ", steps_done_, "; the graph, the ",
+                       "conditioning or the start is not finite, or the step size is too large"),
+                  {{"stage", "denoising"}, {"step", std::to_string(steps_done_)}});
+  }
+
+  void draw() {
+    const auto images = static_cast<size_t>(request_.shape[0]);
+    request_.noise->draw(noise_.data(), images, network_.row_elements());
+  }
+
+  void check_limits() const {
+    const Limits& limits = request_.limits;
+    if (limits.cancel && limits.cancel->is_cancelled()) fail_cancelled();
+    if (limits.interrupt && limits.interrupt->exchange(false)) limits.on_interrupt();
+    if (limits.deadline && Clock::now() >= *limits.deadline)
+      throw Error(code::kDeadline, text("denoising: the deadline passed after ", steps_done_, " steps"),
+                  {{"stage", "denoising"}, {"steps_done", std::to_string(steps_done_)}});
+  }
+
+  [[noreturn]] void fail_cancelled() const {
+    throw Error(code::kCancelled, text("denoising: cancelled after ", steps_done_, " steps"),
+                {{"stage", "denoising"}, {"steps_done", std::to_string(steps_done_)}});
+  }
+
+  const SampleRequest& request_;
+  const Program& program_;
+  ort::RunControl control_;
+  Network network_;
+  size_t count_;
+  std::vector<Buffer<float>> latents_;
+  std::vector<double> guidance_of_;         // per output register: the guidance of the run that wrote it
+  std::vector<const Denoise*> fusion_of_;   // per instruction: the DENOISE whose input this COMBINE writes
+  Buffer<float> noise_, denoised_;
+  size_t position_ = 0;
+  int denoise_index_ = 0;
+  int steps_done_ = 0;
+  bool is_input_ready_ = false;
+};
+
+}  // namespace
+
+void sample(const Denoiser& denoiser, const SampleRequest& request) {
+  const int evaluations = request.program->count_denoise();
+  check(request.guidance.size() == 1 || request.guidance.size() == static_cast<size_t>(evaluations),
+        code::kInvalidRequest, "guidance: got ", request.guidance.size(),
+        " values; one value or one per network evaluation (", evaluations, ") is allowed");
+  for (double value : request.guidance)
+    check(std::isfinite(value), code::kInvalidRequest, "guidance: got ", value, "; it must be finite");
+  check(request.noise || !request.program->draws_noise(), code::kInvalidRequest,
+        "noise: this program draws noise, and no noise stream was given");
+  if (request.progress) request.progress->steps_total.store(request.program->count_steps());
+  Loop(denoiser, request).run();
+}
+
+}  // namespace textopia::engine

@@ -14,7 +14,7 @@ void set_library_candidates(std::vector<std::string> paths);
 
 struct RuntimeInfo {
   std::string path;
-  std::string version;                 // "1.32.0"
+  std::string version;  // "1.32.0"
   int api_version = 0;
   std::vector<std::string> providers;  // "CPUExecutionProvider", ...
 };

@@ -1,1 +1,142 @@
-// Being written.
+#include "ort/session.h"
+
+#include <functional>
+
+#include "base/threads.h"
+#include "ort/session_impl.h"
+
+namespace textopia::ort {
+namespace {
+
+SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options) {
+  const abi::Api& api = library.api;
+  const std::string& label = options.label;
+  check(options.threads >= 0, code::kConfiguration, label, ": threads = ", options.threads,
+        ", allowed are 0 (one per usable CPU) and more");
+  const int level = options.optimization_level;
+  check((level >= 0 && level <= 3) || level == 99, code::kConfiguration, label,
+        ": optimization_level = ", level, ", allowed are 0, 1, 2, 3 and 99");
+  abi::SessionOptions* raw = nullptr;
+  auto checked = [&](abi::Status* status, const char* context) {
+    check_status(api, status, Activity::kOther, label, context);
+  };
+  checked(api.CreateSessionOptions(&raw), "session options cannot be made");
+  SessionOptionsHandle handle(raw);
+  checked(api.SetSessionExecutionMode(raw, abi::kSequential), "the execution mode cannot be set");
+  checked(api.SetIntraOpNumThreads(raw, options.threads > 0 ? options.threads : usable_cpus()),
+          "the number of threads cannot be set");
+  checked(api.SetInterOpNumThreads(raw, 1), "the number of threads cannot be set");
+  checked(api.SetSessionGraphOptimizationLevel(raw, level), "the optimization level cannot be set");
+  checked(api.SetSessionLogSeverityLevel(raw, abi::kLogError), "the log level cannot be set");
+  // Workers spin while a run lasts, which small nodes need, and stop when it ends: an idle session burns no
+  // CPU.
+  checked(api.AddSessionConfigEntry(raw, "session.force_spinning_stop", "1"), "a config entry cannot be set");
+  for (const auto& [key, value] : options.config)
+    checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
+  return handle;
+}
+
+class Border {
+ public:
+  Border(const Runtime& library, abi::Session* session, const std::string& label)
+      : library_(library), session_(session), label_(label) {}
+
+  std::vector<TensorInfo> inputs() const {
+    const abi::Api& api = library_.api;
+    return list(api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo);
+  }
+
+  std::vector<TensorInfo> outputs() const {
+    const abi::Api& api = library_.api;
+    return list(api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo);
+  }
+
+ private:
+  void checked(abi::Status* status) const {
+    check_status(library_.api, status, Activity::kLoad, label_, "the inputs and outputs cannot be read");
+  }
+
+  template <typename Count, typename Name, typename Type>
+  std::vector<TensorInfo> list(const Count& get_count, const Name& get_name, const Type& get_type) const {
+    size_t count = 0;
+    checked(get_count(session_, &count));
+    std::vector<TensorInfo> infos;
+    infos.reserve(count);
+    for (size_t i = 0; i < count; ++i) {
+      char* name = nullptr;
+      checked(get_name(session_, i, library_.allocator, &name));
+      std::string copy(name);
+      checked(library_.api.AllocatorFree(library_.allocator, name));
+      abi::TypeInfo* type = nullptr;
+      checked(get_type(session_, i, &type));
+      const TypeInfoHandle handle(type);
+      infos.push_back(describe(std::move(copy), type));
+    }
+    return infos;
+  }
+
+  TensorInfo describe(std::string name, const abi::TypeInfo* type) const {
+    const abi::Api& api = library_.api;
+    TensorInfo info{std::move(name), DType{}, 0, {}, {}};
+    const abi::ShapeInfo* tensor = nullptr;  // belongs to `type`
+    checked(api.CastTypeInfoToTensorInfo(type, &tensor));
+    if (tensor == nullptr) return info;  // a sequence, map or optional: nothing can be bound to it
+    checked(api.GetTensorElementType(tensor, &info.onnx_type));
+    info.dtype = static_cast<DType>(info.onnx_type);
+    size_t rank = 0;
+    checked(api.GetDimensionsCount(tensor, &rank));
+    info.shape.resize(rank);
+    info.symbols.resize(rank);
+    if (rank == 0) return info;
+    std::vector<const char*> symbols(rank, nullptr);
+    checked(api.GetDimensions(tensor, info.shape.data(), rank));
+    checked(api.GetSymbolicDimensions(tensor, symbols.data(), rank));
+    for (size_t i = 0; i < rank; ++i) {
+      if (info.shape[i] < 0) info.shape[i] = -1;
+      if (info.shape[i] < 0 && symbols[i] != nullptr) info.symbols[i] = symbols[i];
+    }
+    return info;
+  }
+
+  const Runtime& library_;
+  abi::Session* session_;
+  const std::string& label_;
+};
+
+using Create = std::function<abi::Status*(const Runtime&, const abi::SessionOptions*, abi::Session**)>;
+
+std::shared_ptr<Session> load(const SessionOptions& options, const Create& create) {
+  const Runtime& library = runtime();
+  const SessionOptionsHandle made = make_options(library, options);
+  abi::Session* raw = nullptr;
+  check_status(library.api, create(library, made.get(), &raw), Activity::kLoad, options.label,
+               "the graph cannot be loaded");
+  SessionHandle handle(raw);
+  const Border border(library, raw, options.label);
+  return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
+                                       border.outputs());
+}
+
+}  // namespace
+
+std::shared_ptr<Session> Session::from_file(const std::string& path, const SessionOptions& options) {
+  return load(options, [&](const Runtime& library, const abi::SessionOptions* made, abi::Session** out) {
+    return library.api.CreateSession(library.env, path.c_str(), made, out);
+  });
+}
+
+std::shared_ptr<Session> Session::from_memory(const void* data, size_t bytes, const SessionOptions& options) {
+  return load(options, [&](const Runtime& library, const abi::SessionOptions* made, abi::Session** out) {
+    return library.api.CreateSessionFromArray(library.env, data, bytes, made, out);
+  });
+}
+
+std::string onnx_type_name(int onnx_type) {
+  static constexpr const char* kNames[] = {
+      "no tensor", "float32", "uint8",   "int8",   "uint16", "int16",     "int32",      "int64",   "string",
+      "bool",      "float16", "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16"};
+  if (onnx_type >= 0 && onnx_type < static_cast<int>(std::size(kNames))) return kNames[onnx_type];
+  return text("ONNX element type ", onnx_type);
+}
+
+}  // namespace textopia::ort

@@ -20,16 +20,17 @@ struct TensorInfo {
 };
 
 struct SessionOptions {
-  std::string label;               // stands in error messages: "unet/model.onnx"
-  int threads = 0;                 // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
-  int optimization_level = 99;     // 0 none, 1 basic, 2 extended, 99 all
+  std::string label;  // stands in error messages: "unet/model.onnx"
+  int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
+  int optimization_level = 99;                              // 0 none, 1 basic, 2 extended, 99 all
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
 };
 
 class Session {
  public:
-  // Throws Error: model_format (unreadable or invalid graph), model_unsupported (unknown op), out_of_memory,
-  // configuration (no ONNX Runtime installed). ORT's own text goes into details["cause"].
+  // Throws Error: model_not_found (no such file), model_format (unreadable or invalid graph),
+  // model_unsupported (unknown op or version), out_of_memory, configuration (no ONNX Runtime installed, an
+  // impossible option), forked_process. ORT's own text goes into details["cause"].
   static std::shared_ptr<Session> from_file(const std::string& path, const SessionOptions& options);
   static std::shared_ptr<Session> from_memory(const void* data, size_t bytes, const SessionOptions& options);
 
@@ -38,6 +39,9 @@ class Session {
   virtual const std::vector<TensorInfo>& outputs() const = 0;
   virtual const std::string& label() const = 0;
 };
+
+// "float32", "string", ...: also for the types that DType leaves out.
+std::string onnx_type_name(int onnx_type);
 
 // Stops the runs that it is given to, from any thread, at the next node of the graph.
 class RunControl {
@@ -56,8 +60,8 @@ class RunControl {
   std::unique_ptr<State> state_;
 };
 
-// Inputs and outputs bound to buffers once and run many times; one thread at a time per Binding, any number of
-// Bindings per Session. run() makes no allocation of ours.
+// Inputs and outputs bound to buffers once and run many times; one thread at a time per Binding, any number
+// of Bindings per Session. run() makes no allocation of ours.
 class Binding {
  public:
   explicit Binding(std::shared_ptr<Session> session);
@@ -65,15 +69,17 @@ class Binding {
   Binding(Binding&&) noexcept;
   Binding& operator=(Binding&&) noexcept;
 
-  // The memory stays the caller's and must outlive the binding. Throws invalid_request on an unknown name or a dtype
-  // that is not the graph's, naming found and allowed.
+  // The memory stays the caller's and must outlive the binding. Throws invalid_request on an unknown name, a
+  // dtype that is not the graph's or a size that the graph fixes otherwise, naming found and allowed.
   void input(const std::string& name, const TensorView& tensor);
   void output(const std::string& name, const TensorView& tensor);
 
   // Lets ORT allocate this output on the CPU; read it with fetch() after run().
   void output_allocated(const std::string& name);
 
-  // Throws execution_failed (label, ORT's text), out_of_memory, or cancelled when `control` was terminated.
+  // Throws execution_failed (label, ORT's text), out_of_memory, invalid_request (something is not bound), or
+  // cancelled when `control` was terminated; a run that had already passed its last node when terminated ends
+  // normally.
   void run(RunControl* control = nullptr);
 
   // View of an output_allocated() result; valid until the next run() or the end of the binding.

@@ -1,0 +1,49 @@
+// The network of the loop: which tensors of an ONNX graph are the sample, the noise level, the conditioning and
+// the result. epsilon, v, x0 and score networks differ only by scalars, which the tracer has already put into the
+// program's weights.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ort/session.h"
+
+namespace textopia::engine {
+
+struct DenoiserOptions {
+  std::string sample = "sample";            // input  [rows, C, H, W], float32 or float16
+  std::string noise_level = "timestep";     // input  scalar, [1] or [rows]; float16/32/64 or int32/64
+  std::string output = "out_sample";        // output [rows, C, H, W], dtype of the sample
+  // Images per graph run; 0 = the whole batch. 1 makes every image independent of its neighbours bit for bit.
+  int images_per_run = 0;
+};
+
+class Denoiser {
+ public:
+  // Throws Error{model_unsupported} when the graph does not have such tensors.
+  Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options);
+
+  const std::shared_ptr<ort::Session>& session() const { return session_; }
+  const DenoiserOptions& options() const { return options_; }
+  const ort::TensorInfo& sample() const { return sample_; }
+  const ort::TensorInfo& noise_level() const { return noise_level_; }
+  const ort::TensorInfo& output() const { return output_; }
+  // The other inputs, which the caller provides as conditioning.
+  const std::vector<ort::TensorInfo>& conditioning() const { return conditioning_; }
+
+  // Rows that the graph was exported for, or 0 when the batch size is free.
+  int64_t fixed_rows() const { return fixed_rows_; }
+  // Shape of the noise-level tensor for a run of `rows` rows.
+  Shape noise_level_shape(int64_t rows) const;
+
+ private:
+  std::shared_ptr<ort::Session> session_;
+  DenoiserOptions options_;
+  ort::TensorInfo sample_, noise_level_, output_;
+  std::vector<ort::TensorInfo> conditioning_;
+  int64_t fixed_rows_ = 0;
+  bool is_noise_level_per_row_ = false;
+};
+
+}  // namespace textopia::engine

@@ -1,0 +1,81 @@
+// The program that the loop executes: a short table of instructions over latents, made by tracing a sampler
+// (python/textopia_fast/samplers/trace.py). Plain data; the whole instruction set is here.
+//
+// Registers: "latents" x0, x1, ... hold [B, C, H, W] float32; x0 holds the start. "Outputs" e0, e1, ... hold what
+// the network returned; under classifier-free guidance both halves, and a weight w on an output stands for
+// w*(1-g) on the negative half and w*g on the positive half, g being the guidance of the DENOISE that wrote it.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace textopia::engine {
+
+enum class Bank { kLatent, kOutput };
+
+struct Term {
+  Bank bank;
+  int index;
+  double weight;
+};
+
+// outputs[dst] = network(latents[src] * scale_in, noise_level)
+struct Denoise {
+  int dst;
+  int src;
+  double scale_in;
+  double noise_level;
+};
+
+// latents[dst] = sum of weight * register + noise * (a fresh unit normal draw)
+struct Combine {
+  int dst;
+  std::vector<Term> terms;
+  double noise;  // 0: nothing is drawn
+};
+
+// latents[dst] = latents[src] limited to [low, high]
+struct Clamp {
+  int dst;
+  int src;
+  double low;
+  double high;
+};
+
+// z = a fresh draw; step = factor * (|z| / |score|)^2; latents[dst] = src + step * score + sqrt(2 step) * z
+// (Song et al. 2021, algorithm 5). Norms per image, or averaged over the batch as in the authors' code.
+struct LangevinStep {
+  int dst;
+  int src;
+  int score;
+  double factor;
+  bool is_batch_norm;
+};
+
+// The point between two steps: progress, cancellation, deadline, callback. `denoised` is evaluated only when a
+// callback asks for it.
+struct Step {
+  int index;
+  int x;
+  std::vector<Term> denoised;
+};
+
+using Instruction = std::variant<Denoise, Combine, Clamp, LangevinStep, Step>;
+
+struct Program {
+  std::vector<Instruction> instructions;
+  int latent_count = 1;
+  int output_count = 0;
+  int result = 0;  // latent that holds the sample at the end
+
+  // Throws Error{invalid_request} on a register that does not exist or was never written, a weight that is not
+  // finite, or an empty sum. After this the loop needs no checks.
+  void validate() const;
+
+  int count_denoise() const;
+  int count_steps() const;
+  bool draws_noise() const;
+};
+
+}  // namespace textopia::engine

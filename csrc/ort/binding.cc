@@ -1,0 +1,324 @@
+// Buffers bound to a session's border, and the runs over them.
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+
+#include "ort/session_impl.h"
+
+namespace textopia::ort {
+namespace {
+
+constexpr size_t kNotFound = static_cast<size_t>(-1);
+
+size_t find(const std::vector<TensorInfo>& infos, const std::string& name) {
+  for (size_t i = 0; i < infos.size(); ++i)
+    if (infos[i].name == name) return i;
+  return kNotFound;
+}
+
+std::string names_of(const std::vector<TensorInfo>& infos) {
+  std::string names;
+  for (const TensorInfo& info : infos) names += (names.empty() ? "'" : ", '") + info.name + "'";
+  return names.empty() ? "none" : names;
+}
+
+// The graph's shape with the names of its free sizes: "[batch,4,64,?]".
+std::string declared_shape(const TensorInfo& info) {
+  std::string text = "[";
+  for (size_t i = 0; i < info.shape.size(); ++i) {
+    if (i > 0) text += ",";
+    text += info.shape[i] >= 0        ? std::to_string(info.shape[i])
+            : info.symbols[i].empty() ? "?"
+                                      : info.symbols[i];
+  }
+  return text + "]";
+}
+
+bool has_free_size(const TensorInfo& info) {
+  return std::any_of(info.shape.begin(), info.shape.end(), [](int64_t size) { return size < 0; });
+}
+
+bool fits(const TensorInfo& info, const Shape& shape) {
+  // A graph that states no rank looks like a scalar's; ORT itself judges those.
+  if (info.shape.empty()) return true;
+  if (info.shape.size() != shape.size()) return false;
+  for (size_t i = 0; i < shape.size(); ++i)
+    if (info.shape[i] >= 0 && info.shape[i] != shape[i]) return false;
+  return true;
+}
+
+RunOptionsHandle make_run_options(const Runtime& library) {
+  abi::RunOptions* raw = nullptr;
+  check_status(library.api, library.api.CreateRunOptions(&raw), Activity::kOther, "ONNX Runtime",
+               "run options cannot be made");
+  return RunOptionsHandle(raw);
+}
+
+// For tensors without elements: ORT wants an address all the same.
+char g_nothing = 0;
+
+}  // namespace
+
+struct RunControl::State {
+  std::mutex mutex;  // orders terminate(), reset() and the first use
+  std::atomic<bool> is_terminated{false};
+  std::atomic<abi::RunOptions*> options{nullptr};
+  RunOptionsHandle owner;
+
+  // Made at the first run, so that a control can exist before any library is opened.
+  const abi::RunOptions* get(const Runtime& library) {
+    if (const abi::RunOptions* made = options.load(std::memory_order_acquire)) return made;
+    std::lock_guard lock(mutex);
+    if (owner == nullptr) {
+      owner = make_run_options(library);
+      if (is_terminated) discard(library, library.api.RunOptionsSetTerminate(owner.get()));
+      options.store(owner.get(), std::memory_order_release);
+    }
+    return owner.get();
+  }
+
+  // Neither call can fail on valid options, and terminate() must not throw into a stranger's thread.
+  static void discard(const Runtime& library, abi::Status* status) {
+    if (status != nullptr) library.api.ReleaseStatus(status);
+  }
+
+  void set(bool value) {
+    std::lock_guard lock(mutex);
+    is_terminated = value;
+    const Runtime* library = opened_runtime();
+    if (owner == nullptr || library == nullptr || is_forked_child()) return;
+    discard(*library, value ? library->api.RunOptionsSetTerminate(owner.get())
+                            : library->api.RunOptionsUnsetTerminate(owner.get()));
+  }
+};
+
+RunControl::RunControl() : state_(std::make_unique<State>()) {}
+RunControl::~RunControl() = default;
+void RunControl::terminate() { state_->set(true); }
+void RunControl::reset() { state_->set(false); }
+bool RunControl::is_terminated() const { return state_->is_terminated.load(std::memory_order_relaxed); }
+
+struct Binding::State {
+  struct Slot {
+    ValueHandle value;  // null for an allocated output
+    bool is_bound = false;
+    bool is_allocated = false;  // by ORT, output only
+    size_t order = 0;           // outputs: position in ORT's list
+  };
+
+  std::shared_ptr<Session> owner;
+  const SessionImpl* session = nullptr;
+  const Runtime* library = nullptr;
+  std::vector<Slot> inputs;
+  std::vector<Slot> outputs;
+  size_t unbound_inputs = 0;
+  size_t bound_outputs = 0;
+  bool has_run = false;
+  bool has_results = false;  // of the present bindings: what fetch() may read
+  RunOptionsHandle run_options;
+  std::vector<ValueHandle> fetched;  // keeps what fetch() showed alive
+  IoBindingHandle binding;
+
+  const std::string& label() const { return session->label(); }
+
+  const TensorInfo& named(const std::vector<TensorInfo>& infos, const char* kind, const std::string& name,
+                          size_t* index) const {
+    *index = find(infos, name);
+    if (*index == kNotFound)
+      throw Error(code::kInvalidRequest,
+                  text(label(), ": the graph has no ", kind, " '", name, "', it has ", names_of(infos)),
+                  {{"component", label()}, {"param", name}});
+    return infos[*index];
+  }
+
+  ValueHandle wrap(const TensorInfo& info, const char* kind, const TensorView& tensor) const {
+    auto require = [&](bool condition, const std::string& what) {
+      if (!condition)
+        throw Error(code::kInvalidRequest, text(label(), ": ", kind, " '", info.name, "' ", what),
+                    {{"component", label()}, {"param", info.name}});
+    };
+    require(size_of(info.dtype) > 0,
+            "has the type " + onnx_type_name(info.onnx_type) + ", which cannot be bound");
+    require(tensor.dtype == info.dtype,
+            text("has dtype ", name_of(tensor.dtype), ", allowed is ", name_of(info.dtype)));
+    const bool is_negative =
+        std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t size) { return size < 0; });
+    require(!is_negative && fits(info, tensor.shape),
+            "has shape " + to_string(tensor.shape) + ", allowed is " + declared_shape(info));
+    const size_t bytes = tensor.bytes();
+    require(bytes == 0 || tensor.data != nullptr, "has no memory");
+    abi::Value* raw = nullptr;
+    check_status(library->api,
+                 library->api.CreateTensorWithDataAsOrtValue(
+                     library->cpu_memory, bytes == 0 ? &g_nothing : tensor.data, bytes, tensor.shape.data(),
+                     tensor.shape.size(), static_cast<int>(tensor.dtype), &raw),
+                 Activity::kRun, label(), "a tensor cannot be bound");
+    return ValueHandle(raw);
+  }
+
+  void mark_output(Slot& slot) {
+    if (!slot.is_bound) slot.order = bound_outputs++;
+    slot.is_bound = true;
+    has_results = false;
+  }
+
+  void bind_allocated(const std::string& name) const {
+    check_status(library->api,
+                 library->api.BindOutputToDevice(binding.get(), name.c_str(), library->cpu_memory),
+                 Activity::kRun, label(), "an output cannot be bound");
+  }
+
+  // ORT keeps the tensor that it allocated and would demand its shape of the next run.
+  void forget_allocated() const {
+    for (size_t i = 0; i < outputs.size(); ++i)
+      if (outputs[i].is_allocated && has_free_size(session->outputs()[i]))
+        bind_allocated(session->outputs()[i].name);
+  }
+
+  [[noreturn]] void throw_incomplete() const {
+    if (bound_outputs == 0)
+      throw Error(code::kInvalidRequest,
+                  text(label(), ": no output is bound, allowed are ", names_of(session->outputs())),
+                  {{"component", label()}});
+    std::vector<TensorInfo> missing;
+    for (size_t i = 0; i < inputs.size(); ++i)
+      if (!inputs[i].is_bound) missing.push_back(session->inputs()[i]);
+    throw Error(code::kInvalidRequest, text(label(), ": missing inputs: ", names_of(missing)),
+                {{"component", label()}, {"param", missing.front().name}});
+  }
+
+  [[noreturn]] void throw_cancelled(const std::string& cause) const {
+    throw Error(code::kCancelled, text(label(), ": the run was cancelled"),
+                {{"stage", label()}, {"cause", cause}});
+  }
+};
+
+Binding::Binding(std::shared_ptr<Session> session) : state_(std::make_unique<State>()) {
+  State& state = *state_;
+  state.session = dynamic_cast<const SessionImpl*>(session.get());
+  check(state.session != nullptr, code::kInternal, "binding: not a session of ONNX Runtime");
+  state.owner = std::move(session);
+  state.library = &state.session->library();
+  check_not_forked(state.label());
+  state.inputs.resize(state.session->inputs().size());
+  state.outputs.resize(state.session->outputs().size());
+  state.unbound_inputs = state.inputs.size();
+  state.run_options = make_run_options(*state.library);
+  abi::IoBinding* raw = nullptr;
+  check_status(state.library->api, state.library->api.CreateIoBinding(state.session->raw(), &raw),
+               Activity::kOther, state.label(), "a binding cannot be made");
+  state.binding.reset(raw);
+}
+
+Binding::~Binding() = default;
+Binding::Binding(Binding&&) noexcept = default;
+Binding& Binding::operator=(Binding&&) noexcept = default;
+
+void Binding::input(const std::string& name, const TensorView& tensor) {
+  State& state = *state_;
+  check_not_forked(state.label());
+  size_t index = 0;
+  const TensorInfo& info = state.named(state.session->inputs(), "input", name, &index);
+  ValueHandle value = state.wrap(info, "input", tensor);
+  const abi::Api& api = state.library->api;
+  check_status(api, api.BindInput(state.binding.get(), name.c_str(), value.get()), Activity::kRun,
+               state.label(), "an input cannot be bound");
+  State::Slot& slot = state.inputs[index];
+  if (!slot.is_bound) --state.unbound_inputs;
+  slot.is_bound = true;
+  slot.value = std::move(value);
+}
+
+void Binding::output(const std::string& name, const TensorView& tensor) {
+  State& state = *state_;
+  check_not_forked(state.label());
+  size_t index = 0;
+  const TensorInfo& info = state.named(state.session->outputs(), "output", name, &index);
+  ValueHandle value = state.wrap(info, "output", tensor);
+  const abi::Api& api = state.library->api;
+  check_status(api, api.BindOutput(state.binding.get(), name.c_str(), value.get()), Activity::kRun,
+               state.label(), "an output cannot be bound");
+  State::Slot& slot = state.outputs[index];
+  state.mark_output(slot);
+  slot.is_allocated = false;
+  slot.value = std::move(value);
+}
+
+void Binding::output_allocated(const std::string& name) {
+  State& state = *state_;
+  check_not_forked(state.label());
+  size_t index = 0;
+  const TensorInfo& info = state.named(state.session->outputs(), "output", name, &index);
+  check(size_of(info.dtype) > 0, code::kModelUnsupported, state.label(), ": output '", name,
+        "' has the type ", onnx_type_name(info.onnx_type), ", which cannot be read");
+  state.bind_allocated(name);
+  State::Slot& slot = state.outputs[index];
+  state.mark_output(slot);
+  slot.is_allocated = true;
+  slot.value.reset();
+}
+
+void Binding::run(RunControl* control) {
+  State& state = *state_;
+  if (state.unbound_inputs > 0 || state.bound_outputs == 0) [[unlikely]]
+    state.throw_incomplete();
+  check_not_forked(state.label());
+  const abi::RunOptions* options = state.run_options.get();
+  if (control != nullptr) {
+    if (control->is_terminated()) state.throw_cancelled("terminated before the run");
+    options = control->state_->get(*state.library);
+  }
+  state.has_results = false;
+  state.fetched.clear();
+  if (state.has_run) state.forget_allocated();
+  state.has_run = true;
+  const abi::Api& api = state.library->api;
+  abi::Status* status = api.RunWithBinding(state.session->raw(), options, state.binding.get());
+  if (status == nullptr) [[likely]] {
+    state.has_results = true;
+    return;
+  }
+  // ORT says "terminated" with its unspecific code: our own flag is the surer sign.
+  if (control != nullptr && control->is_terminated()) {
+    const char* message = api.GetErrorMessage(status);
+    const std::string cause = message != nullptr ? message : "";
+    api.ReleaseStatus(status);
+    state.throw_cancelled(cause);
+  }
+  throw_status(api, status, Activity::kRun, state.label(), "the graph failed");
+}
+
+TensorView Binding::fetch(const std::string& name) {
+  State& state = *state_;
+  check_not_forked(state.label());
+  size_t index = 0;
+  const TensorInfo& info = state.named(state.session->outputs(), "output", name, &index);
+  const State::Slot& slot = state.outputs[index];
+  check(slot.is_allocated && state.has_results, code::kInvalidRequest, state.label(), ": output '", name,
+        "' was not allocated by a run of this binding");
+  const abi::Api& api = state.library->api;
+  auto checked = [&](abi::Status* status) {
+    check_status(api, status, Activity::kRun, state.label(), "an output cannot be read");
+  };
+  if (state.fetched.empty()) {
+    abi::Value** values = nullptr;
+    size_t count = 0;
+    checked(api.GetBoundOutputValues(state.binding.get(), state.library->allocator, &values, &count));
+    for (size_t i = 0; i < count; ++i) state.fetched.emplace_back(values[i]);
+    checked(api.AllocatorFree(state.library->allocator, values));
+  }
+  check(slot.order < state.fetched.size(), code::kInternal, state.label(), ": output '", name,
+        "' is not there");
+  abi::Value* value = state.fetched[slot.order].get();
+  abi::ShapeInfo* raw = nullptr;
+  checked(api.GetTensorTypeAndShape(value, &raw));
+  const ShapeInfoHandle shape(raw);
+  size_t rank = 0;
+  checked(api.GetDimensionsCount(raw, &rank));
+  TensorView view{nullptr, info.dtype, Shape(rank)};
+  checked(api.GetDimensions(raw, view.shape.data(), rank));
+  checked(api.GetTensorMutableData(value, &view.data));
+  return view;
+}
+
+}  // namespace textopia::ort

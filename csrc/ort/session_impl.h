@@ -1,0 +1,38 @@
+// Inside csrc/ort only: what a Session is made of.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort/handles.h"
+#include "ort/session.h"
+
+namespace textopia::ort {
+
+class SessionImpl final : public Session {
+ public:
+  SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
+              std::vector<TensorInfo> outputs)
+      : library_(library),
+        handle_(std::move(handle)),
+        label_(std::move(label)),
+        inputs_(std::move(inputs)),
+        outputs_(std::move(outputs)) {}
+
+  const std::vector<TensorInfo>& inputs() const override { return inputs_; }
+  const std::vector<TensorInfo>& outputs() const override { return outputs_; }
+  const std::string& label() const override { return label_; }
+
+  const Runtime& library() const { return library_; }
+  abi::Session* raw() const { return handle_.get(); }
+
+ private:
+  const Runtime& library_;
+  SessionHandle handle_;
+  std::string label_;
+  std::vector<TensorInfo> inputs_;
+  std::vector<TensorInfo> outputs_;
+};
+
+}  // namespace textopia::ort

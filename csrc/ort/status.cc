@@ -1,0 +1,79 @@
+// ONNX Runtime's status values as errors of ours.
+#include <algorithm>
+#include <cctype>
+#include <initializer_list>
+#include <string_view>
+
+#include "ort/handles.h"
+
+namespace textopia::ort {
+namespace {
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+bool contains_any(const std::string& text, std::initializer_list<std::string_view> parts) {
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](std::string_view part) { return text.find(part) != std::string::npos; });
+}
+
+// ORT reports much by text alone: its error numbers are mostly the unspecific FAIL.
+const char* code_of(int number, const std::string& cause, Activity activity) {
+  const std::string words = lower(cause);
+  if (contains_any(words, {"bad_alloc", "failed to allocate", "out of memory", "cannot allocate memory",
+                           "bad allocation", "smaller than requested bytes"}))
+    return code::kOutOfMemory;
+  if (activity == Activity::kRun)
+    return contains_any(words, {"invalid rank for input", "got invalid dimensions for input"})
+               ? code::kInvalidRequest
+               : code::kExecution;
+  if (contains_any(words, {"pthread_create"})) return code::kExecution;
+  if (activity == Activity::kOther)
+    return number == abi::kInvalidArgument ? code::kConfiguration : code::kExecution;
+  if (number == abi::kNotImplemented ||
+      contains_any(words,
+                   {"is not a registered function/op", "no op registered for", "unsupported model ir version",
+                    "is under development", "released onnx opset", "could not find an implementation for"}))
+    return code::kModelUnsupported;
+  if (number == abi::kNoSuchFile || contains_any(words, {"no such file or directory", "does not exist"}))
+    return code::kModelNotFound;
+  return code::kModelFormat;
+}
+
+// ORT's exceptions begin with "/path/file.cc:12 result function(arguments) "; users want what comes after.
+std::string without_source_place(const std::string& line) {
+  const size_t place = line.find("/onnxruntime_src/");
+  if (place == std::string::npos) return line;
+  int depth = 0;
+  for (size_t i = line.find('(', place); i < line.size(); ++i) {
+    if (line[i] == '(') ++depth;
+    if (line[i] == ')' && --depth == 0) {
+      const size_t rest = line.find_first_not_of(' ', i + 1);
+      return rest == std::string::npos ? line : line.substr(0, place) + line.substr(rest);
+    }
+  }
+  return line;
+}
+
+// The first line, cut where a message would stop being readable; details["cause"] has all of it.
+std::string brief(const std::string& cause) {
+  constexpr size_t kLongest = 300;
+  const std::string line = without_source_place(cause.substr(0, cause.find('\n')));
+  return line.size() <= kLongest ? line : line.substr(0, kLongest) + "...";
+}
+
+}  // namespace
+
+void throw_status(const abi::Api& api, abi::Status* status, Activity activity, const std::string& label,
+                  const std::string& context) {
+  const int number = api.GetErrorCode(status);
+  const char* message = api.GetErrorMessage(status);
+  const std::string cause = message != nullptr ? message : "";
+  api.ReleaseStatus(status);
+  throw Error(code_of(number, cause, activity), text(label, ": ", context, ": ", brief(cause)),
+              {{"component", label}, {"cause", cause}});
+}
+
+}  // namespace textopia::ort

@@ -1,0 +1,82 @@
+"""Finds the ONNX Runtime library of the installed wheel and makes sessions with it.
+
+The wheels `onnxruntime` and `onnxruntime-gpu` are both imported as `onnxruntime`. The library is only
+located: importing that package would load a second, separate copy of it. Nothing is searched at import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from textopia_fast import _core
+
+__all__ = ["create_session", "register", "runtime_info"]
+
+
+def find_libraries() -> list[str]:
+    """Paths of `libonnxruntime.so.1*` in the installed wheel, best first; empty without one."""
+    try:
+        spec = importlib.util.find_spec("onnxruntime")
+    except (ImportError, ValueError):  # a half-removed package, or a stand-in module without a spec
+        return []
+    if spec is None or spec.submodule_search_locations is None:
+        return []
+    found: list[str] = []
+    for folder in spec.submodule_search_locations:
+        found += sorted(str(path) for path in Path(folder, "capi").glob("libonnxruntime.so.1*"))
+    return found
+
+
+def register() -> None:
+    """Tells the core where the library is. Cheap enough to be called before each session."""
+    _core.set_ort_candidates(find_libraries())
+
+
+def create_session(
+    model: str | os.PathLike[str] | bytes,
+    *,
+    label: str = "",
+    threads: int = 0,
+    optimization_level: int = 99,
+    config: Mapping[str, str] | None = None,
+) -> _core.Session:
+    """Loads an ONNX graph.
+
+    Args:
+        model: A path (weights kept beside the graph are memory-mapped) or the bytes of a graph.
+        label: Name in error messages, such as `unet/model.onnx`; the path where empty.
+        threads: Threads per run; 0 means one per usable CPU.
+        optimization_level: 0 none, 1 basic, 2 extended, 3 layout, 99 all.
+        config: ONNX Runtime's session config entries.
+
+    Raises:
+        ConfigurationError: No usable ONNX Runtime is installed, or an option is impossible.
+        ModelNotFoundError: There is no such file.
+        ModelFormatError: The graph cannot be read or is invalid.
+        UnsupportedModelError: The graph needs an operator or version that is not there.
+        OutOfMemoryError: The graph does not fit into memory.
+        ForkedProcessError: ONNX Runtime was opened before this process was forked.
+    """
+    register()
+    options: dict[str, Any] = {
+        "threads": threads,
+        "optimization_level": optimization_level,
+        "config": dict(config or {}),
+    }
+    if isinstance(model, bytes):
+        return _core.Session.from_memory(model, label=label or "graph", **options)
+    return _core.Session.from_file(model, label=label, **options)
+
+
+def runtime_info() -> dict[str, Any]:
+    """`path`, `version`, `api_version` and `providers` of the library in use; opens it.
+
+    Raises:
+        ConfigurationError: No usable ONNX Runtime is installed.
+    """
+    register()
+    return _core.ort_info()

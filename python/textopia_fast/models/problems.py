@@ -1,0 +1,76 @@
+"""Collects what is wrong with a model directory, so that one error can report all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from textopia_fast.errors import (
+    ModelError,
+    ModelFormatError,
+    ModelNotFoundError,
+    UnsafeModelError,
+    UnsupportedModelError,
+)
+from textopia_fast.models.limits import MAX_PROBLEMS
+
+# The gravest kind names the error: a model that is unsafe stays unsafe when its files are mended.
+_GRAVITY: tuple[type[ModelError], ...] = (
+    UnsafeModelError,
+    UnsupportedModelError,
+    ModelFormatError,
+    ModelNotFoundError,
+    ModelError,
+)
+
+_HINTS: dict[type[ModelError], str] = {
+    UnsafeModelError: "Do not use this model unless you know who made it.",
+    UnsupportedModelError: "",
+    ModelFormatError: "Export or download the model again.",
+    ModelNotFoundError: "Check the path and that the export is complete.",
+    ModelError: "",
+}
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """`repr` of a value from a file, cut short: no line breaks, no control characters."""
+    if isinstance(value, Path):
+        value = str(value)
+    text = ascii(value) if isinstance(value, bytes) else repr(value)
+    text = text if text.isprintable() else ascii(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class Problems:
+    """Errors found in one directory. `add` keeps one, `raise_if_any` reports them together."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._found: list[ModelError] = []
+        self._more = 0
+
+    def add(self, error: ModelError) -> None:
+        if len(self._found) < MAX_PROBLEMS:
+            self._found.append(error)
+        else:
+            self._more += 1
+
+    def __len__(self) -> int:
+        return len(self._found) + self._more
+
+    def raise_if_any(self) -> None:
+        """Raises the only error as it is, or one that lists them all in `details["problems"]`."""
+        if not self._found:
+            return
+        if len(self._found) == 1:
+            raise self._found[0]
+        kind = next(k for k in _GRAVITY if any(isinstance(e, k) for e in self._found))
+        gravest = next(e for e in self._found if isinstance(e, kind))
+        texts = [e.message for e in self._found]
+        listed = "; ".join(f"({i}) {text}" for i, text in enumerate(texts, 1))
+        more = f"; and {self._more} more" if self._more else ""
+        raise kind(
+            f"{shown(self._root)}: {len(self)} problems: {listed}{more}",
+            hint=gravest.hint or _HINTS[kind] or None,
+            **(gravest.details | {"problems": texts}),
+        )

@@ -1,0 +1,15 @@
+"""Fixtures that every part of the suite may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_directory import build_tiny_directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete random model directory. Read only: tests that change files build their own."""
+    return build_tiny_directory(tmp_path_factory.mktemp("tiny-model"))
