@@ -13,20 +13,23 @@ namespace {
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-// A float32 C-contiguous array; anything else is an error, not a silent copy.
-void check_floats(const py::array& array, const char* where, const char* what, size_t index) {
-  check(py::isinstance<Array<float>>(array), code::kInvalidRequest, where, ": ", what, " ", index, " has dtype ",
-        std::string(py::str(array.dtype())), " or is not contiguous; C-contiguous float32 is needed");
+// A C-contiguous array of T; anything else is an error, not a silent copy.
+template <typename T>
+void check_array_of(const py::array& array, const std::string& where) {
+  if (py::isinstance<Array<T>>(array)) return;
+  throw Error(code::kInvalidRequest, text(where, ": the dtype is ", std::string(py::str(array.dtype())),
+                                          " or the array is not contiguous, C-contiguous ",
+                                          std::string(py::str(py::dtype::of<T>())), " is needed"));
 }
 
 void check_range(size_t found, int limit, const char* what) {
-  check(found >= 1 && found <= static_cast<size_t>(limit), code::kInvalidRequest, "combine: ", found, " ", what,
-        " were given, 1 to ", limit, " are allowed");
+  check(found >= 1 && found <= static_cast<size_t>(limit), code::kInvalidRequest, "combine: ", found, " ",
+        what, " were given, 1 to ", limit, " are allowed");
 }
 
 void check_pairs(size_t arrays, size_t numbers, const char* what) {
-  check(arrays == numbers, code::kInvalidRequest, "combine: ", arrays, " ", what, " for as many arrays, found ",
-        numbers);
+  check(arrays == numbers, code::kInvalidRequest, "combine: ", arrays, " ", what,
+        " for as many arrays, found ", numbers);
 }
 
 bool is_partial_overlap(const float* a, const float* b, size_t count) {
@@ -56,9 +59,9 @@ bool combine(const std::string& isa, const std::vector<py::array>& sources, cons
   cpu::CombineArgs args;
   args.count = static_cast<size_t>(sources[0].size());
   auto check_array = [&](const py::array& array, const char* what, size_t index) {
-    check_floats(array, "combine", what, index);
-    check(static_cast<size_t>(array.size()) == args.count, code::kInvalidRequest, "combine: ", what, " ", index,
-          " has ", array.size(), " elements, source 0 has ", args.count);
+    check_array_of<float>(array, "combine");
+    check(static_cast<size_t>(array.size()) == args.count, code::kInvalidRequest, "combine: ", what, " ",
+          index, " has ", array.size(), " elements, source 0 has ", args.count);
   };
   for (size_t k = 0; k < sources.size(); ++k) {
     check_array(sources[k], "source", k);
@@ -87,9 +90,7 @@ void bind_conversion(py::module_& module, const char* name, Member<Source, Targe
       name,
       [name, member](const std::string& isa, const py::array& source) {
         const cpu::ConvertKernels& kernels = cpu::convert_kernels(isa_named(isa));
-        check(py::isinstance<Array<Source>>(source), code::kInvalidRequest, name, ": dtype is ",
-              std::string(py::str(source.dtype())), " or the array is not contiguous; C-contiguous ",
-              std::string(py::str(py::dtype::of<Source>())), " is needed");
+        check_array_of<Source>(source, name);
         Array<Target> target(std::vector<py::ssize_t>(source.shape(), source.shape() + source.ndim()));
         const auto* from = static_cast<const Source*>(source.data());
         Target* to = target.mutable_data();
@@ -104,7 +105,8 @@ void bind_conversion(py::module_& module, const char* name, Member<Source, Targe
 }  // namespace
 
 void register_kernels(py::module_& module) {
-  module.def("cpu_features", &cpu_features, "CPU features that the operating system has enabled, as list[str].");
+  module.def("cpu_features", &cpu_features,
+             "CPU features that the operating system has enabled, as list[str].");
   module.def(
       "supported_isas",
       [] {
@@ -115,10 +117,12 @@ void register_kernels(py::module_& module) {
       "Names of the ISAs that this machine can run, best first.");
   module.def(
       "active_isa", [] { return name_of(active_isa()); },
-      "The ISA in use: the best one, or TEXTOPIA_FORCE_ISA. Raises ConfigurationError when that is unknown here.");
+      "The ISA in use: the best one, or TEXTOPIA_FORCE_ISA. Raises ConfigurationError when that is unknown "
+      "here.");
   module.def("combine", &combine, py::arg("isa"), py::arg("sources"), py::arg("weights"), py::arg("scales"),
              py::arg("outputs"),
-             "outputs[k] = scales[k] * sum(weights[i] * sources[i]) in float32; arrays are C-contiguous float32 of one "
+             "outputs[k] = scales[k] * sum(weights[i] * sources[i]) in float32; arrays are C-contiguous "
+             "float32 of one "
              "size. Returns whether every sum is finite. Raises InvalidRequestError, ConfigurationError.");
   using cpu::ConvertKernels;
   bind_conversion<float, uint16_t>(module, "float_to_half", &ConvertKernels::float_to_half,

@@ -20,8 +20,8 @@ std::span<const CombineKernel> combine_kernels() { return kKernels; }
 CombineFn combine_kernel(Isa isa) {
   for (const CombineKernel& kernel : kKernels)
     if (kernel.isa == isa && is_supported(isa)) return kernel.run;
-  throw Error(code::kConfiguration,
-              text("combine: no kernel for '", name_of(isa), "' here, the best one is '", name_of(supported_isas()[0]), "'"));
+  throw Error(code::kConfiguration, text("combine: no kernel for '", name_of(isa),
+                                         "' here, the best one is '", name_of(supported_isas()[0]), "'"));
 }
 
 }  // namespace textopia::cpu

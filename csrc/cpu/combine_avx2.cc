@@ -17,7 +17,8 @@ struct Lanes8 {
   static constexpr size_t kWidth = 8;
 
   static __m256i mask(size_t count) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   static Float value(float x) { return _mm256_set1_ps(x); }
   static Bits zero_bits() { return _mm256_setzero_si256(); }
@@ -32,7 +33,8 @@ struct Lanes8 {
     return _mm256_max_epi32(so_far, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff)));
   }
   static bool is_finite(Bits magnitude) {
-    return _mm256_testz_si256(_mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f7fffff)), _mm256_set1_epi32(-1));
+    return _mm256_testz_si256(_mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f7fffff)),
+                              _mm256_set1_epi32(-1));
   }
 };
 

@@ -1,6 +1,7 @@
-// The fused update over a `Lanes` type. Include only inside the unnamed namespace of a kernel file, so that each
-// ISA keeps its own copy. Lanes has: Float, Bits, kWidth, value, zero_bits, load, load_n, store, store_n,
-// store_past_cache, mul, add, largest_magnitude (running maximum of the bits without sign) and is_finite.
+// The fused update over a `Lanes` type. Include only inside the unnamed namespace of a kernel file, so that
+// each ISA keeps its own copy. Lanes has: Float, Bits, kWidth, value, zero_bits, load, load_n, store,
+// store_n, store_past_cache, mul, add, largest_magnitude (running maximum of the bits without sign) and
+// is_finite.
 
 // Outputs larger than the caches are written past them when they are not read here: an ordinary store would
 // first fetch the line that it overwrites.
@@ -10,8 +11,8 @@ enum class Store { kOrdinary, kPastCache };
 constexpr size_t kPastCacheBytes = size_t{48} << 20;
 
 template <typename Lanes, int kSources>
-inline typename Lanes::Float weighted_sum(const CombineArgs& args, const typename Lanes::Float* weights, size_t i,
-                                          size_t lane_count) {
+inline typename Lanes::Float weighted_sum(const CombineArgs& args, const typename Lanes::Float* weights,
+                                          size_t i, size_t lane_count) {
   using L = Lanes;
   // kSources == 0: as many as the arguments say.
   const int source_count = kSources > 0 ? kSources : args.source_count;
@@ -27,7 +28,8 @@ inline typename Lanes::Float weighted_sum(const CombineArgs& args, const typenam
 template <typename Lanes, int kSources, int kOutputs, Store kStore>
 bool combine_fixed(const CombineArgs& arguments) {
   using L = Lanes;
-  const CombineArgs args = arguments;  // a local copy: the stores cannot alias it, the pointers stay in registers
+  const CombineArgs args =
+      arguments;  // a local copy: the stores cannot alias it, the pointers stay in registers
   const int source_count = kSources > 0 ? kSources : args.source_count;
   typename L::Float weights[kMaxSources], scales[kOutputs];
   for (int k = 0; k < source_count; ++k) weights[k] = L::value(args.weights[k]);
@@ -42,7 +44,8 @@ bool combine_fixed(const CombineArgs& arguments) {
 
   size_t i = 0;
   if (kStore == Store::kPastCache) {
-    // Such stores want addresses that are multiples of their size; the caller saw to it that one head fits all.
+    // Such stores want addresses that are multiples of their size; the caller saw to it that one head fits
+    // all.
     constexpr size_t kBytes = L::kWidth * sizeof(float);
     const size_t past = reinterpret_cast<uintptr_t>(args.outputs[0]) % kBytes;
     if (past != 0) {
@@ -70,7 +73,8 @@ bool combine_fixed(const CombineArgs& arguments) {
 template <typename Lanes>
 bool is_past_cache(const CombineArgs& args) {
   constexpr size_t kBytes = Lanes::kWidth * sizeof(float);
-  if (args.count * sizeof(float) * static_cast<size_t>(args.source_count + args.output_count) < kPastCacheBytes)
+  if (args.count * sizeof(float) * static_cast<size_t>(args.source_count + args.output_count) <
+      kPastCacheBytes)
     return false;
   const auto head = reinterpret_cast<uintptr_t>(args.outputs[0]) % kBytes;
   if (head % sizeof(float) != 0) return false;

@@ -1,5 +1,7 @@
 // The fused update for any CPU: the oracle of the others.
-#include <cmath>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
 
 #include "cpu/combine_kernels.h"
 
@@ -14,7 +16,7 @@ constexpr size_t kSlice = 512;
 
 bool combine_scalar(const CombineArgs& args) {
   float sum[kSlice];
-  bool is_finite = true;
+  uint32_t magnitude = 0;  // the largest bits without sign; those of infinity and NaN are above all others
   for (size_t begin = 0; begin < args.count; begin += kSlice) {
     const size_t count = args.count - begin < kSlice ? args.count - begin : kSlice;
     const float* first = args.sources[0] + begin;
@@ -24,14 +26,17 @@ bool combine_scalar(const CombineArgs& args) {
       const float weight = args.weights[k];
       for (size_t i = 0; i < count; ++i) sum[i] += weight * source[i];
     }
-    for (size_t i = 0; i < count; ++i) is_finite &= std::isfinite(sum[i]);
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t bits = std::bit_cast<uint32_t>(sum[i]) & 0x7fffffffu;
+      magnitude = bits > magnitude ? bits : magnitude;
+    }
     for (int k = 0; k < args.output_count; ++k) {
       float* output = args.outputs[k] + begin;
       const float scale = args.scales[k];
       for (size_t i = 0; i < count; ++i) output[i] = scale * sum[i];
     }
   }
-  return is_finite;
+  return magnitude < 0x7f800000u;
 }
 
 }  // namespace textopia::cpu

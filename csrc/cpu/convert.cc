@@ -13,8 +13,8 @@ const ConvertKernels& active() {
 }  // namespace
 
 const ConvertKernels& convert_kernels(Isa isa) {
-  check(is_supported(isa), code::kConfiguration, "convert: this CPU has no '", name_of(isa), "', its best is '",
-        name_of(supported_isas().front()), "'");
+  check(is_supported(isa), code::kConfiguration, "convert: this CPU has no '", name_of(isa),
+        "', its best is '", name_of(supported_isas().front()), "'");
 #ifdef TEXTOPIA_X86
   if (isa != Isa::kScalar) return convert_kernels_avx2();
 #endif
