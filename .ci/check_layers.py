@@ -1,4 +1,5 @@
-"""Checks the ladder of CONTRIBUTING.md: an include may only point down, and only one folder may know Python."""
+"""Checks the ladder of CONTRIBUTING.md: an include may only point down, and only one folder may
+know Python."""
 
 import re
 import subprocess

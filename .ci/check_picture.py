@@ -1,4 +1,5 @@
-"""Reads a picture of tiny-shapes with the automatic reader and fails unless it shows a red circle on blue."""
+"""Reads a picture of tiny-shapes with the automatic reader and fails unless it shows a red circle
+on blue."""
 
 import sys
 from pathlib import Path

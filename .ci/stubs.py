@@ -1,4 +1,5 @@
-"""Generates python/textopia_fast/_core.pyi from the installed module, or compares it with --check."""
+"""Generates python/textopia_fast/_core.pyi from the installed module, or compares it with
+--check."""
 
 import subprocess
 import sys

@@ -1,4 +1,5 @@
-"""The native loop against the NumPy executor of the same program, on a network that is known in closed form."""
+"""The native loop against the NumPy executor of the same program, on a network that is known in
+closed form."""
 
 from __future__ import annotations
 
@@ -7,9 +8,7 @@ import time
 
 import numpy as np
 import pytest
-
 import textopia_fast as tx
-from tests.support.networks import tanh_formula, tanh_network
 from textopia_fast import _core
 from textopia_fast.errors import (
     DeadlineExceededError,
@@ -19,6 +18,8 @@ from textopia_fast.errors import (
 )
 from textopia_fast.samplers import from_config, reference, trace_plan
 
+from tests.support.networks import tanh_formula, tanh_network
+
 CONFIG = {
     "_class_name": "DDIMScheduler",
     "beta_start": 0.00085,
@@ -27,7 +28,8 @@ CONFIG = {
     "clip_sample": False,
     "steps_offset": 1,
 }
-# float32 against float64 over up to 20 steps: rounding errors of 1e-7 grow with each tanh and with the guidance.
+# float32 against float64 over up to 20 steps: rounding errors of 1e-7 grow with each tanh and with
+# the guidance.
 TOLERANCE = 2e-5
 
 
@@ -114,7 +116,9 @@ def test_how_images_share_runs_changes_nothing(images_per_run, batch):
 @pytest.mark.parametrize("time_dtype", ["float32", "int64", "float16"])
 def test_every_form_of_the_timestep(time_shape, time_dtype):
     denoiser = tx.Denoiser(tanh_network(time_shape=time_shape, time_dtype=time_dtype), threads=1)
-    program = program_of("ddim", 5)  # whole timesteps, which float16 and int64 hold exactly up to 2048
+    program = program_of(
+        "ddim", 5
+    )  # whole timesteps, which float16 and int64 hold exactly up to 2048
     x = random_latents(2)
     positive, negative = contexts(2)
     actual = tx.sample(

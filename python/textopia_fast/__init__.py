@@ -1,5 +1,7 @@
 """textopia_fast: samples from Stable-Diffusion-type models with a native denoising loop.
 
+Text to image on the bundled model:
+
     import textopia_fast as tx
 
     pipe = tx.Pipeline.from_pretrained("tiny-shapes")

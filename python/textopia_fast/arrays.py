@@ -1,4 +1,4 @@
-"""Arrays at the border: NumPy, torch, JAX and CuPy on the CPU come in by DLPack or the buffer protocol."""
+"""Arrays at the border: whatever speaks DLPack or the buffer protocol on the CPU comes in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
 
 
 def like(result: np.ndarray, model: Any) -> Any:
-    """`result` as the kind of array that `model` is: a torch tensor for a torch tensor, else NumPy."""
+    """`result` as a torch tensor when `model` is one, else as it is."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.Tensor):
         return torch.from_dlpack(result)

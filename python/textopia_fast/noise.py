@@ -19,12 +19,12 @@ MAX_SEED = 2**64 - 1
 class Noise:
     """A recipe for unit normal noise; immutable, so the same `Noise` always gives the same numbers.
 
-    Make one with `Noise.torch`, `Noise.cuda`, `Noise.philox` or `Noise.given`. A *stream* made from it is
-    what a run consumes: the start latents first, then one draw whenever the sampler asks.
+    Make one with `Noise.torch`, `Noise.cuda`, `Noise.philox` or `Noise.given`. A *stream* made from
+    it is what a run consumes: the start latents first, then one draw whenever the sampler asks.
 
-    With a list of seeds, image k draws from its own generator, so it equals the image made alone. With one
-    seed, `torch` and `cuda` draw the whole batch from one generator, as diffusers does with a single
-    generator; `philox` gives image k the seed `seed + k`.
+    With a list of seeds, image k draws from its own generator, so it equals the image made alone.
+    With one seed, `torch` and `cuda` draw the whole batch from one generator, as diffusers does
+    with a single generator; `philox` gives image k the seed `seed + k`.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Noise:
 
     @staticmethod
     def cuda(seed: int | Sequence[int]) -> Noise:
-        """`torch.randn` of a CUDA generator seeded with `seed` (Philox4x32-10), computed on the CPU."""
+        """`torch.randn` of a CUDA generator (Philox4x32-10), computed on the CPU."""
         return Noise._seeded("cuda", seed)
 
     @staticmethod
@@ -49,7 +49,7 @@ class Noise:
 
     @staticmethod
     def given(values: Any) -> Noise:
-        """Noise supplied by the caller: float32 [draws, B, ...]; running out of draws is an error."""
+        """Noise of the caller: float32 [draws, B, ...]; running out of draws is an error."""
         return Noise("given", values=to_float32(values, "noise"))
 
     @staticmethod
@@ -91,7 +91,7 @@ def draw(stream: _core.NoiseStream, shape: Sequence[int]) -> np.ndarray:
 
 
 def check_seed(seed: Any) -> int:
-    """`seed` as an int in 0..2**64-1; anything else (floats, booleans too) raises InvalidRequestError."""
+    """`seed` as an int in 0..2**64-1; anything else raises InvalidRequestError."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise InvalidRequestError(
             f"seed: got {seed!r:.80}; an integer from 0 to {MAX_SEED} is needed.", param="seed"

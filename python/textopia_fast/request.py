@@ -51,7 +51,7 @@ def expand_prompts(
     count = _integer("num_images_per_prompt", images_per_prompt, 1, MAX_IMAGES)
     if len(prompts) * count > MAX_IMAGES:
         raise InvalidRequestError(
-            f"prompt: {len(prompts)} prompts times {count} images; at most {MAX_IMAGES} images a call.",
+            f"prompt: {len(prompts)} prompts times {count} images; at most {MAX_IMAGES} a call.",
             param="num_images_per_prompt",
             limit=MAX_IMAGES,
         )
@@ -60,7 +60,8 @@ def expand_prompts(
         negative = negative * len(prompts)
     if len(negative) != len(prompts):
         raise InvalidRequestError(
-            f"negative_prompt: {len(negative)} texts for {len(prompts)} prompts; one text, or one per prompt.",
+            f"negative_prompt: {len(negative)} texts for {len(prompts)} prompts; one text, or one "
+            f"per prompt.",
             param="negative_prompt",
         )
     return _repeat(prompts, count), _repeat(negative, count)

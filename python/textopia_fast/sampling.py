@@ -39,19 +39,21 @@ def sample(
 
     Args:
         denoiser: The network.
-        x: float32 [B, ...], the start in the frame of the program, noise times `program.initial_scale` as a rule.
-            NumPy, or anything that speaks DLPack on the CPU (torch, JAX). Not changed.
+        x: float32 [B, ...], the start in the frame of the program, noise times
+            `program.initial_scale` as a rule. NumPy, or anything that speaks DLPack on the CPU
+            (torch, JAX). Not changed.
         program: Made by `trace`.
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
-        guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network evaluation. Where it
-            is 1 the negative half is not computed.
-        noise: A `Noise`, or a stream that has already drawn the start; needed by programs that draw.
+        guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
+            evaluation. Where it is 1 the negative half is not computed.
+        noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
+            draw.
         cancel: Ends the call at the next step or graph node when its `cancel()` is called.
         deadline: Seconds from now after which the call ends at the next step.
         progress: Counts steps, for whoever looks.
-        on_step: `on_step(step, latents, denoised)` after each step, with copies; a returned array replaces the
-            latents. This is the only Python in the loop, and there is none without it.
+        on_step: `on_step(step, latents, denoised)` after each step, with copies; a returned array
+            replaces the latents. This is the only Python in the loop, and there is none without it.
         wants_denoised: Gives `on_step` the estimate of the clean sample, too (else None).
 
     Returns:
@@ -95,7 +97,8 @@ def _native(program: Program) -> _core.Program:
 
 
 def _conditioning(denoiser: Denoiser, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays in the dtypes of the graph; names that the graph does not have are left for the core to report."""
+    """Arrays in the dtypes of the graph; names that the graph does not have are left for the core
+    to report."""
     dtypes = {info.name: info.dtype for info in denoiser.session.inputs}
     return {
         name: np.ascontiguousarray(to_numpy(value, name), dtype=dtypes.get(name))

@@ -18,7 +18,8 @@ def tanh_network(
     rows: int | str = "rows",
     has_condition: bool = True,
 ) -> bytes:
-    """e = tanh(0.7 x + 0.002 t) + 0.5 mean_T(c): sample [rows, 4, h, w], timestep, context [rows, T, 4]."""
+    """e = tanh(0.7 x + 0.002 t) + 0.5 mean_T(c): sample [rows, 4, h, w], timestep, context [rows,
+    T, 4]."""
     weights = [
         numpy_helper.from_array(np.asarray(value, real), name)
         for name, value in (("gain", 0.7), ("time_gain", 0.002), ("half", 0.5))
