@@ -28,7 +28,7 @@ def test_parts_and_facts(tiny_model: Path) -> None:
     assert directory.parts["unet"].graph == tiny_model / "unet" / "model.onnx"
     assert directory.parts["unet"].external_files == ()
     assert directory.parts["unet"].facts.opset == 18
-    assert directory.scheduler_config["_class_name"] == "PNDMScheduler"
+    assert directory.scheduler_config["_class_name"] == "DDIMScheduler"
     assert directory.tokenizer == tiny_model / "tokenizer"
     assert directory.unused == ()
     assert dataclasses.asdict(directory.facts) == {
