@@ -6,10 +6,13 @@ import pickle
 
 import numpy as np
 import pytest
+from textopia_fast import _core
 from textopia_fast.samplers import Program, langevin_program, schedules, trace
 from textopia_fast.samplers.program import Combine, Register
 from textopia_fast.samplers.reference import run
 from textopia_fast.samplers.registry import SAMPLERS
+
+from tests.samplers.test_same_as_function import OPTIONS
 
 LEVELS = schedules.explicit([4.0, 2.0, 0.0])
 
@@ -75,6 +78,17 @@ def test_native_form_is_plain_data(name: str) -> None:
             assert type(field) in (int, float, str, list), (kind, field)
             if isinstance(field, list):
                 assert all(tuple(map(type, term)) == (str, int, float) for term in field)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_the_core_accepts_every_program(name: str, options: dict) -> None:
+    program = trace(name, LEVELS, **options)
+    _core.Program(
+        program.to_native(),
+        latents=program.x_registers,
+        outputs=program.e_registers,
+        result=program.result.index,
+    )
 
 
 def test_counts() -> None:

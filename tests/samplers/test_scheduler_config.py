@@ -87,6 +87,10 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     plan = from_config(odd, 20, sampler="dpmpp_2m")
     assert options(plan)["order"] == 2
     assert plan.schedule.sigmas[-1] > 0.0
+    euler = {**odd, "_class_name": "EulerDiscreteScheduler"}
+    assert from_config(euler, 20, sampler="annealed_langevin").sampler == "annealed_langevin"
+    with pytest.raises(UnsupportedModelError, match="use_beta_sigmas"):
+        from_config(euler, 20, sampler="euler")
     with pytest.raises(UnsupportedModelError, match=r"UniPCMultistepScheduler.*supported are DDIM"):
         from_config(odd, 20)
 
@@ -94,7 +98,7 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
 def test_defaults_of_another_class_are_not_inherited() -> None:
     assumed = {**PNDM, "timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}
     assert from_config(assumed, 5, sampler="euler").timesteps[0] == 999.0
-    del assumed["_use_default_values"]
+    assumed["_use_default_values"] = 3
     assert from_config(assumed, 5, sampler="euler").timesteps[0] == 801.0
 
 

@@ -31,8 +31,11 @@ def kinds(program: Program) -> list[str]:
 
 
 def operands(instruction: Combine) -> int:
-    cost = sum(2 if r.kind == "e" else 1 for r, _ in instruction.terms)
-    return cost + (instruction.noise != 0.0)
+    return preview_operands(instruction.terms) + (instruction.noise != 0.0)
+
+
+def preview_operands(terms: tuple) -> int:
+    return sum(2 if r.kind == "e" else 1 for r, _ in terms)
 
 
 def test_a_scaled_latent_is_folded_into_the_networks_input_scale() -> None:
@@ -154,10 +157,12 @@ def test_long_sums_are_split_at_what_a_kernel_reads() -> None:
         for i in range(20):
             history.append(m.denoise(x, 1.0 + i))
             x = sum(history) / len(history) + 0.1 * m.noise()
-            m.step(x, denoised=history[-1])
+            m.step(x, denoised=sum(history))
         return x
 
     program = assert_same_run(long_sum, LEVELS)
+    previews = [i.denoised for i in program.instructions if isinstance(i, Step)]
+    assert max(map(preview_operands, previews)) <= MAX_OPERANDS
     widths = [operands(i) for i in program.instructions if isinstance(i, Combine)]
     assert max(widths) <= MAX_OPERANDS
     assert max(widths) >= MAX_OPERANDS - 2
@@ -278,7 +283,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "denoise a number": (lambda m, x: m.denoise(1.0, 1.0), "m.denoise: float"),
     "sigma 0": (lambda m, x: m.denoise(x, 0.0), "sigma is 0.0"),
     "sigma nan": (lambda m, x: m.denoise(x, float("nan")), "sigma is nan"),
-    "clamp": (lambda m, x: m.clamp(x, 1.0, -1.0), "low <= high"),
+    "clamp": (lambda m, x: m.clamp(x, 1.0, 1.0), "low < high"),
     "snr": (lambda m, x: m.langevin_step(x, m.score(x, 1.0), snr=0.0), "snr 0.0"),
     "norm": (lambda m, x: m.langevin_step(x, m.score(x, 1.0), snr=1.0, norm="all"), "'all'"),
     "own score": (lambda m, x: m.langevin_step(x, x, snr=1.0), "the same latent"),

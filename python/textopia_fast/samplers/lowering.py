@@ -22,7 +22,7 @@ from .program import (
 )
 from .symbols import CANCELLED
 
-__all__ = ["Lowered", "Node", "lower"]
+__all__ = ["Lowered", "Node", "lower", "operand_count"]
 
 # A preview that is rewritten in terms of the new latent may amplify rounding by at most this.
 _REWRITE_LIMIT = 16.0
@@ -55,8 +55,13 @@ def lower(nodes: list[Node], kinds: list[str], initial: int, result: int) -> Low
     """Makes instructions of `nodes`; new values are appended to `kinds`."""
     nodes = _place_noise(nodes, kinds)
     nodes = _split(nodes, kinds)
-    nodes = _rewrite_previews(nodes, result)
+    nodes = _rewrite_previews(nodes, kinds, result)
     return _allocate(nodes, kinds, initial, result)
+
+
+def operand_count(weights: dict[int, float], kinds: list[str]) -> int:
+    """How many latents a kernel reads for a sum: both guidance halves of a network output."""
+    return sum(2 if kinds[value] == "e" else 1 for value in weights)
 
 
 def _new(kinds: list[str]) -> int:
@@ -113,30 +118,31 @@ def _split(nodes: list[Node], kinds: list[str]) -> list[Node]:
     """Breaks sums that read more than MAX_OPERANDS latents into several COMBINEs."""
     out: list[Node] = []
     for node in nodes:
-        if node.kind is Combine and len(node.operands) * 2 + 1 > MAX_OPERANDS:
-            node = _split_one(node, kinds, out)
+        if node.kind is Combine:
+            noise = 1 if node.facts[0] else 0
+            if operand_count(node.operands, kinds) + noise > MAX_OPERANDS:
+                node = _split_one(node, kinds, out)
         out.append(node)
     return out
 
 
 def _split_one(node: Node, kinds: list[str], out: list[Node]) -> Node:
-    budget = MAX_OPERANDS
     taken: dict[int, float] = {}
-    reserved = 1 if node.facts[0] else 0  # the noise goes with the last part
-    room = budget - reserved
+    budget = MAX_OPERANDS - (1 if node.facts[0] else 0)  # the noise goes with the last part
+    room = budget
     for value, weight in node.operands.items():
         cost = 2 if kinds[value] == "e" else 1
         if cost > room:
             part = _new(kinds)
             out.append(Node(Combine, part, taken, (0.0,)))
             taken = {part: 1.0}
-            room = budget - reserved - 1
+            room = budget - 1
         taken[value] = weight
         room -= cost
     return node._replace(operands=taken)
 
 
-def _rewrite_previews(nodes: list[Node], result: int) -> list[Node]:
+def _rewrite_previews(nodes: list[Node], kinds: list[str], result: int) -> list[Node]:
     """Lets updates run in place where only a preview would keep the old latent alive.
 
     After new = a*old + rest, a preview p*old + q is also (p/a)*new + q - (p/a)*rest.
@@ -171,8 +177,9 @@ def _rewrite_previews(nodes: list[Node], result: int) -> list[Node]:
                     part = factor * maker.operands[value]
                     left = preview.get(value, 0.0) - part
                     preview[value] = left if abs(left) > CANCELLED * abs(part) else 0.0
-                weights = {v: w for v, w in preview.items() if w}
-                out[i] = node._replace(operands={new: factor + own, **weights})
+                weights = {new: factor + own, **{v: w for v, w in preview.items() if w}}
+                if operand_count(weights, kinds) <= MAX_OPERANDS:
+                    out[i] = node._replace(operands=weights)
                 break
     return out
 

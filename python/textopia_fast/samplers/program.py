@@ -9,7 +9,7 @@ guidance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 __all__ = [
@@ -169,6 +169,20 @@ class Program:
     def noise_levels(self) -> tuple[float, ...]:
         """What the network is told at each DENOISE, in order (diffusers' `timesteps`)."""
         return tuple(i.noise_level for i in self.instructions if type(i) is Denoise)
+
+    def __hash__(self) -> int:
+        # Kept: programs are keys of caches, and a long one takes a millisecond to hash.
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = hash(self._fields())
+            object.__setattr__(self, "_hash", known)
+        return known
+
+    def __reduce__(self) -> tuple:
+        return (Program, self._fields())  # without the hash, which is this process's own
+
+    def _fields(self) -> tuple:
+        return tuple(getattr(self, field.name) for field in fields(self))
 
     def _count(self, kind: type) -> int:
         return sum(1 for i in self.instructions if type(i) is kind)

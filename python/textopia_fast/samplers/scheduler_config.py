@@ -131,10 +131,11 @@ def from_config(
     else:
         class_name = registry.get(sampler).diffusers_class
     rules = CLASSES[class_name]
-    own = class_name == own_class
+    own = class_name == own_class and sampler == rules.sampler
     settings = dict(rules.defaults) if own else {**rules.defaults, **rules.foreign_defaults}
     # A live diffusers config lists here what its class only assumed; another class assumes its own.
-    assumed = config.get("_use_default_values") or ()
+    assumed = config.get("_use_default_values")
+    assumed = assumed if isinstance(assumed, list) else []
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
     check_supported(class_name, settings, strict=own)
     if isinstance(schedule, str) and schedule not in SCHEDULES:

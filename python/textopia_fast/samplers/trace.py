@@ -24,9 +24,9 @@ from typing import Any
 
 from ..errors import InvalidRequestError
 from . import registry
-from .lowering import Node, lower
+from .lowering import Node, lower, operand_count
 from .prediction import coefficients
-from .program import Clamp, Combine, Denoise, LangevinStep, Program, Step
+from .program import MAX_OPERANDS, Clamp, Combine, Denoise, LangevinStep, Program, Step
 from .schedules import Schedule, explicit
 from .symbols import Linear
 
@@ -72,9 +72,9 @@ class Tracer:
         """min(max(x, low), high), element by element."""
         self._expect("clamp", x)
         low, high = float(low), float(high)
-        if not low <= high:
+        if not low < high:
             raise InvalidRequestError(
-                f"m.clamp: bounds {low!r}, {high!r}, allowed are low <= high.", param="sampler"
+                f"m.clamp: bounds {low!r}, {high!r}, allowed are low < high.", param="sampler"
             )
         source = self._stored(x)
         clamped = self._value("x")
@@ -105,6 +105,8 @@ class Tracer:
         operands = {current: 0.0}
         if denoised is not None:
             self._expect("step", denoised)
+            if operand_count(denoised.weights, self.kinds) > MAX_OPERANDS:
+                self._stored(denoised)
             for value, weight in denoised.weights.items():
                 operands[value] = weight
         self.nodes.append(Node(Step, -1, operands, (self.step_count, current)))
