@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -67,6 +69,40 @@ def test_a_directory_is_no_graph(tmp_path):
 def test_graphs_that_need_something_missing(model):
     with pytest.raises(errors.UnsupportedModelError, match=r"^unet: the graph cannot be loaded"):
         _ort.create_session(model, label="unet")
+
+
+@pytest.mark.parametrize(
+    "position", [b"Sin", b"x", b"y", b"n"], ids=["op", "input", "output", "size"]
+)
+def test_texts_that_are_not_utf8(position):
+    model = graphs.single("Sin").replace(position, b"\xff" * len(position))
+    with pytest.raises((errors.ModelFormatError, errors.UnsupportedModelError)):
+        _ort.create_session(model)
+
+
+def test_a_path_that_is_not_utf8(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.onnx"
+    with open(path, "wb") as file:
+        file.write(b"junk")
+    with pytest.raises(errors.ModelFormatError, match="\N{REPLACEMENT CHARACTER}"):
+        _ort.create_session(os.fsdecode(path))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_graphs_end_in_typed_errors(seed):
+    rng = np.random.default_rng(seed)
+    whole = graphs.add()
+    loaded = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] = rng.integers(256)
+        try:
+            session = _ort.create_session(bytes(data), threads=1)
+        except (errors.ModelFormatError, errors.UnsupportedModelError):
+            continue
+        assert repr(session.inputs + session.outputs)
+        loaded += 1
+    assert loaded < 200
 
 
 def test_graph_with_a_dangling_input():
