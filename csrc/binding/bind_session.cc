@@ -229,7 +229,12 @@ void register_session(py::module_& module) {
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config())
       .def_static("from_memory", from_memory, py::arg("model"), py::kw_only(), py::arg("label") = "graph",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config())
-      .def_property_readonly("label", &Session::label)
+      .def_property_readonly("label",
+                             [](const Session& session) {
+                               const std::string& label = session.label();  // a path has not to be UTF-8
+                               return py::reinterpret_steal<py::str>(
+                                   PyUnicode_DecodeUTF8(label.data(), label.size(), "replace"));
+                             })
       .def_property_readonly("inputs", &Session::inputs)
       .def_property_readonly("outputs", &Session::outputs)
       .def("run", run, py::arg("feeds"), py::kw_only(), py::arg("control") = nullptr,

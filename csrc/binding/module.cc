@@ -8,11 +8,16 @@ namespace py = pybind11;
 
 namespace {
 
+// Texts may quote what a file holds or how it is called; neither has to be UTF-8.
+py::str decode(const std::string& bytes) {
+  return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(bytes.data(), bytes.size(), "replace"));
+}
+
 void raise(const textopia::Error& error) {
   py::dict details;
-  for (const auto& [key, value] : error.details()) details[py::str(key)] = value;
-  py::object exception =
-      py::module_::import("textopia_fast.errors").attr("from_native")(error.code(), error.what(), details);
+  for (const auto& [key, value] : error.details()) details[py::str(key)] = decode(value);
+  py::object exception = py::module_::import("textopia_fast.errors")
+                             .attr("from_native")(error.code(), decode(error.what()), details);
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
 }
 

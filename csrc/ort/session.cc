@@ -36,6 +36,27 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   return handle;
 }
 
+// Names go to Python and into messages. Sequences are checked for form, not for code points that nobody
+// assigned.
+bool is_utf8(const std::string& text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0) == 0xE0 ? 3 : 4;
+    if (length == 4 && (lead < 0xF0 || lead > 0xF4)) return false;
+    if (i + length > text.size()) return false;
+    uint32_t point = lead & (0xFF >> (length == 1 ? 1 : length + 1));
+    for (size_t k = 1; k < length; ++k) {
+      const auto next = static_cast<unsigned char>(text[i + k]);
+      if ((next & 0xC0) != 0x80) return false;
+      point = point << 6 | (next & 0x3F);
+    }
+    if (length == 3 && (point < 0x800 || (point >= 0xD800 && point < 0xE000))) return false;
+    if (length == 4 && (point < 0x10000 || point > 0x10FFFF)) return false;
+    i += length;
+  }
+  return true;
+}
+
 class Border {
  public:
   Border(const Runtime& library, abi::Session* session, const std::string& label)
@@ -71,8 +92,17 @@ class Border {
       checked(get_type(session_, i, &type));
       const TypeInfoHandle handle(type);
       infos.push_back(describe(std::move(copy), type));
+      check_names(infos.back());
     }
     return infos;
+  }
+
+  void check_names(const TensorInfo& info) const {
+    bool is_valid = is_utf8(info.name);
+    for (const std::string& symbol : info.symbols) is_valid = is_valid && is_utf8(symbol);
+    if (!is_valid)
+      throw Error(code::kModelFormat, text(label_, ": a name in the graph is not UTF-8"),
+                  {{"component", label_}});
   }
 
   TensorInfo describe(std::string name, const abi::TypeInfo* type) const {

@@ -37,7 +37,8 @@ const char* code_of(int number, const std::string& cause, Activity activity) {
                    {"is not a registered function/op", "no op registered for", "unsupported model ir version",
                     "is under development", "released onnx opset", "could not find an implementation for"}))
     return code::kModelUnsupported;
-  if (number == abi::kNoSuchFile || contains_any(words, {"no such file or directory", "does not exist"}))
+  if (number == abi::kNoSuchFile ||
+      contains_any(words, {"no such file or directory", "external data path does not exist"}))
     return code::kModelNotFound;
   return code::kModelFormat;
 }

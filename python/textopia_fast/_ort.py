@@ -2,7 +2,7 @@
 
 The wheels `onnxruntime` and `onnxruntime-gpu` are both imported as `onnxruntime`. The library is
 only located: importing that package would load a second, separate copy of it. Nothing is searched
-at import.
+when this module is imported.
 """
 
 from __future__ import annotations

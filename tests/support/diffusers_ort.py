@@ -42,7 +42,8 @@ class Graph:
         for name, (dtype, rank) in self.inputs.items():
             value = np.asarray(tensors[name], dtype=dtype)
             feeds[name] = value if value.ndim == rank else np.full([1] * rank, value, dtype)
-        return [torch.from_numpy(value) for value in self.session.run(None, feeds)]
+        outputs = self.session.run(None, feeds)
+        return [torch.from_numpy(value).float() for value in outputs]
 
 
 def config_of(directory: Path, part: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The fused update of the loop against a copy of the same bytes."""

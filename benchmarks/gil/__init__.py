@@ -1,0 +1,1 @@
+"""Whether other Python threads go on while the native loop runs."""

@@ -1,0 +1,49 @@
+"""Runs a benchmark task and keeps its result.
+
+    python benchmarks/run.py loop_overhead          # keeps JSON and summary in results/
+    python benchmarks/run.py loop_overhead --quick  # fewer rounds, keeps nothing
+    python benchmarks/run.py combine --json out.json  # JSON there instead
+
+A task is a folder with task.py; each other file of the folder is one competitor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report as reports  # noqa: E402 - needs the path above
+from benchmarks import timing  # noqa: E402
+
+TASKS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/task.py"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=[*TASKS, "all"])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; keeps nothing")
+    parser.add_argument("--json", type=Path, help="where to write the JSON")
+    given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")  # competitors' deprecations would tear the table apart
+    for task in TASKS if given.task == "all" else [given.task]:
+        stamp = timing.machine()
+        report = importlib.import_module(f"benchmarks.{task}.task").run(quick=given.quick)
+        report.machine = stamp
+        report.command = f"python benchmarks/run.py {task}" + (" --quick" if given.quick else "")
+        reports.show(report)
+        if given.json:
+            reports.write(report, given.json)
+        elif not given.quick:
+            path = reports.RESULTS / f"{task}-{timing.slug(stamp)}.json"
+            reports.write(report, path)
+            reports.write_summary()
+
+
+if __name__ == "__main__":
+    main()
