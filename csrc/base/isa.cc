@@ -98,14 +98,12 @@ bool has_all(std::initializer_list<const char*> names) {
 Isa choose_isa() {
   const char* forced = std::getenv("TEXTOPIA_FORCE_ISA");
   if (forced == nullptr || *forced == '\0') return supported_isas().front();
-  std::string allowed;
-  for (Isa isa : supported_isas()) {
-    if (std::string(forced) == name_of(isa)) return isa;
-    allowed += (allowed.empty() ? "" : ", ") + std::string(name_of(isa));
+  try {
+    return isa_named(forced);
+  } catch (const Error& error) {
+    throw Error(code::kConfiguration, text("TEXTOPIA_FORCE_ISA: ", error.what()),
+                {{"param", "TEXTOPIA_FORCE_ISA"}});
   }
-  throw Error(code::kConfiguration,
-              text("TEXTOPIA_FORCE_ISA is '", forced, "', this machine allows ", allowed),
-              {{"param", "TEXTOPIA_FORCE_ISA"}});
 }
 
 }  // namespace
@@ -120,9 +118,12 @@ const char* name_of(Isa isa) {
 }
 
 Isa isa_named(const std::string& name) {
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512})
+  std::string allowed;
+  for (Isa isa : supported_isas()) {
     if (name == name_of(isa)) return isa;
-  throw Error(code::kConfiguration, text("isa: '", name, "' was named, there are scalar, avx2, avx512"),
+    allowed += (allowed.empty() ? "" : ", ") + std::string(name_of(isa));
+  }
+  throw Error(code::kConfiguration, text("instruction set '", name, "', this machine allows ", allowed),
               {{"param", "isa"}});
 }
 

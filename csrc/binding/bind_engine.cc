@@ -101,6 +101,8 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   };
   {
+    std::optional<rng::NoiseLease> lease;
+    if (noise) lease.emplace(*noise);
     py::gil_scoped_release nogil;
     sample(denoiser, request);
   }
@@ -132,7 +134,10 @@ void register_engine(py::module_& module) {
       .def(py::init<>())
       .def("cancel", &CancelToken::cancel, py::call_guard<py::gil_scoped_release>(),
            "Ends those calls at the next node of the running graph, or at the next step.")
-      .def_property_readonly("cancelled", &CancelToken::is_cancelled);
+      .def_property_readonly("cancelled", &CancelToken::is_cancelled)
+      .def("_watch", &CancelToken::watch, py::arg("control"), py::call_guard<py::gil_scoped_release>(),
+           "cancel() also terminates `control`, until _forget(control).")
+      .def("_forget", &CancelToken::forget, py::arg("control"), py::call_guard<py::gil_scoped_release>());
 
   py::class_<Progress, std::shared_ptr<Progress>>(module, "Progress",
                                                   "Counts the steps of a call; may be read from any thread.")

@@ -56,9 +56,9 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
   if (noise_level_.shape.size() == 1) {
     // A free size named like the sample's batch means one value per row; any other name ("steps") takes one value.
     const int64_t size = noise_level_.shape[0];
-    is_noise_level_per_row_ =
-        size > 1 || (size < 0 && !sample_.symbols.empty() && !sample_.symbols[0].empty() &&
-                     noise_level_.symbols[0] == sample_.symbols[0]);
+    const std::string& symbol = noise_level_.symbols[0];
+    const bool is_named_like_rows = !symbol.empty() && (symbol == sample_.symbols[0] || symbol.starts_with("batch"));
+    is_noise_level_per_row_ = size > 1 || (size < 0 && is_named_like_rows);
   }
 }
 

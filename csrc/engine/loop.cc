@@ -27,7 +27,7 @@ class Loop {
   }
 
   void run() {
-    CancelToken::Guard guard(request_.limits.cancel, &control_);
+    const CancelGuard guard(request_.limits.cancel, &control_);
     std::memcpy(latents_[0].data(), request_.latents, count_ * sizeof(float));
     check_limits();
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)

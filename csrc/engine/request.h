@@ -22,32 +22,38 @@ class CancelToken {
   }
   bool is_cancelled() const { return is_cancelled_.load(std::memory_order_acquire); }
 
-  // While a guard lives, cancel() also stops the graph that runs under `control` at its next node.
-  class Guard {
-   public:
-    Guard(CancelToken* token, ort::RunControl* control) : token_(token), control_(control) {
-      if (!token_) return;
-      std::lock_guard lock(token_->mutex_);
-      token_->running_.push_back(control_);
-      if (token_->is_cancelled()) control_->terminate();
-    }
-    ~Guard() {
-      if (!token_) return;
-      std::lock_guard lock(token_->mutex_);
-      std::erase(token_->running_, control_);
-    }
-    Guard(const Guard&) = delete;
-    Guard& operator=(const Guard&) = delete;
-
-   private:
-    CancelToken* token_;
-    ort::RunControl* control_;
-  };
+  // From here to forget(), cancel() also stops the graph that runs under `control` at its next node.
+  void watch(ort::RunControl* control) {
+    std::lock_guard lock(mutex_);
+    running_.push_back(control);
+    if (is_cancelled()) control->terminate();
+  }
+  void forget(ort::RunControl* control) {
+    std::lock_guard lock(mutex_);
+    std::erase(running_, control);
+  }
 
  private:
   std::atomic<bool> is_cancelled_{false};
   std::mutex mutex_;
   std::vector<ort::RunControl*> running_;
+};
+
+// watch() for a scope; `token` may be nullptr.
+class CancelGuard {
+ public:
+  CancelGuard(CancelToken* token, ort::RunControl* control) : token_(token), control_(control) {
+    if (token_) token_->watch(control_);
+  }
+  ~CancelGuard() {
+    if (token_) token_->forget(control_);
+  }
+  CancelGuard(const CancelGuard&) = delete;
+  CancelGuard& operator=(const CancelGuard&) = delete;
+
+ private:
+  CancelToken* token_;
+  ort::RunControl* control_;
 };
 
 // Steps done so far; written by the loop, read by anybody.

@@ -180,9 +180,13 @@ class ConfigurationError(TextopiaError, ValueError):
 
 
 class OutputError(TextopiaError, OSError):
-    """A result could not be written; nothing is left behind."""
+    """A result could not be written; nothing is left behind. `errno` says why, as for OSError."""
 
     code = "output_failed"
+
+    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message, hint=hint, **details)
+        self.errno = details.get("errno")
 
 
 class InternalError(TextopiaError, RuntimeError):

@@ -18,7 +18,7 @@ MAX_JSON_DEPTH = 16
 
 MAX_VOCABULARY = 200_000
 MAX_MERGES = 400_000
-MAX_TOKEN_BYTES = 512
+MAX_TOKEN_CHARACTERS = 512
 MAX_TOKENIZER_BYTES = 32 << 20
 """Size of tokenizer.json, vocab.json or merges.txt."""
 

@@ -29,7 +29,7 @@ ONNX_DTYPES: Mapping[int, str] = MappingProxyType(
 )
 """ONNX element types by NumPy's names; every other type is "onnx type <number>"."""
 
-REAL = ("float32", "float16", "float64", "bfloat16")
+REAL = ("float32", "float16")
 INTEGER = ("int64", "int32")
 TIME = ("float32", "float16", "float64", "int64", "int32")
 

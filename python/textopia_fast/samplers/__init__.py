@@ -1,0 +1,27 @@
+"""Samplers: written once in the letters of their papers, traced into programs that run natively."""
+
+from __future__ import annotations
+
+from . import schedules
+from .langevin import langevin_program
+from .program import Program
+from .registry import SAMPLERS, SamplerInfo, get, names
+from .scheduler_config import Plan, from_config, trace_plan
+from .schedules import Schedule, TrainingTable
+from .trace import trace
+
+__all__ = [
+    "SAMPLERS",
+    "Plan",
+    "Program",
+    "SamplerInfo",
+    "Schedule",
+    "TrainingTable",
+    "from_config",
+    "get",
+    "langevin_program",
+    "names",
+    "schedules",
+    "trace",
+    "trace_plan",
+]

@@ -1,0 +1,91 @@
+"""DDIM and DDPM, in the variance-preserving letters of their papers.
+
+Letters: a = alpha_bar = 1/(1+sigma^2) at the present step, a_prev at the one stepped to; b = 1 - a.
+Here x is sqrt(a)*x0 + sqrt(b)*eps; the network sees x/sqrt(a), which is a scale and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+from ..errors import InvalidRequestError
+from .euler import pairs
+
+__all__ = ["ddim", "ddpm"]
+
+
+def ddim(
+    m: Any,
+    x: Any,
+    sigmas: Sequence[float],
+    eta: float = 0.0,
+    clip: float | None = None,
+    targets: Sequence[float] | None = None,
+) -> Any:
+    """Song, Meng & Ermon 2021 (DDIM), equations 12 and 16; the paper's alpha is a here.
+
+    eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None (eps keeps the
+    network's).
+    targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
+    """
+    x = x * sqrt(_split(sigmas[0])[0])
+    for i, s in enumerate(sigmas[:-1]):
+        t = sigmas[i + 1] if targets is None else targets[i]
+        (a, b), (a_prev, b_prev) = _split(s), _split(t)
+        x0 = m.denoise(x / sqrt(a), s)
+        eps = (x - sqrt(a) * x0) / sqrt(b)
+        if clip is not None:
+            x0 = m.clamp(x0, -clip, clip)
+        sd = eta * sqrt(max(b_prev / b * _beta(s, t), 0.0))
+        x = sqrt(a_prev) * x0 + sqrt(max(b_prev - sd * sd, 0.0)) * eps
+        if sd > 0.0:
+            x = x + sd * m.noise()
+        m.step(x, denoised=x0)
+    return x
+
+
+def ddpm(
+    m: Any,
+    x: Any,
+    sigmas: Sequence[float],
+    variance: str = "fixed_small",
+    clip: float | None = None,
+) -> Any:
+    """Ho, Jain & Abbeel 2020 (DDPM), algorithm 2 with the posterior mean of equation 7.
+
+    variance: "fixed_small" (the posterior's) or "fixed_large" (beta); no noise in a step to 0.
+    """
+    _check_variance(variance)
+    x = x * sqrt(_split(sigmas[0])[0])
+    for s, t in pairs(sigmas):
+        (a, b), (a_prev, b_prev) = _split(s), _split(t)
+        beta = _beta(s, t)
+        x0 = m.denoise(x / sqrt(a), s)
+        if clip is not None:
+            x0 = m.clamp(x0, -clip, clip)
+        x = sqrt(a_prev) * beta / b * x0 + sqrt(a / a_prev) * b_prev / b * x
+        sd = sqrt(max(beta * (b_prev / b if variance == "fixed_small" else 1.0), 0.0))
+        if t > 0.0 and sd > 0.0:
+            x = x + sd * m.noise()
+        m.step(x, denoised=x0)
+    return x
+
+
+def _split(sigma: float) -> tuple[float, float]:
+    """(alpha_bar, 1 - alpha_bar), the second without cancellation."""
+    return 1.0 / (1.0 + sigma * sigma), sigma * sigma / (1.0 + sigma * sigma)
+
+
+def _beta(s: float, t: float) -> float:
+    """1 - alpha_bar(s)/alpha_bar(t): the beta of the whole step."""
+    return (s * s - t * t) / (1.0 + s * s)
+
+
+def _check_variance(variance: str) -> None:
+    if variance not in ("fixed_small", "fixed_large"):
+        raise InvalidRequestError(
+            f"ddpm: variance {variance!r}, allowed are 'fixed_small', 'fixed_large'.",
+            param="variance",
+        )

@@ -1,0 +1,204 @@
+"""Programs: what a traced sampler is. Plain immutable data that the native loop executes.
+
+A program works on two files of registers. "x" registers hold latents; register x0 holds the initial
+latent. "e" registers hold network outputs. Under classifier-free guidance an engine keeps both
+halves of an "e" register and turns a weight w on it into w*(1-g) on the negative and w*g on the
+positive half, where g is the guidance at the DENOISE that wrote it; so programs know nothing of
+guidance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = [
+    "MAX_OPERANDS",
+    "Clamp",
+    "Combine",
+    "Denoise",
+    "Instruction",
+    "LangevinStep",
+    "Program",
+    "Register",
+    "Step",
+    "Term",
+]
+
+# What one fused update may read: an "e" term counts twice (both guidance halves), the noise once.
+MAX_OPERANDS = 16
+
+
+class Register(NamedTuple):
+    """A latent ("x") or a network output ("e")."""
+
+    kind: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.index}"
+
+
+Term = tuple[Register, float]
+
+
+class Denoise(NamedTuple):
+    """dst = network(src * scale_in, noise_level)."""
+
+    dst: Register
+    src: Register
+    scale_in: float
+    noise_level: float
+
+    def __str__(self) -> str:
+        scale = "" if self.scale_in == 1.0 else f"{self.scale_in:.9g}*"
+        return f"DENOISE        {self.dst!s:<3} <- {scale}{self.src}  at {self.noise_level:.9g}"
+
+
+class Combine(NamedTuple):
+    """dst = sum of weight * register, plus `noise` times one fresh unit normal (0.0: no draw).
+
+    dst may be one of the terms (in place).
+    """
+
+    dst: Register
+    terms: tuple[Term, ...]
+    noise: float
+
+    def __str__(self) -> str:
+        noise = f"  {self.noise:+.9g}*noise" if self.noise else ""
+        return f"COMBINE        {self.dst!s:<3} <- {_terms(self.terms)}{noise}"
+
+
+class Clamp(NamedTuple):
+    """dst = min(max(src, low), high). dst may be src."""
+
+    dst: Register
+    src: Register
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"CLAMP          {self.dst!s:<3} <- {self.src}  to [{self.low:.9g}, {self.high:.9g}]"
+
+
+class LangevinStep(NamedTuple):
+    """dst = src + step*score + sqrt(2*step)*z with fresh z and step = factor*(|z|/|score|)^2.
+
+    The norms are taken over each image (norm "sample") or are the means of those over the batch
+    ("batch"). dst may be src, and is never score.
+    """
+
+    dst: Register
+    src: Register
+    score: Register
+    factor: float
+    norm: str
+
+    def __str__(self) -> str:
+        return (
+            f"LANGEVIN_STEP  {self.dst!s:<3} <- {self.src} along {self.score}"
+            f"  factor {self.factor:.9g}, norm per {self.norm}"
+        )
+
+
+class Step(NamedTuple):
+    """End of sampler step `index`: progress, cancellation, preview.
+
+    `x` is the latent after the step. `denoised` is the network's estimate of the clean latent in
+    this step as a weighted sum of registers that still hold what they should; it is evaluated only
+    when somebody looks.
+    """
+
+    index: int
+    x: Register
+    denoised: tuple[Term, ...]
+
+    def __str__(self) -> str:
+        denoised = f"  denoised {_terms(self.denoised)}" if self.denoised else ""
+        return f"STEP {self.index:<9} {self.x}{denoised}"
+
+
+Instruction = Denoise | Combine | Clamp | LangevinStep | Step
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced sampler.
+
+    Attributes:
+        name: Of the sampler.
+        instructions: In order of execution.
+        x_registers: How many latents are held at once.
+        e_registers: How many network outputs are held at once.
+        result: The register that holds the sample at the end.
+        initial_scale: Factor on unit normal noise that makes the initial latent.
+        prediction: What the network predicts; the weights already contain the conversion.
+    """
+
+    name: str
+    instructions: tuple[Instruction, ...]
+    x_registers: int
+    e_registers: int
+    result: Register
+    initial_scale: float
+    prediction: str
+
+    @property
+    def step_count(self) -> int:
+        """How many STEP instructions there are."""
+        return self._count(Step)
+
+    @property
+    def denoise_count(self) -> int:
+        """How often the network runs."""
+        return self._count(Denoise)
+
+    @property
+    def combine_count(self) -> int:
+        """How many fused updates there are."""
+        return self._count(Combine)
+
+    @property
+    def draw_count(self) -> int:
+        """How many unit normal latents are drawn, without the initial one."""
+        noisy = sum(1 for i in self.instructions if type(i) is Combine and i.noise != 0.0)
+        return noisy + self._count(LangevinStep)
+
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """What the network is told at each DENOISE, in order (diffusers' `timesteps`)."""
+        return tuple(i.noise_level for i in self.instructions if type(i) is Denoise)
+
+    def _count(self, kind: type) -> int:
+        return sum(1 for i in self.instructions if type(i) is kind)
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.name}: {self.step_count} steps, {self.denoise_count} DENOISE,"
+            f" {self.combine_count} COMBINE, {self.draw_count} draws;"
+            f" registers {self.x_registers} x + {self.e_registers} e;"
+            f" x0 = {self.initial_scale:.9g}*noise; predicts {self.prediction};"
+            f" result {self.result}"
+        )
+        return "\n".join([head, *(str(instruction) for instruction in self.instructions)])
+
+    def to_native(self) -> list[tuple]:
+        """The instructions as flat tuples for the binding; registers become indices."""
+        return [_native(instruction) for instruction in self.instructions]
+
+
+def _terms(terms: tuple[Term, ...]) -> str:
+    return "  ".join(f"{weight:+.9g}*{register}" for register, weight in terms)
+
+
+def _native(i: Instruction) -> tuple:
+    if isinstance(i, Denoise):
+        return ("denoise", i.dst.index, i.src.index, i.scale_in, i.noise_level)
+    if isinstance(i, Combine):
+        return ("combine", i.dst.index, [(r.kind, r.index, w) for r, w in i.terms], i.noise)
+    if isinstance(i, Clamp):
+        return ("clamp", i.dst.index, i.src.index, i.low, i.high)
+    if isinstance(i, LangevinStep):
+        return ("langevin_step", i.dst.index, i.src.index, i.score.index, i.factor, i.norm)
+    return ("step", i.index, i.x.index, [(r.kind, r.index, w) for r, w in i.denoised])

@@ -1,0 +1,146 @@
+"""What programs mean, on plain arrays: an executor, and sampler functions without tracing.
+
+Both work on NumPy arrays and on anything else with + - * /, `.clip`, `.reshape` and `.sum` (torch
+tensors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .prediction import coefficients
+from .program import Clamp, Combine, Denoise, LangevinStep, Program, Step, Term
+from .trace import langevin_factor
+
+__all__ = ["ArrayModel", "run"]
+
+
+def run(
+    program: Program,
+    network: Callable[[Any, float], Any],
+    x: Any,
+    draw: Callable[[], Any],
+    guidance: float | Callable[[int], float] = 1.0,
+    on_step: Callable[[int, Any, Any], Any] | None = None,
+) -> Any:
+    """Executes a program.
+
+    Args:
+        program: What to run.
+        network: (x [B, ...], noise level) -> output [B, ...], or a pair of outputs (negative,
+            positive) that is mixed as negative + guidance*(positive - negative).
+        x: The initial latent, [B, ...], already scaled.
+        draw: Gives a fresh unit normal array like x at each call.
+        guidance: A number, or a function of the index of the network run.
+        on_step: Called as on_step(index, x, denoised) at each STEP; denoised is None where there is
+            none.
+
+    Returns:
+        The sample, like x.
+    """
+    registers: dict[Any, Any] = {("x", 0): x}
+    calls = 0
+    for i in program.instructions:
+        if type(i) is Denoise:
+            output = network(registers[i.src] * i.scale_in, i.noise_level)
+            if isinstance(output, tuple):
+                negative, positive = output
+                g = guidance(calls) if callable(guidance) else guidance
+                output = negative + g * (positive - negative)
+            registers[i.dst] = output
+            calls += 1
+        elif type(i) is Combine:
+            total = _sum(registers, i.terms)
+            if i.noise:
+                fresh = i.noise * draw()
+                total = fresh if total is None else total + fresh
+            registers[i.dst] = total
+        elif type(i) is Clamp:
+            registers[i.dst] = registers[i.src].clip(i.low, i.high)
+        elif type(i) is LangevinStep:
+            registers[i.dst] = _langevin_step(
+                registers[i.src], registers[i.score], draw(), i.factor, i.norm
+            )
+        elif on_step is not None and isinstance(i, Step):
+            on_step(i.index, registers[i.x], _sum(registers, i.denoised))
+    return registers[program.result]
+
+
+class ArrayModel:
+    """The `m` of a sampler function on arrays: sampler(ArrayModel(...), x, sigmas) -> sample.
+
+    Args:
+        network: (x, noise level) -> output.
+        draw: Gives a fresh unit normal array at each call.
+        noise_level: sigma -> what the network is told (a Schedule's `noise_level`).
+        prediction: What the network predicts.
+        on_step: As in `run`.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Any, float], Any],
+        draw: Callable[[], Any],
+        noise_level: Callable[[float], float],
+        prediction: str = "epsilon",
+        on_step: Callable[[int, Any, Any], Any] | None = None,
+    ) -> None:
+        self._network = network
+        self._draw = draw
+        self._noise_level = noise_level
+        self._coefficients = coefficients(prediction)
+        self._on_step = on_step
+        self.step_count = 0
+
+    def denoise(self, x: Any, sigma: float) -> Any:
+        """The estimate of the clean latent at x."""
+        scale_in, c_skip, c_out = self._coefficients(sigma)
+        return c_skip * x + c_out * self._network(x * scale_in, self._noise_level(sigma))
+
+    def score(self, x: Any, sigma: float) -> Any:
+        """The gradient of log p(x; sigma)."""
+        return (self.denoise(x, sigma) - x) / (sigma * sigma)
+
+    def noise(self) -> Any:
+        """A fresh unit normal latent."""
+        return self._draw()
+
+    def clamp(self, x: Any, low: float, high: float) -> Any:
+        """min(max(x, low), high)."""
+        return x.clip(low, high)
+
+    def langevin_step(
+        self, x: Any, score: Any, *, snr: float, alpha: float = 1.0, norm: str = "sample"
+    ) -> Any:
+        """One Langevin update whose step is set by a signal-to-noise ratio."""
+        return _langevin_step(x, score, self._draw(), langevin_factor(snr, alpha, norm), norm)
+
+    def step(self, x: Any, denoised: Any = None) -> None:
+        """Ends a step."""
+        if self._on_step is not None:
+            self._on_step(self.step_count, x, denoised)
+        self.step_count += 1
+
+
+def _sum(registers: dict[Any, Any], terms: tuple[Term, ...]) -> Any:
+    total = None
+    for register, weight in terms:
+        part = weight * registers[register]
+        total = part if total is None else total + part
+    return total
+
+
+def _langevin_step(x: Any, score: Any, z: Any, factor: float, norm: str) -> Any:
+    z_norm, score_norm = _norms(z), _norms(score)
+    if norm == "batch":
+        z_norm, score_norm = z_norm.mean(), score_norm.mean()
+    step = factor * (z_norm / score_norm) ** 2
+    if norm == "sample":
+        step = step.reshape(-1, *[1] * (len(x.shape) - 1))
+    return x + step * score + (2 * step) ** 0.5 * z
+
+
+def _norms(x: Any) -> Any:
+    flat = x.reshape(x.shape[0], -1)
+    return (flat * flat).sum(1) ** 0.5

@@ -1,0 +1,140 @@
+"""The samplers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from ..errors import InvalidRequestError
+from .ddim import ddim, ddpm
+from .dpm import dpmpp_2m
+from .euler import euler, euler_ancestral
+from .heun import heun
+from .langevin import annealed_langevin, langevin, predictor_corrector
+
+__all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
+
+
+class SamplerInfo(NamedTuple):
+    """One sampler.
+
+    `schedule` is the timestep spacing that suits it, `diffusers_class` the scheduler class of
+    diffusers whose defaults apply when it is used on a scheduler config.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    summary: str
+    paper: str
+    schedule: str
+    diffusers_class: str
+
+
+SAMPLERS: dict[str, SamplerInfo] = {
+    info.name: info
+    for info in (
+        SamplerInfo(
+            "euler",
+            euler,
+            "first order, one network run per step, optional churn",
+            "Karras et al. 2022, arXiv 2206.00364",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "euler_ancestral",
+            euler_ancestral,
+            "first order with fresh noise in every step",
+            "Song et al. 2021, arXiv 2011.13456",
+            "linspace",
+            "EulerAncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "heun",
+            heun,
+            "second order, two network runs per step",
+            "Karras et al. 2022, arXiv 2206.00364",
+            "linspace",
+            "HeunDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2m",
+            dpmpp_2m,
+            "second order multistep, one network run per step: good at 15-25 steps",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "DPMSolverMultistepScheduler",
+        ),
+        SamplerInfo(
+            "ddim",
+            ddim,
+            "first order, deterministic at eta = 0",
+            "Song, Meng & Ermon 2021, arXiv 2010.02502",
+            "leading",
+            "DDIMScheduler",
+        ),
+        SamplerInfo(
+            "ddpm",
+            ddpm,
+            "the ancestral sampler of the training process; needs many steps",
+            "Ho, Jain & Abbeel 2020, arXiv 2006.11239",
+            "leading",
+            "DDPMScheduler",
+        ),
+        SamplerInfo(
+            "langevin",
+            langevin,
+            "unadjusted Langevin dynamics, one update per noise level",
+            "Roberts & Tweedie 1996, Bernoulli 2(4)",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "annealed_langevin",
+            annealed_langevin,
+            "several Langevin updates at each noise level",
+            "Song & Ermon 2019, arXiv 1907.05600",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "predictor_corrector",
+            predictor_corrector,
+            "reverse diffusion steps with Langevin corrections in between",
+            "Song et al. 2021, arXiv 2011.13456",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all samplers."""
+    return tuple(SAMPLERS)
+
+
+def get(name: str) -> SamplerInfo:
+    """The sampler of that name.
+
+    Raises:
+        InvalidRequestError: There is none; the hint gives the nearest names.
+    """
+    info = SAMPLERS.get(name) if isinstance(name, str) else None
+    if info is None:
+        close = get_close_matches(str(name).lower(), SAMPLERS, n=3, cutoff=0.5)
+        raise InvalidRequestError(
+            f"sampler: {name!r} is not known, allowed are {', '.join(SAMPLERS)} or a function.",
+            hint=f"Did you mean {' or '.join(close)}?" if close else None,
+            param="sampler",
+        )
+    return info
+
+
+def resolve(sampler: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
+    """(name, function) of a registered name or of the caller's own function."""
+    if callable(sampler):
+        return getattr(sampler, "__name__", type(sampler).__name__), sampler
+    info = get(sampler)
+    return info.name, info.function

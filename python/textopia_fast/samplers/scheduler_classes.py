@@ -1,0 +1,206 @@
+"""The scheduler classes of diffusers: their keys, defaults and the values supported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf, isfinite
+from typing import Any, NamedTuple
+
+from ..errors import UnsupportedModelError
+from .tables import BETA_SCHEDULES
+
+__all__ = ["CLASSES", "SchedulerClass", "check_supported"]
+
+
+class SchedulerClass(NamedTuple):
+    """One class.
+
+    `family` groups classes with the same `set_timesteps`. `foreign_defaults` replace `defaults`
+    when the class is used on the config of another one: a Stable Diffusion config that never heard
+    of clip_sample does not want it.
+    """
+
+    sampler: str
+    family: str
+    defaults: dict[str, Any]
+    foreign_defaults: dict[str, Any]
+
+
+_TABLE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "steps_offset": 0,
+}
+_CURVES: dict[str, Any] = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+}
+_CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
+_NO_CLIP = {"clip_sample": False}
+
+CLASSES: dict[str, SchedulerClass] = {
+    "DDIMScheduler": SchedulerClass(
+        "ddim",
+        "ddim",
+        {
+            **_TABLE,
+            **_CLIP,
+            "set_alpha_to_one": True,
+            "timestep_spacing": "leading",
+            "rescale_betas_zero_snr": False,
+        },
+        _NO_CLIP,
+    ),
+    "DDPMScheduler": SchedulerClass(
+        "ddpm",
+        "ddpm",
+        {
+            **_TABLE,
+            **_CLIP,
+            "variance_type": "fixed_small",
+            "timestep_spacing": "leading",
+            "rescale_betas_zero_snr": False,
+        },
+        _NO_CLIP,
+    ),
+    "EulerDiscreteScheduler": SchedulerClass(
+        "euler",
+        "euler",
+        {
+            **_TABLE,
+            **_CURVES,
+            "interpolation_type": "linear",
+            "sigma_min": None,
+            "sigma_max": None,
+            "timestep_spacing": "linspace",
+            "timestep_type": "discrete",
+            "rescale_betas_zero_snr": False,
+            "final_sigmas_type": "zero",
+        },
+        {},
+    ),
+    "EulerAncestralDiscreteScheduler": SchedulerClass(
+        "euler_ancestral",
+        "euler",
+        {**_TABLE, "timestep_spacing": "linspace", "rescale_betas_zero_snr": False},
+        {},
+    ),
+    "HeunDiscreteScheduler": SchedulerClass(
+        "heun",
+        "euler",
+        {
+            **_TABLE,
+            **_CURVES,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "clip_sample": False,
+            "clip_sample_range": 1.0,
+            "timestep_spacing": "linspace",
+        },
+        _NO_CLIP,
+    ),
+    "DPMSolverMultistepScheduler": SchedulerClass(
+        "dpmpp_2m",
+        "dpm",
+        {
+            **_TABLE,
+            **_CURVES,
+            "solver_order": 2,
+            "thresholding": False,
+            "algorithm_type": "dpmsolver++",
+            "solver_type": "midpoint",
+            "lower_order_final": True,
+            "euler_at_final": False,
+            "use_lu_lambdas": False,
+            "use_flow_sigmas": False,
+            "final_sigmas_type": "zero",
+            "lambda_min_clipped": -inf,
+            "variance_type": None,
+            "timestep_spacing": "linspace",
+            "rescale_betas_zero_snr": False,
+        },
+        {},
+    ),
+}
+
+# Values that are supported, by key; first those that matter whatever sampler the caller names.
+_ALWAYS: dict[str, tuple[Any, ...]] = {
+    "beta_schedule": BETA_SCHEDULES,
+    "timestep_spacing": ("leading", "linspace", "trailing"),
+    "prediction_type": ("epsilon", "v_prediction", "sample", "original_sample"),
+}
+_BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "DDIMScheduler": {"thresholding": (False,)},
+    "DDPMScheduler": {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_large")},
+    "EulerDiscreteScheduler": {
+        "use_beta_sigmas": (False,),
+        "interpolation_type": ("linear",),
+        "timestep_type": ("discrete", "continuous"),
+        "final_sigmas_type": ("zero", "sigma_min"),
+    },
+    "EulerAncestralDiscreteScheduler": {},
+    "HeunDiscreteScheduler": {"use_beta_sigmas": (False,)},
+    "DPMSolverMultistepScheduler": {
+        "use_beta_sigmas": (False,),
+        "solver_order": (1, 2),
+        "thresholding": (False,),
+        "algorithm_type": ("dpmsolver++",),
+        "solver_type": ("midpoint",),
+        "use_lu_lambdas": (False,),
+        "use_flow_sigmas": (False,),
+        "final_sigmas_type": ("zero", "sigma_min"),
+        "variance_type": (None,),
+    },
+}
+_NUMBERS = ("beta_start", "beta_end", "clip_sample_range")
+
+
+def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) -> None:
+    """Checks the settings of a class in place.
+
+    Not `strict` (the config belongs to another class): a value that is not supported goes back to
+    the default, unless it says something of the network.
+
+    Raises:
+        UnsupportedModelError: A value is not supported.
+    """
+    for key, allowed in _ALWAYS.items():
+        if settings[key] not in allowed:
+            _refuse(class_name, key, settings[key], allowed)
+    for key, allowed in _BY_CLASS[class_name].items():
+        if settings[key] in allowed or (settings[key] is None and False in allowed):
+            continue
+        if strict:
+            _refuse(class_name, key, settings[key], allowed)
+        settings[key] = CLASSES[class_name].defaults[key]
+    _check_numbers(class_name, settings)
+    if settings.get("use_karras_sigmas") and settings.get("use_exponential_sigmas"):
+        _refuse(class_name, "use_exponential_sigmas", True, ("False with use_karras_sigmas",))
+
+
+def _check_numbers(class_name: str, settings: Mapping[str, Any]) -> None:
+    for key in _NUMBERS:
+        value = settings.get(key, 1.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+            _refuse(class_name, key, value, ("finite numbers",))
+    for key in ("sigma_min", "sigma_max"):
+        value = settings.get(key)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0.0 < value < inf):
+            _refuse(class_name, key, value, ("None", "finite numbers > 0"))
+    if not isinstance(settings["steps_offset"], int) or settings["steps_offset"] < 0:
+        _refuse(class_name, "steps_offset", settings["steps_offset"], ("integers >= 0",))
+
+
+def _refuse(class_name: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    raise UnsupportedModelError(
+        f"scheduler_config.json: {class_name} with {key} {value!r}, supported are "
+        f"{', '.join(map(str, allowed))}.",
+        hint="Or name a sampler: then only betas, prediction_type and spacing matter.",
+        component="scheduler",
+    )

@@ -1,0 +1,332 @@
+"""Schedules: the noise levels that a sampler visits and what the network is told at each.
+
+All in the frame x = x0 + sigma*eps. Numbers follow diffusers and k-diffusion, in float64 (they keep
+float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import expm1, inf, isfinite, log, sqrt
+
+import numpy as np
+
+from ..errors import InvalidRequestError
+from .tables import TrainingTable
+
+__all__ = [
+    "SPACINGS",
+    "Schedule",
+    "TrainingTable",
+    "discrete",
+    "explicit",
+    "exponential",
+    "exponential_sigmas",
+    "karras",
+    "karras_sigmas",
+    "polyexponential_sigmas",
+    "spaced_timesteps",
+    "vp_sigmas",
+]
+
+SPACINGS = ("leading", "linspace", "trailing")
+_NOISE_INPUTS = ("timestep", "sigma", "log_sigma")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels from high to low.
+
+    Attributes:
+        sigmas: n+1 values; the sampler makes n steps between neighbours. The first n are > 0, the
+            last may be 0.
+        timesteps: n values: what the network is told at the first n sigmas.
+        initial_scale: Factor on unit normal noise that makes the initial latent.
+        noise_input: What the network is told at other sigmas: the "timestep" of `table`, "sigma" or
+            "log_sigma".
+        noise_scale: Factor on that for "sigma" and "log_sigma"; 0.25 with "log_sigma" is c_noise of
+            Karras et al. 2022.
+        table: The training table, needed for "timestep" at sigmas that are not in `sigmas`.
+        targets: None, or n values that DDIM steps to instead of sigmas[1:] (see
+            `scheduler_config`).
+    """
+
+    sigmas: tuple[float, ...]
+    timesteps: tuple[float, ...]
+    initial_scale: float
+    noise_input: str = "timestep"
+    noise_scale: float = 1.0
+    table: TrainingTable | None = None
+    targets: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("sigmas", "timesteps", "targets"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, _floats(name, values))
+        object.__setattr__(self, "initial_scale", float(self.initial_scale))
+        if len(self.sigmas) < 2 or min(self.sigmas[:-1]) <= 0.0 or self.sigmas[-1] < 0.0:
+            raise InvalidRequestError(
+                f"schedule: sigmas {_short(self.sigmas)}, allowed are at least two, all > 0 "
+                "but for the last, which may be 0.",
+                param="sigmas",
+            )
+        for name in ("timesteps", "targets"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.sigmas) - 1:
+                raise InvalidRequestError(
+                    f"schedule: {len(values)} {name} for {len(self.sigmas)} sigmas, "
+                    f"allowed are {len(self.sigmas) - 1}.",
+                    param=name,
+                )
+        if self.noise_input not in _NOISE_INPUTS:
+            raise InvalidRequestError(
+                f"schedule: noise_input {self.noise_input!r}, allowed are "
+                f"{', '.join(_NOISE_INPUTS)}.",
+                param="noise_input",
+            )
+        if not (isfinite(self.initial_scale) and self.initial_scale > 0.0):
+            raise InvalidRequestError(
+                f"schedule: initial_scale {self.initial_scale!r}, allowed are finite numbers > 0.",
+                param="initial_scale",
+            )
+
+    @property
+    def step_count(self) -> int:
+        """Number of sampler steps."""
+        return len(self.timesteps)
+
+    def noise_level(self, sigma: float) -> float:
+        """What the network is told at `sigma` > 0: exact for the schedule's own sigmas."""
+        known = self._levels.get(sigma)
+        if known is not None:
+            return known
+        return float(_noise_level(sigma, self.noise_input, self.noise_scale, self.table))
+
+    def tail(self, start: int) -> Schedule:
+        """The schedule without its first `start` steps (image-to-image starts in the middle)."""
+        if not 0 <= start < self.step_count:
+            raise InvalidRequestError(
+                f"schedule: start {start!r}, allowed are 0..{self.step_count - 1}.", param="start"
+            )
+        return replace(
+            self,
+            sigmas=self.sigmas[start:],
+            timesteps=self.timesteps[start:],
+            targets=None if self.targets is None else self.targets[start:],
+        )
+
+    @cached_property
+    def _levels(self) -> dict[float, float]:
+        levels: dict[float, float] = {}
+        for sigma, timestep in zip(self.sigmas, self.timesteps, strict=False):
+            levels.setdefault(sigma, timestep)
+        return levels
+
+
+def explicit(
+    sigmas: Sequence[float],
+    timesteps: Sequence[float] | None = None,
+    *,
+    table: TrainingTable | None = None,
+    noise_input: str | None = None,
+    noise_scale: float = 1.0,
+    initial_scale: float | None = None,
+) -> Schedule:
+    """A schedule of given sigmas (n+1 values).
+
+    Without `timesteps` (n values) the network is told the timestep of `table` where there is one,
+    else sigma. The initial scale is the largest sigma unless given.
+    """
+    sigmas = _floats("sigmas", sigmas)
+    if noise_input is None:
+        noise_input = "sigma" if table is None and timesteps is None else "timestep"
+    if timesteps is None:
+        timesteps = tuple(
+            float(_noise_level(sigma, noise_input, noise_scale, table)) for sigma in sigmas[:-1]
+        )
+    scale = max(sigmas, default=0.0) if initial_scale is None else initial_scale
+    return Schedule(sigmas, tuple(timesteps), scale, noise_input, noise_scale, table)
+
+
+def discrete(
+    n: int,
+    table: TrainingTable,
+    *,
+    spacing: str = "leading",
+    steps_offset: int = 0,
+    final: str = "zero",
+    initial_scale: float | None = None,
+) -> Schedule:
+    """n noise levels of a training table (diffusers' Euler rules).
+
+    Args:
+        n: Number of steps.
+        table: The noise levels of training.
+        spacing: "leading", "linspace" or "trailing".
+        steps_offset: Added to the timesteps of "leading".
+        final: The last sigma: "zero", or "sigma_min" for the smallest of the table.
+        initial_scale: Default: the largest sigma s, for "leading" sqrt(s^2 + 1) as diffusers has
+            it.
+    """
+    timesteps = spaced_timesteps(n, table.steps, spacing, steps_offset)
+    sigmas = (*table.sigma_of(timesteps).tolist(), final_sigma(final, table))
+    if initial_scale is None:
+        initial_scale = spaced_scale(max(sigmas), spacing)
+    return Schedule(sigmas, tuple(timesteps.tolist()), initial_scale, table=table)
+
+
+def karras(
+    n: int,
+    sigma_min: float,
+    sigma_max: float,
+    rho: float = 7.0,
+    *,
+    table: TrainingTable | None = None,
+) -> Schedule:
+    """n noise levels of Karras et al. 2022, equation 5, then 0."""
+    return explicit(karras_sigmas(n, sigma_min, sigma_max, rho), table=table)
+
+
+def exponential(
+    n: int, sigma_min: float, sigma_max: float, *, table: TrainingTable | None = None
+) -> Schedule:
+    """n noise levels evenly spaced in log sigma, then 0."""
+    return explicit(exponential_sigmas(n, sigma_min, sigma_max), table=table)
+
+
+def karras_sigmas(
+    n: int, sigma_min: float, sigma_max: float, rho: float = 7.0
+) -> tuple[float, ...]:
+    """Karras et al. 2022, equation 5: n values even in sigma^(1/rho), and 0."""
+    _check_range(n, sigma_min, sigma_max)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    ramp = np.linspace(0.0, 1.0, n)
+    return (*((high + ramp * (low - high)) ** rho).tolist(), 0.0)
+
+
+def exponential_sigmas(n: int, sigma_min: float, sigma_max: float) -> tuple[float, ...]:
+    """n values even in log sigma, and 0 (k-diffusion)."""
+    return polyexponential_sigmas(n, sigma_min, sigma_max, 1.0)
+
+
+def polyexponential_sigmas(
+    n: int, sigma_min: float, sigma_max: float, rho: float = 1.0
+) -> tuple[float, ...]:
+    """n values polynomial in log sigma, and 0 (k-diffusion)."""
+    _check_range(n, sigma_min, sigma_max)
+    ramp = np.linspace(1.0, 0.0, n) ** rho
+    return (*np.exp(ramp * (log(sigma_max) - log(sigma_min)) + log(sigma_min)).tolist(), 0.0)
+
+
+def vp_sigmas(
+    n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3
+) -> tuple[float, ...]:
+    """n values of the continuous variance-preserving schedule, and 0 (Song et al. 2021)."""
+    _check_range(n, eps_s, 1.0)
+    times = np.linspace(1.0, eps_s, n)
+    return (*(sqrt(expm1(beta_d * t * t / 2 + beta_min * t)) for t in times.tolist()), 0.0)
+
+
+def spaced_timesteps(
+    n: int,
+    steps: int,
+    spacing: str,
+    steps_offset: int = 0,
+    *,
+    rounded: bool = False,
+    open_end: bool = False,
+    last: int | None = None,
+) -> np.ndarray:
+    """float64 [n]: timesteps from high to low, by the three rules of diffusers.
+
+    Args:
+        n: How many, 1..steps.
+        steps: Number of training timesteps.
+        spacing: "leading", "linspace" or "trailing".
+        steps_offset: Added to those of "leading".
+        rounded: Round "linspace" to integers (DDIM, DDPM, DPM-Solver; the Euler family keeps
+            fractions).
+        open_end: Space n+1 and leave out the last (DPM-Solver).
+        last: Highest timestep plus one, where not `steps` (DPM-Solver's lambda_min_clipped).
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= steps:
+        raise InvalidRequestError(
+            f"num_inference_steps: {n!r}, allowed are integers 1..{steps}.",
+            param="num_inference_steps",
+        )
+    last = steps if last is None else last
+    points = n + 1 if open_end else n
+    if spacing == "linspace":
+        timesteps = np.linspace(0, last - 1, points)
+        timesteps = (timesteps.round() if rounded else timesteps)[::-1]
+    elif spacing == "leading":
+        timesteps = (np.arange(points) * (last // points))[::-1].astype(np.float64) + steps_offset
+    elif spacing == "trailing":
+        timesteps = np.arange(last, 0, -steps / n).round() - 1
+    else:
+        raise InvalidRequestError(
+            f"timestep_spacing: {spacing!r}, allowed are {', '.join(SPACINGS)}.",
+            param="timestep_spacing",
+        )
+    return timesteps[:n].copy()
+
+
+def spaced_scale(sigma_max: float, spacing: str) -> float:
+    """diffusers' init_noise_sigma of the Euler family."""
+    return sigma_max if spacing in ("linspace", "trailing") else sqrt(sigma_max**2 + 1)
+
+
+def final_sigma(final: str, table: TrainingTable) -> float:
+    """The last sigma: 0, or the smallest of the table."""
+    if final not in ("zero", "sigma_min"):
+        raise InvalidRequestError(
+            f"final_sigmas_type: {final!r}, allowed are zero, sigma_min.", param="final_sigmas_type"
+        )
+    return 0.0 if final == "zero" else float(table.sigmas[0])
+
+
+def _noise_level(
+    sigma: float, noise_input: str, noise_scale: float, table: TrainingTable | None
+) -> float:
+    if noise_input == "sigma":
+        return sigma * noise_scale
+    if noise_input == "log_sigma":
+        return log(max(sigma, 1e-300)) * noise_scale
+    if table is None:
+        raise InvalidRequestError(
+            f"schedule: the network wants timesteps and none is known for sigma {sigma!r}.",
+            hint="Give the schedule its training table.",
+            param="table",
+        )
+    return table.timestep_of(sigma)
+
+
+def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise InvalidRequestError(f"schedule: {n!r} steps, allowed are integers >= 1.", param="n")
+    if not 0.0 < sigma_min <= sigma_max < inf:
+        raise InvalidRequestError(
+            f"schedule: sigma_min {sigma_min!r}, sigma_max {sigma_max!r}, "
+            "allowed are 0 < sigma_min <= sigma_max.",
+            param="sigma_min",
+        )
+
+
+def _floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        floats = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        floats = (inf,)
+    if not all(map(isfinite, floats)):
+        raise InvalidRequestError(
+            f"schedule: {name} {values!r:.80}, allowed are finite numbers.", param=name
+        )
+    return floats
+
+
+def _short(values: tuple[float, ...]) -> str:
+    shown = ", ".join(f"{value:.6g}" for value in values[:4])
+    return f"({shown}{', ...' if len(values) > 4 else ''})"

@@ -1,0 +1,255 @@
+"""Tracing: runs a sampler once on symbols and makes a program of what it did.
+
+A sampler is a function `sampler(m, x, sigmas, **options) -> x` in the frame x = x0 + sigma*eps.
+What it may use:
+
+    m.denoise(x, sigma)          the network's estimate of the clean latent x0
+    m.score(x, sigma)            (x0 - x) / sigma^2
+    m.noise()                    a fresh unit normal latent
+    m.clamp(x0, low, high)       element-wise
+    m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
+    m.step(x, denoised=x0)       once per step: progress, cancellation, preview
+
+and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a step) needs them; then
+one fused COMBINE makes them. A latent times a number is not made: the number is folded into the
+network's input scale. Draws that no weight refers to are dropped.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any
+
+from ..errors import InvalidRequestError
+from . import registry
+from .lowering import Node, lower
+from .prediction import coefficients
+from .program import Clamp, Combine, Denoise, LangevinStep, Program, Step
+from .schedules import Schedule, explicit
+from .symbols import Linear
+
+__all__ = ["Tracer", "langevin_factor", "trace"]
+
+Sampler = Callable[..., Any]
+
+
+class Tracer:
+    """The `m` of a sampler while it is traced."""
+
+    def __init__(self, noise_level: Callable[[float], float], prediction: str) -> None:
+        self._noise_level = noise_level
+        self._coefficients = coefficients(prediction)
+        self._levels: dict[float, tuple[float, float, float, float]] = {}
+        self.nodes: list[Node] = []
+        self.kinds: list[str] = ["x"]
+        self.step_count = 0
+        self.initial = Linear(self, {0: 1.0})
+
+    def denoise(self, x: Linear, sigma: float) -> Linear:
+        """The estimate of the clean latent at x, seen at noise level sigma > 0."""
+        self._expect("denoise", x)
+        scale_in, c_skip, c_out, level = self._level("denoise", sigma)
+        source, scale = self._scaled(x)
+        scale_in *= scale
+        if abs(scale_in - 1.0) < 1e-15:
+            scale_in = 1.0
+        output = self._value("e")
+        self.nodes.append(Node(Denoise, output, {source: 1.0}, (scale_in, level)))
+        skip = c_skip * scale
+        return Linear(self, {source: skip, output: c_out} if skip else {output: c_out})
+
+    def score(self, x: Linear, sigma: float) -> Linear:
+        """The gradient of log p(x; sigma): (x0 - x) / sigma^2."""
+        return (self.denoise(x, sigma) - x) / (float(sigma) * float(sigma))
+
+    def noise(self) -> Linear:
+        """A fresh unit normal latent."""
+        return Linear(self, {self._value("n"): 1.0})
+
+    def clamp(self, x: Linear, low: float, high: float) -> Linear:
+        """min(max(x, low), high), element by element."""
+        self._expect("clamp", x)
+        low, high = float(low), float(high)
+        if not low <= high:
+            raise InvalidRequestError(
+                f"m.clamp: bounds {low!r}, {high!r}, allowed are low <= high.", param="sampler"
+            )
+        source = self._stored(x)
+        clamped = self._value("x")
+        self.nodes.append(Node(Clamp, clamped, {source: 1.0}, (low, high)))
+        return Linear(self, {clamped: 1.0})
+
+    def langevin_step(
+        self, x: Linear, score: Linear, *, snr: float, alpha: float = 1.0, norm: str = "sample"
+    ) -> Linear:
+        """One Langevin update with a step from a signal-to-noise ratio (Song et al. 2021)."""
+        self._expect("langevin_step", x)
+        self._expect("langevin_step", score)
+        factor = langevin_factor(snr, alpha, norm)
+        source, gradient = self._stored(x), self._stored(score)
+        if source == gradient:
+            raise InvalidRequestError(
+                "m.langevin_step: x and score are the same latent.", param="sampler"
+            )
+        draw, moved = self._value("n"), self._value("x")
+        operands = {source: 1.0, gradient: 1.0}
+        self.nodes.append(Node(LangevinStep, moved, operands, (gradient, factor, norm), draw))
+        return Linear(self, {moved: 1.0})
+
+    def step(self, x: Linear, denoised: Linear | None = None) -> None:
+        """Ends a step: x is the latent now, denoised what a preview should show."""
+        self._expect("step", x)
+        current = self._stored(x)
+        operands = {current: 0.0}
+        if denoised is not None:
+            self._expect("step", denoised)
+            for value, weight in denoised.weights.items():
+                operands[value] = weight
+        self.nodes.append(Node(Step, -1, operands, (self.step_count, current)))
+        self.step_count += 1
+
+    def finish(self, x: Any) -> int:
+        """The value of the sampler's result."""
+        if not isinstance(x, Linear) or x.tracer is not self:
+            raise InvalidRequestError(
+                f"trace: the sampler returned {type(x).__name__}, allowed is the final latent.",
+                param="sampler",
+            )
+        return self._stored(x)
+
+    def value_name(self, value: int) -> str:
+        """Name of a value for messages: x0 is the initial latent; counted per kind."""
+        kind = self.kinds[value]
+        return f"{kind}{self.kinds[:value].count(kind)}"
+
+    def _value(self, kind: str) -> int:
+        self.kinds.append(kind)
+        return len(self.kinds) - 1
+
+    def _stored(self, x: Linear) -> int:
+        """The value that holds x, made by one COMBINE unless there is one."""
+        if self._is_stored(x):
+            return next(iter(x.weights))
+        made = self._value("x")
+        self.nodes.append(Node(Combine, made, x.weights or {0: 0.0}, ()))
+        # From now on the expression is that value; what was built from it before keeps its old
+        # form.
+        x.weights, x.base, x.scale = {made: 1.0}, x, 1.0
+        return made
+
+    def _scaled(self, x: Linear) -> tuple[int, float]:
+        """x as one latent times a number, made by one COMBINE unless there is one."""
+        base = x.base
+        if not self._is_stored(base) and len(x.weights) == 1:
+            ((value, weight),) = x.weights.items()
+            if self.kinds[value] == "x":
+                return value, weight
+        scale = x.scale
+        source = self._stored(base)
+        x.weights = {source: scale}
+        return source, scale
+
+    def _is_stored(self, x: Linear) -> bool:
+        if len(x.weights) != 1:
+            return False
+        ((value, weight),) = x.weights.items()
+        return weight == 1.0 and self.kinds[value] == "x"
+
+    def _level(self, where: str, sigma: float) -> tuple[float, float, float, float]:
+        known = self._levels.get(sigma)
+        if known is None:
+            value = float(sigma)
+            if not (isfinite(value) and value > 0.0):
+                raise InvalidRequestError(
+                    f"m.{where}: sigma is {value!r}, allowed are finite numbers > 0.",
+                    param="sampler",
+                )
+            known = (*self._coefficients(value), float(self._noise_level(value)))
+            self._levels[sigma] = known
+        return known
+
+    def _expect(self, where: str, x: Any) -> None:
+        if not isinstance(x, Linear) or x.tracer is not self:
+            raise InvalidRequestError(
+                f"m.{where}: {type(x).__name__} was passed, allowed is a latent of this trace.",
+                param="sampler",
+            )
+
+
+def langevin_factor(snr: float, alpha: float, norm: str) -> float:
+    """The factor of LANGEVIN_STEP, 2*alpha*snr^2.
+
+    Raises:
+        InvalidRequestError: A value is not positive and finite, or `norm` is unknown.
+    """
+    factor = 2.0 * float(alpha) * float(snr) * float(snr)
+    if not (isfinite(factor) and factor > 0.0):
+        raise InvalidRequestError(
+            f"m.langevin_step: snr {snr!r}, alpha {alpha!r}, allowed are finite numbers > 0.",
+            param="snr",
+        )
+    if norm not in ("sample", "batch"):
+        raise InvalidRequestError(
+            f"m.langevin_step: norm {norm!r}, allowed are 'sample', 'batch'.", param="norm"
+        )
+    return factor
+
+
+def trace(
+    sampler: str | Sampler,
+    schedule: Schedule | Sequence[float],
+    prediction: str = "epsilon",
+    **options: Any,
+) -> Program:
+    """Makes the program of a sampler on a schedule.
+
+    Args:
+        sampler: A registered name or a function `sampler(m, x, sigmas, **options) -> x`.
+        schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial
+            scale is the largest).
+        prediction: What the network predicts: epsilon, v_prediction, sample, score or flow.
+        **options: Of the sampler. Where it takes `targets` and the schedule has them they are
+            passed too.
+
+    Raises:
+        InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
+    """
+    name, function = registry.resolve(sampler)
+    if not isinstance(schedule, Schedule):
+        schedule = explicit(schedule)
+    options = _bind(name, function, schedule, options)
+    tracer = Tracer(schedule.noise_level, prediction)
+    x = function(tracer, tracer.initial, schedule.sigmas, **options)
+    result = tracer.finish(x)
+    lowered = lower(tracer.nodes, tracer.kinds, 0, result)
+    return Program(
+        name=name,
+        instructions=lowered.instructions,
+        x_registers=lowered.x_registers,
+        e_registers=lowered.e_registers,
+        result=lowered.result,
+        initial_scale=schedule.initial_scale,
+        prediction=prediction,
+    )
+
+
+def _bind(
+    name: str, function: Sampler, schedule: Schedule, options: dict[str, Any]
+) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    allowed = [
+        p for p in list(parameters)[3:] if parameters[p].kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    for option in options:
+        if option not in allowed and not takes_any:
+            raise InvalidRequestError(
+                f"{name}: option {option!r} is not known, allowed are "
+                f"{', '.join(allowed) or 'none'}.",
+                param=option,
+            )
+    if schedule.targets is not None and "targets" in allowed and "targets" not in options:
+        return {**options, "targets": schedule.targets}
+    return options

@@ -1,0 +1,7 @@
+"""Text to tokens."""
+
+from __future__ import annotations
+
+from textopia_fast.text.tokenizer import MAX_PROMPT_BYTES, Tokenizer
+
+__all__ = ["MAX_PROMPT_BYTES", "Tokenizer"]
