@@ -30,7 +30,7 @@ from textopia_fast.models.limits import (
     MAX_PROBLEMS,
     MAX_RANK,
 )
-from textopia_fast.models.problems import shown
+from textopia_fast.models.problems import shown, text_of
 from textopia_fast.models.signature import ONNX_DTYPES, GraphSignature, TensorSpec
 from textopia_fast.models.tensors import TensorChecker
 
@@ -211,10 +211,11 @@ def _stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _check_nodes(graph: onnx.GraphProto, label: str, facts: dict[str, str]) -> Iterator[ModelError]:
     strange: set[str] = set()
     for node in graph.node:
-        if node.domain not in _DOMAINS:
-            strange.add(f"{node.domain}::{node.op_type}")
-        elif node.op_type in _CONTROL_FLOW:
-            strange.add(node.op_type)
+        domain, op_type = text_of(node.domain), text_of(node.op_type)
+        if domain not in _DOMAINS:
+            strange.add(f"{domain}::{op_type}")
+        elif op_type in _CONTROL_FLOW:
+            strange.add(op_type)
     for name in sorted(strange):
         allowed = "operators of ai.onnx (without If, Loop and Scan), com.microsoft and ai.textopia"
         yield UnsupportedModelError(
@@ -235,7 +236,7 @@ def _facts(
         nodes=len(model.graph.node),
         parameters=sum(math.prod(t.dims) for t in _stored_tensors(model.graph)),
         opset=max(versions, default=0),
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        producer=f"{text_of(model.producer_name)} {text_of(model.producer_version)}".strip(),
         file_bytes=size,
         external=external,
         external_bytes=sum(files.stat(path, component).st_size for path in external),
@@ -245,11 +246,11 @@ def _facts(
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+        dim.dim_value if dim.HasField("dim_value") else (text_of(dim.dim_param) or None)
         for dim in tensor.shape.dim
     )
     dtype = ONNX_DTYPES.get(tensor.elem_type, f"onnx type {tensor.elem_type}")
-    return TensorSpec(value.name, dtype, shape)
+    return TensorSpec(text_of(value.name), dtype, shape)
 
 
 def _format(label: str, component: str, text: str) -> ModelError:

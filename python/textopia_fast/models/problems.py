@@ -8,6 +8,7 @@ from typing import Any
 from textopia_fast.errors import (
     ModelError,
     ModelFormatError,
+    ModelIntegrityError,
     ModelNotFoundError,
     UnsafeModelError,
     UnsupportedModelError,
@@ -19,6 +20,7 @@ _GRAVITY: tuple[type[ModelError], ...] = (
     UnsafeModelError,
     UnsupportedModelError,
     ModelFormatError,
+    ModelIntegrityError,
     ModelNotFoundError,
     ModelError,
 )
@@ -27,6 +29,7 @@ _HINTS: dict[type[ModelError], str] = {
     UnsafeModelError: "Do not use this model unless you know who made it.",
     UnsupportedModelError: "",
     ModelFormatError: "Export or download the model again.",
+    ModelIntegrityError: "Export or download the model again.",
     ModelNotFoundError: "Check the path and that the export is complete.",
     ModelError: "",
 }
@@ -39,6 +42,11 @@ def shown(value: Any, limit: int = 80) -> str:
     text = ascii(value) if isinstance(value, bytes) else repr(value)
     text = text if text.isprintable() else ascii(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def text_of(value: str | bytes) -> str:
+    """A string of a graph. protobuf hands out bytes for one that is not UTF-8; that raises here."""
+    return value if isinstance(value, str) else value.decode("utf-8")
 
 
 class Problems:
@@ -67,10 +75,10 @@ class Problems:
         kind = next(k for k in _GRAVITY if any(isinstance(e, k) for e in self._found))
         gravest = next(e for e in self._found if isinstance(e, kind))
         texts = [e.message for e in self._found]
-        listed = "; ".join(f"({i}) {text}" for i, text in enumerate(texts, 1))
+        listed = "; ".join(f"({i}) {text.rstrip('.')}" for i, text in enumerate(texts, 1))
         more = f"; and {self._more} more" if self._more else ""
         raise kind(
-            f"{shown(self._root)}: {len(self)} problems: {listed}{more}",
+            f"{shown(self._root)}: {len(self)} problems: {listed}{more}.",
             hint=gravest.hint or _HINTS[kind] or None,
             **(gravest.details | {"problems": texts}),
         )

@@ -18,7 +18,7 @@ from textopia_fast.errors import (
 )
 from textopia_fast.models.files import ModelFiles
 from textopia_fast.models.limits import MAX_DIM, MAX_RANK
-from textopia_fast.models.problems import shown
+from textopia_fast.models.problems import shown, text_of
 
 if TYPE_CHECKING:
     import onnx
@@ -81,7 +81,7 @@ class TensorChecker:
 
     def check(self, tensor: onnx.TensorProto) -> Iterator[ModelError]:
         """Yields what is wrong with one tensor."""
-        name = f"tensor {shown(tensor.name)}"
+        name = f"tensor {shown(text_of(tensor.name))}"
         if tensor.data_location == _EXTERNAL or tensor.external_data:
             yield from self._check_external(tensor, name)
             return
@@ -125,7 +125,7 @@ class TensorChecker:
                 last = this
 
     def _check_external(self, tensor: onnx.TensorProto, name: str) -> Iterator[ModelError]:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
+        entries = {text_of(entry.key): text_of(entry.value) for entry in tensor.external_data}
         if len(entries) != len(tensor.external_data) or not entries.keys() <= set(_KEYS):
             keys = ", ".join(shown(entry.key) for entry in list(tensor.external_data)[:8])
             yield self._unsafe(

@@ -1,0 +1,7 @@
+"""The program `textopia-fast`. Heavy imports happen inside of its commands."""
+
+from __future__ import annotations
+
+from textopia_fast.cli.app import main
+
+__all__ = ["main"]

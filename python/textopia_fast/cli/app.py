@@ -1,0 +1,173 @@
+"""Commands and options of `textopia-fast`, and its `main`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from textopia_fast.cli import exits
+
+app = typer.Typer(
+    name="textopia-fast",
+    help="Makes pictures from text with Stable-Diffusion-type ONNX models.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# typer carries its own click in some versions; this is the base of its usage errors in all.
+_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; goes anywhere.")] = False,
+) -> None:
+    del debug  # `main` takes it out of the arguments, wherever it stands
+
+
+@app.command()
+def generate(
+    prompts: Annotated[
+        list[str],
+        typer.Argument(metavar="PROMPT...", help="Texts, one picture for each; quote them."),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="PNG to write; may contain {index} and {seed}."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="Bundled model or directory.")
+    ] = "tiny-shapes",
+    negative_prompt: Annotated[
+        str | None, typer.Option("-n", "--negative-prompt", help="What to keep away from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance scale; 1 switches it off.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Picture k has the seed SEED + k.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="Size in pixels, such as 512x768.")
+    ] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Width in pixels.")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Height in pixels.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="See `textopia-fast samplers`.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="Noise schedule, such as karras.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", help="Pictures per prompt.")] = None,
+    eta: Annotated[float | None, typer.Option("--eta", help="Noise of DDIM, 0 to 1.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads per graph.")] = None,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Write prompt and parameters into the PNG.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("-f", "--overwrite", help="Replace files that are there.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="No progress bar, no summary.")
+    ] = False,
+) -> None:
+    """Make pictures from text; prints the paths of the files written."""
+    from textopia_fast.cli.generate import Job, parse_size, run
+
+    run(
+        Job(
+            prompts=tuple(prompts),
+            output=output,
+            model=model,
+            threads=threads,
+            options={
+                "negative_prompt": negative_prompt,
+                "num_inference_steps": steps,
+                "guidance_scale": guidance,
+                "seed": seed,
+                "sampler": sampler,
+                "schedule": schedule,
+                "num_images_per_prompt": count,
+                "eta": eta,
+                **parse_size(size, width, height),
+            },
+            metadata=metadata,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+    )
+
+
+@app.command()
+def samplers() -> None:
+    """List the samplers: name, what it is, paper."""
+    from textopia_fast.cli.listings import print_samplers
+
+    print_samplers()
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
+) -> None:
+    """Show what is in a model: graphs, inputs and outputs, sizes, scheduler, tokenizer."""
+    from textopia_fast.cli.listings import print_model
+
+    print_model(model)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation and the machine."""
+    from textopia_fast.cli.listings import print_findings
+    from textopia_fast.doctor import can_generate, examine
+
+    findings = examine()
+    print_findings(findings)
+    if not can_generate(findings):
+        raise typer.Exit(exits.MODEL)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from textopia_fast import _core
+
+    typer.echo(_core.__version__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code.
+
+    Args:
+        arguments: What stands after the program's name; None: those of this process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    debug = "--debug" in given[:end]
+    given = [argument for i, argument in enumerate(given) if argument != "--debug" or i > end]
+    try:
+        with exits.SpokenWarnings():
+            result = app(args=given, prog_name="textopia-fast", standalone_mode=False)
+        sys.stdout.flush()
+    except _ClickException as error:
+        exits.say(f"error[usage]: {error.format_message()} See `textopia-fast --help`.")
+        return exits.USAGE
+    except typer.Abort:
+        return exits.report(KeyboardInterrupt(), debug=False)
+    except BrokenPipeError:
+        # The reader went away, as `head` does: that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.OK
+    except (Exception, KeyboardInterrupt) as error:
+        return exits.report(error, debug)
+    return result if isinstance(result, int) else exits.OK

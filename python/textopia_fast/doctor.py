@@ -1,0 +1,129 @@
+"""Looks at the installation and the machine: can pictures be made here, and with what?"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+from textopia_fast.errors import TextopiaError
+
+INSTALL_RUNTIME = 'Install ONNX Runtime: pip install "textopia-fast[cpu]"'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: What was looked at.
+        value: What was found.
+        problem: Why pictures cannot be made, or None.
+        hint: What to do about it, or None.
+    """
+
+    name: str
+    value: str
+    problem: bool = False
+    hint: str | None = None
+
+
+def examine() -> tuple[Finding, ...]:
+    """Looks at everything. Never raises: what fails becomes a finding."""
+    looks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("textopia-fast", _version),
+        ("python", _python),
+        ("platform", _platform),
+        ("cpu features", _cpu_features),
+        ("instruction set", _instruction_set),
+        ("usable cpus", _cpus),
+        ("onnx runtime", _runtime),
+        ("gpu", _gpu),
+        ("bundled models", _bundled),
+    )
+    return tuple(_guarded(name, look) for name, look in looks)
+
+
+def can_generate(findings: tuple[Finding, ...]) -> bool:
+    """Nothing that was found stands in the way of making pictures."""
+    return not any(finding.problem for finding in findings)
+
+
+def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except TextopiaError as error:
+        return Finding(name, error.message, problem=True, hint=error.hint)
+    except Exception as error:  # a report is no place to fail
+        return Finding(name, f"{type(error).__name__}: {error}", problem=True)
+
+
+def _version() -> Finding:
+    from textopia_fast import _core
+
+    try:
+        version = metadata.version("textopia-fast")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    core = getattr(_core, "__version__", "unknown")
+    return Finding("textopia-fast", f"{version} (core {core})")
+
+
+def _python() -> Finding:
+    return Finding("python", f"{platform.python_version()} ({sys.implementation.name})")
+
+
+def _platform() -> Finding:
+    return Finding("platform", f"{platform.system()} {platform.release()} {platform.machine()}")
+
+
+def _cpu_features() -> Finding:
+    from textopia_fast import _core
+
+    return Finding("cpu features", " ".join(_core.cpu_features()) or "none known")
+
+
+def _instruction_set() -> Finding:
+    from textopia_fast import _core
+
+    supported = ", ".join(_core.supported_isas())
+    forced = " (TEXTOPIA_FORCE_ISA)" if os.environ.get("TEXTOPIA_FORCE_ISA") else ""
+    return Finding("instruction set", f"{_core.active_isa()}{forced} of {supported}")
+
+
+def _cpus() -> Finding:
+    from textopia_fast import _core
+
+    usable, present = _core.usable_cpus(), os.cpu_count()
+    return Finding("usable cpus", f"{usable} of {present}; a pipeline takes {usable} threads")
+
+
+def _runtime() -> Finding:
+    from textopia_fast import _ort
+
+    try:
+        info = _ort.runtime_info()
+    except TextopiaError as error:
+        return Finding("onnx runtime", error.message, True, error.hint or INSTALL_RUNTIME)
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in info["providers"])
+    return Finding("onnx runtime", f"{info['version']} at {info['path']} ({providers})")
+
+
+def _gpu() -> Finding:
+    note = "this version runs on the CPU"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Finding("gpu", f"no libcuda.so.1; {note}")
+    return Finding("gpu", f"libcuda.so.1 is there; {note} and does not use it")
+
+
+def _bundled() -> Finding:
+    from textopia_fast.models import BUNDLED
+
+    found = [name for name, path in BUNDLED.items() if (path / "model_index.json").is_file()]
+    return Finding("bundled models", ", ".join(found) or "none")

@@ -1,0 +1,151 @@
+"""Records sampler trajectories of diffusers and k-diffusion: tests/golden/sampler_trajectories.npz.
+
+    python -m tests.golden.make_sampler_goldens --k-diffusion path/to/k_diffusion/sampling.py
+
+from the root of the repository. Needs torch and diffusers; of k-diffusion only the file sampling.py
+is read (from the unpacked wheel, or without the argument from the installed package), because the
+package itself imports much more. The versions are written into the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.golden.sampler_cases import (
+    Case,
+    Draws,
+    diffusers_cases,
+    initial_noise,
+    k_diffusion_cases,
+    network,
+)
+
+OUTPUT = Path(__file__).with_name("sampler_trajectories.npz")
+
+
+def torch_network(x: torch.Tensor, noise_level: Any) -> torch.Tensor:
+    """The network of the cases, in float32."""
+    level = torch.as_tensor(noise_level, dtype=torch.float32)
+    return network(x, level, torch.tanh, torch.cos)
+
+
+def run_diffusers(case: Case) -> dict[str, np.ndarray]:
+    """Latents after every network run, and what the scheduler said of its schedule."""
+    import diffusers
+
+    scheduler_class = getattr(diffusers, case.source)
+    scheduler = scheduler_class.from_config(dict(case.config))
+    module = sys.modules[scheduler_class.__module__]
+    draws = Draws()
+    had = getattr(module, "randn_tensor", None)
+    module.randn_tensor = lambda *_, **__: torch.from_numpy(draws())
+    try:
+        scheduler.set_timesteps(case.steps)
+        x = torch.from_numpy(initial_noise()) * scheduler.init_noise_sigma
+        trajectory = []
+        for t in scheduler.timesteps:
+            output = torch_network(scheduler.scale_model_input(x, t), t)
+            x = scheduler.step(output, t, x, **case.options).prev_sample
+            trajectory.append(x.numpy())
+    finally:
+        module.randn_tensor = had
+    sigmas = getattr(scheduler, "sigmas", None)
+    return {
+        "trajectory": np.stack(trajectory),
+        "timesteps": scheduler.timesteps.numpy(),
+        "sigmas": np.zeros(0) if sigmas is None else sigmas.numpy(),
+        "init": np.array([float(scheduler.init_noise_sigma)]),
+    }
+
+
+def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndarray]:
+    """The final latents (its callbacks show them before the step)."""
+    config = dict(case.config)
+    sigmas = getattr(sampling, f"get_sigmas_{config.pop('schedule')}")(case.steps, **config)
+    draws = Draws()
+
+    def denoised(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        s = sigma.view(-1, 1, 1, 1)
+        return x - s * torch_network(x / (1 + s**2) ** 0.5, s)
+
+    options = dict(case.options)
+    had = sampling.torch.randn_like
+    sampling.torch.randn_like = lambda x: torch.from_numpy(draws())
+    try:
+        x = torch.from_numpy(initial_noise()) * sigmas[0]
+        x = getattr(sampling, case.source)(denoised, x, sigmas, disable=True, **options)
+    finally:
+        sampling.torch.randn_like = had
+    return {
+        "trajectory": x.numpy()[None],
+        "timesteps": sigmas[:-1].numpy(),
+        "sigmas": sigmas.numpy(),
+        "init": sigmas[:1].numpy(),
+    }
+
+
+def load_sampling(path: str | None) -> types.ModuleType:
+    """k-diffusion's sampling.py alone; what it imports and these samplers do not use is left empty."""
+    found = (
+        path
+        or importlib.util.find_spec("k_diffusion").submodule_search_locations[0] + "/sampling.py"
+    )
+    for name, members in {
+        "torchdiffeq": ("odeint",),
+        "torchsde": (),
+        "scipy": ("integrate",),
+        "k_diffusion_alone": (),
+        "k_diffusion_alone.utils": (),
+    }.items():
+        module = types.ModuleType(name)
+        for member in members:
+            setattr(module, member, None)
+        sys.modules[name] = module
+    utils = sys.modules["k_diffusion_alone.utils"]
+    utils.append_dims = lambda x, dims: x[(...,) + (None,) * (dims - x.ndim)]
+    sys.modules["k_diffusion_alone"].utils = utils
+    spec = importlib.util.spec_from_file_location("k_diffusion_alone.sampling", path)
+    sampling = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sampling)
+    return sampling
+
+
+def record(k_diffusion: str | None) -> None:
+    """Writes the file."""
+    results = [(case, run_diffusers(case)) for case in diffusers_cases()]
+    sampling = load_sampling(k_diffusion)
+    results += [(case, run_k_diffusion(case, sampling)) for case in k_diffusion_cases()]
+    parts = ("trajectory", "timesteps", "sigmas", "init")
+    index = [
+        {"name": case.name, **{part: list(result[part].shape) for part in parts}}
+        for case, result in results
+    ]
+    versions = {
+        "diffusers": importlib.metadata.version("diffusers"),
+        "torch": torch.__version__,
+        "k-diffusion": "0.1.1.post1",
+        "script": "tests/golden/make_sampler_goldens.py",
+    }
+    flat = {
+        part: np.concatenate([result[part].ravel().astype(np.float32) for _, result in results])
+        for part in parts
+    }
+    np.savez_compressed(
+        OUTPUT, index=np.array(json.dumps(index)), versions=np.array(json.dumps(versions)), **flat
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--k-diffusion", help="path of k-diffusion's sampling.py")
+    record(parser.parse_args().k_diffusion)

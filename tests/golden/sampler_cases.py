@@ -1,0 +1,125 @@
+"""The runs whose trajectories `make_sampler_goldens.py` records: case, noise and network."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SHAPE = (2, 3, 2, 2)
+STEPS = (1, 2, 5, 20)
+
+# Stable Diffusion's own betas; the classes' defaults are other ones.
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SPACINGS = ("leading", "linspace", "trailing")
+
+
+class Case(NamedTuple):
+    """One run. `source` is a class of diffusers or a function of k-diffusion."""
+
+    source: str
+    config: dict[str, Any]
+    steps: int
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        facts = [f"{key}={value}" for key, value in {**self.config, **self.options}.items()]
+        return "-".join([self.source, *facts, str(self.steps)]).replace(" ", "")
+
+
+def network(x: Any, noise_level: Any, tanh: Any, cos: Any) -> Any:
+    """A smooth stand-in for a U-Net, in the arithmetic of whoever calls: |output| < 1.2."""
+    return 0.9 * tanh(0.8 * x) + 0.3 * cos(0.01 * noise_level + 2.0 * tanh(x))
+
+
+def initial_noise() -> np.ndarray:
+    """float32 SHAPE: the unit normal start of every run."""
+    return np.random.default_rng(7).standard_normal(SHAPE).astype(np.float32)
+
+
+class Draws:
+    """The same sequence of unit normal arrays for whoever runs a case."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(11)
+
+    def __call__(self) -> np.ndarray:
+        return self._rng.standard_normal(SHAPE).astype(np.float32)
+
+
+def diffusers_cases() -> list[Case]:
+    """Every class, spacing and option that textopia_fast supports."""
+    runs: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+
+    def add(source: str, config: dict[str, Any] | None = None, **options: Any) -> None:
+        runs.append((f"{source}Scheduler", {**SD, **(config or {})}, options))
+
+    plain = {"clip_sample": False}
+    v = {"prediction_type": "v_prediction"}
+    zero_snr = {**v, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    for spacing in SPACINGS:
+        spaced = {"timestep_spacing": spacing, "steps_offset": 1}
+        for source in ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete"):
+            add(source, spaced)
+        add("DPMSolverMultistep", spaced)
+        add("DPMSolverMultistep", {**spaced, "final_sigmas_type": "sigma_min"})
+        for source in ("EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep"):
+            add(source, {**spaced, "use_karras_sigmas": True})
+        add("DDPM", {**spaced, **plain})
+        add("DDIM", {**spaced, **plain, "set_alpha_to_one": False})
+        add("DDIM", {**spaced, **plain}, eta=1.0)
+    for source in ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "DPMSolverMultistep"):
+        add(source, v)
+    for source in ("DDIM", "DDPM"):
+        add(source, {**plain, **v})
+        add(source, {**plain, **zero_snr})
+        add(source, {**plain, "prediction_type": "sample"})
+        add(source, {"clip_sample": True, "clip_sample_range": 0.7})
+    for source in ("EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep"):
+        add(source, zero_snr)
+    for source in ("EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep"):
+        add(source, {"use_exponential_sigmas": True})
+        add(source, {"prediction_type": "sample"})
+    add("EulerDiscrete", {"final_sigmas_type": "sigma_min"})
+    add("EulerDiscrete", {"use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 10.0})
+    add("EulerDiscrete", {**v, "timestep_type": "continuous", "use_karras_sigmas": True})
+    add("HeunDiscrete", {"clip_sample": True, "clip_sample_range": 0.7})
+    add("DDPM", {**plain, "variance_type": "fixed_large"})
+    add("DDIM", plain, eta=0.5)
+    add("DPMSolverMultistep", {"euler_at_final": True, "final_sigmas_type": "sigma_min"})
+    add("DPMSolverMultistep", {"lower_order_final": False, "final_sigmas_type": "sigma_min"})
+    add("DPMSolverMultistep", {"solver_order": 1})
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02}
+    add("DPMSolverMultistep", {**cosine, "lambda_min_clipped": -5.1})
+    add("DDIM", {**cosine, **plain})
+    defaults = ("DDIM", "DDPM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete")
+    cases = [Case(source, config, n, options) for source, config, options in runs for n in STEPS]
+    for source in (*defaults, "DPMSolverMultistep"):
+        cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    trained = {"trained_betas": [0.002 * (i + 1) for i in range(40)], "num_train_timesteps": 40}
+    cases.append(Case("EulerDiscreteScheduler", trained, 5, {}))
+    return cases
+
+
+def k_diffusion_cases() -> list[Case]:
+    """k-diffusion's samplers on its own schedules; `config` holds the schedule."""
+    schedules = (
+        {"schedule": "karras", "sigma_min": 0.03, "sigma_max": 14.6},
+        {"schedule": "exponential", "sigma_min": 0.03, "sigma_max": 14.6},
+        {"schedule": "polyexponential", "sigma_min": 0.03, "sigma_max": 14.6, "rho": 1.5},
+        {"schedule": "vp"},
+    )
+    runs: list[tuple[str, dict[str, Any]]] = [
+        ("euler", {}),
+        ("euler", {"s_churn": 2.0, "s_noise": 1.01}),
+        ("euler_ancestral", {}),
+        ("euler_ancestral", {"eta": 0.5, "s_noise": 0.9}),
+        ("heun", {}),
+        ("heun", {"s_churn": 2.0}),
+        ("dpmpp_2m", {}),
+    ]
+    first, *others = schedules
+    cases = [Case(f"sample_{name}", first, n, options) for name, options in runs for n in STEPS]
+    cases += [Case("sample_dpmpp_2m", schedule, n, {}) for schedule in others for n in STEPS]
+    return cases
