@@ -34,7 +34,8 @@ bool combine_fixed(const CombineArgs& arguments) {
       arguments;  // a local copy: the stores cannot alias it, the pointers stay in registers
   const int source_count = kSources > 0 ? kSources : args.source_count;
   typename L::Float weights[kMaxSources], scales[kOutputs];
-  for (int k = 0; k < source_count; ++k) weights[k] = L::value(args.weights[k]);
+  weights[0] = L::value(args.weights[0]);
+  for (int k = 1; k < source_count; ++k) weights[k] = L::value(args.weights[k]);
   for (int k = 0; k < kOutputs; ++k) scales[k] = L::value(args.scales[k]);
   auto magnitude = L::zero_bits();
 

@@ -58,7 +58,7 @@ std::unique_ptr<NoiseStream> cuda_stream(std::vector<uint64_t> seeds, bool is_sh
 // image in the batch or the size of the tensor. The same bits on every CPU. Philox4x32-10, key = seed (low,
 // high), counter = (c low, c high, draw low, draw high). Counter c makes four of the 32 elements of group g =
 // c / 8; with i = c % 8: words 0 and 1 make elements 32 g + i (cosine) and 32 g + 8 + i (sine), words 2 and 3
-// make 32 g + 16 + i and 32 g + 24 + i. Box-Muller with u1 = (word >> 1) * 2^-31 + 2^-32 and angle 2 pi
+// make 32 g + 16 + i and 32 g + 24 + i. Box-Muller with u1 = float(word >> 1) * 2^-31 + 2^-32 and angle 2 pi
 // (word' >> 8) * 2^-24, in float32 (normal_math.h).
 std::unique_ptr<NoiseStream> philox_stream(std::vector<uint64_t> seeds);
 
