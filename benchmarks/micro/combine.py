@@ -43,12 +43,16 @@ def times(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[f
     return seconds
 
 
-def call_overhead(isa: str) -> float:
+def call_overhead(isa: str, source_count: int, output_count: int) -> float:
     """Seconds of a call on one element: what Python and the checks of arguments cost."""
-    one = np.zeros(1, np.float32)
-    return statistics.median(
-        times([lambda: _core.combine(isa, [one], [1.0], [1.0], [one])], 2000)[0]
-    )
+    sources = [np.zeros(1, np.float32) for _ in range(source_count)]
+    outputs = [np.zeros(1, np.float32) for _ in range(output_count)]
+    weights, scales = [1.0] * source_count, [1.0] * output_count
+
+    def call() -> object:
+        return _core.combine(isa, sources, weights, scales, outputs)
+
+    return statistics.median(times([call], 1000)[0])
 
 
 def measure(count: int, source_count: int, output_count: int, rounds: int) -> dict[str, Any]:
@@ -85,11 +89,12 @@ def measure(count: int, source_count: int, output_count: int, rounds: int) -> di
         "isas": {},
     }
     for isa, own in zip(isas, seconds[1:], strict=True):
-        middle = statistics.median(own) - call_overhead(isa)
+        overhead = call_overhead(isa, source_count, output_count)
+        middle = max(statistics.median(own) - overhead, 1e-9)
         low, high = np.quantile(own, [0.25, 0.75])
         result["isas"][isa] = {
             "us": round(middle * 1e6, 3),
-            "us_quartiles": [round(low * 1e6, 3), round(high * 1e6, 3)],
+            "us_quartiles": [round(float(low) * 1e6, 3), round(float(high) * 1e6, 3)],
             "gb_per_s": round(byte_count / middle / 1e9, 2),
             "of_copy": round(byte_count / middle / 1e9 / copy_gbs, 3),
         }
