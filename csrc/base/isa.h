@@ -12,7 +12,8 @@ enum class Isa : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
 // "scalar", "avx2", "avx512".
 const char* name_of(Isa isa);
 
-// The ISA of that name; throws Error{configuration} listing the allowed names when it is unknown or not supported.
+// The ISA of that name; throws Error{configuration} listing the allowed names when it is unknown or not
+// supported.
 Isa isa_named(const std::string& name);
 
 // True when the CPU and the operating system (XCR0) support it. kAvx2 means AVX2+FMA+F16C; kAvx512 means

@@ -27,17 +27,13 @@ constexpr size_t size_of(DType type) {
   switch (type) {
     case DType::kUInt8:
     case DType::kInt8:
-    case DType::kBool:
-      return 1;
+    case DType::kBool: return 1;
     case DType::kFloat16:
-    case DType::kBFloat16:
-      return 2;
+    case DType::kBFloat16: return 2;
     case DType::kFloat32:
-    case DType::kInt32:
-      return 4;
+    case DType::kInt32: return 4;
     case DType::kInt64:
-    case DType::kFloat64:
-      return 8;
+    case DType::kFloat64: return 8;
   }
   return 0;
 }

@@ -1,12 +1,11 @@
-// The loop: Denoiser, CancelToken, Progress and sample(). The GIL is released for the whole run; only a callback
-// that somebody asked for, and Ctrl-C, take it back.
-#include "binding/bind.h"
-
+// The loop: Denoiser, CancelToken, Progress and sample(). The GIL is released for the whole run; only a
+// callback that somebody asked for, and Ctrl-C, take it back.
 #include <cmath>
 #include <cstring>
 #include <optional>
 
 #include "base/error.h"
+#include "binding/bind.h"
 #include "engine/interrupt.h"
 #include "engine/loop.h"
 
@@ -29,8 +28,9 @@ DType dtype_of(const py::array& array, const std::string& name) {
   if (is("int64")) return DType::kInt64;
   if (is("int32")) return DType::kInt32;
   if (is("bool")) return DType::kBool;
-  throw Error(code::kInvalidRequest, text("conditioning \"", name, "\": dtype ", py::str(dtype).cast<std::string>(),
-                                          "; float16/32/64, int32/64 and bool are allowed"));
+  throw Error(code::kInvalidRequest,
+              text("conditioning \"", name, "\": dtype ", py::str(dtype).cast<std::string>(),
+                   "; float16/32/64, int32/64 and bool are allowed"));
 }
 
 TensorView view_of(const py::array& array, const std::string& name) {
@@ -55,8 +55,8 @@ std::vector<Conditioning> conditioning_of(const py::dict& positive, const py::di
   return conditioning;
 }
 
-// Wraps a Python callable `on_step(step, latents, denoised | None)`. It gets copies, so that nothing it keeps can
-// dangle; a returned array replaces the latents.
+// Wraps a Python callable `on_step(step, latents, denoised | None)`. It gets copies, so that nothing it keeps
+// can dangle; a returned array replaces the latents.
 StepCallback wrap_callback(const py::function& callback, const Shape& shape) {
   return [&callback, &shape](int step, float* latents, const float* denoised) {
     py::gil_scoped_acquire gil;
@@ -117,9 +117,9 @@ void register_engine(py::module_& module) {
   py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser", "A graph and the roles of its tensors.")
       .def(py::init([](std::shared_ptr<ort::Session> session, std::string sample, std::string noise_level,
                        std::string output, int images_per_run) {
-             return std::make_shared<Denoiser>(
-                 std::move(session),
-                 DenoiserOptions{std::move(sample), std::move(noise_level), std::move(output), images_per_run});
+             return std::make_shared<Denoiser>(std::move(session),
+                                               DenoiserOptions{std::move(sample), std::move(noise_level),
+                                                               std::move(output), images_per_run});
            }),
            py::arg("session"), py::kw_only(), py::arg("sample"), py::arg("noise_level"), py::arg("output"),
            py::arg("images_per_run") = 0)
@@ -142,15 +142,18 @@ void register_engine(py::module_& module) {
   py::class_<Progress, std::shared_ptr<Progress>>(module, "Progress",
                                                   "Counts the steps of a call; may be read from any thread.")
       .def(py::init<>())
-      .def_property_readonly("steps_done", [](const Progress& progress) { return progress.steps_done.load(); })
-      .def_property_readonly("steps_total", [](const Progress& progress) { return progress.steps_total.load(); });
+      .def_property_readonly("steps_done",
+                             [](const Progress& progress) { return progress.steps_done.load(); })
+      .def_property_readonly("steps_total",
+                             [](const Progress& progress) { return progress.steps_total.load(); });
 
-  module.def("sample", &run_sample, py::arg("denoiser"), py::arg("program"), py::arg("x"), py::kw_only(),
-             py::arg("cond") = py::dict(), py::arg("uncond") = py::dict(),
-             py::arg("guidance") = std::vector<double>{1.0}, py::arg("noise") = nullptr,
-             py::arg("cancel") = nullptr, py::arg("timeout") = std::nullopt, py::arg("progress") = nullptr,
-             py::arg("on_step") = std::nullopt, py::arg("wants_denoised") = false, py::arg("isa") = std::nullopt,
-             "Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].");
+  module.def(
+      "sample", &run_sample, py::arg("denoiser"), py::arg("program"), py::arg("x"), py::kw_only(),
+      py::arg("cond") = py::dict(), py::arg("uncond") = py::dict(),
+      py::arg("guidance") = std::vector<double>{1.0}, py::arg("noise") = nullptr, py::arg("cancel") = nullptr,
+      py::arg("timeout") = std::nullopt, py::arg("progress") = nullptr, py::arg("on_step") = std::nullopt,
+      py::arg("wants_denoised") = false, py::arg("isa") = std::nullopt,
+      "Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].");
 }
 
 }  // namespace textopia::binding

@@ -1,7 +1,6 @@
 // Program: the instruction table of samplers/program.py, handed over as flat tuples.
-#include "binding/bind.h"
-
 #include "base/error.h"
+#include "binding/bind.h"
 #include "engine/program.h"
 
 namespace py = pybind11;
@@ -63,7 +62,8 @@ void register_program(py::module_& module) {
   py::class_<Program, std::shared_ptr<Program>>(module, "Program", "A validated instruction table.")
       .def(py::init(&parse_program), py::arg("instructions"), py::kw_only(), py::arg("latents"),
            py::arg("outputs"), py::arg("result"),
-           "instructions: tuples as made by textopia_fast.samplers.Program.to_native(). Raises InvalidRequestError.")
+           "instructions: tuples as made by textopia_fast.samplers.Program.to_native(). Raises "
+           "InvalidRequestError.")
       .def_property_readonly("denoise_count", &Program::count_denoise)
       .def_property_readonly("step_count", &Program::count_steps)
       .def_property_readonly("draws_noise", &Program::draws_noise);

@@ -1,9 +1,8 @@
 // The Python module: a list of registrations and the one place where C++ errors become Python's.
-#include "binding/bind.h"
-
 #include <new>
 
 #include "base/error.h"
+#include "binding/bind.h"
 
 namespace py = pybind11;
 
@@ -12,8 +11,8 @@ namespace {
 void raise(const textopia::Error& error) {
   py::dict details;
   for (const auto& [key, value] : error.details()) details[py::str(key)] = value;
-  py::object exception = py::module_::import("textopia_fast.errors")
-                             .attr("from_native")(error.code(), error.what(), details);
+  py::object exception =
+      py::module_::import("textopia_fast.errors").attr("from_native")(error.code(), error.what(), details);
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
 }
 

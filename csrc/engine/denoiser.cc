@@ -37,14 +37,14 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
   for (const auto& info : session_->inputs())
     if (info.name != options_.sample && info.name != options_.noise_level) conditioning_.push_back(info);
 
-  check(is_one_of(sample_.dtype, {DType::kFloat32, DType::kFloat16}), code::kModelUnsupported, label, ": input \"",
-        sample_.name, "\" is ", name_of(sample_.dtype), "; float32 and float16 are supported");
+  check(is_one_of(sample_.dtype, {DType::kFloat32, DType::kFloat16}), code::kModelUnsupported, label,
+        ": input \"", sample_.name, "\" is ", name_of(sample_.dtype), "; float32 and float16 are supported");
   check(output_.dtype == sample_.dtype, code::kModelUnsupported, label, ": output \"", output_.name, "\" is ",
         name_of(output_.dtype), ", but input \"", sample_.name, "\" is ", name_of(sample_.dtype));
   check(is_one_of(noise_level_.dtype,
                   {DType::kFloat32, DType::kFloat16, DType::kFloat64, DType::kInt32, DType::kInt64}),
-        code::kModelUnsupported, label, ": input \"", noise_level_.name, "\" is ", name_of(noise_level_.dtype),
-        "; float16, float32, float64, int32 and int64 are supported");
+        code::kModelUnsupported, label, ": input \"", noise_level_.name, "\" is ",
+        name_of(noise_level_.dtype), "; float16, float32, float64, int32 and int64 are supported");
   check(!sample_.shape.empty(), code::kModelUnsupported, label, ": input \"", sample_.name,
         "\" is a scalar; a batch of latents is needed");
   check(noise_level_.shape.size() <= 1, code::kModelUnsupported, label, ": input \"", noise_level_.name,
@@ -54,10 +54,12 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
 
   if (sample_.shape[0] > 0) fixed_rows_ = sample_.shape[0];
   if (noise_level_.shape.size() == 1) {
-    // A free size named like the sample's batch means one value per row; any other name ("steps") takes one value.
+    // A free size named like the sample's batch means one value per row; any other name ("steps") takes one
+    // value.
     const int64_t size = noise_level_.shape[0];
     const std::string& symbol = noise_level_.symbols[0];
-    const bool is_named_like_rows = !symbol.empty() && (symbol == sample_.symbols[0] || symbol.starts_with("batch"));
+    const bool is_named_like_rows =
+        !symbol.empty() && (symbol == sample_.symbols[0] || symbol.starts_with("batch"));
     is_noise_level_per_row_ = size > 1 || (size < 0 && is_named_like_rows);
   }
 }

@@ -1,6 +1,6 @@
-// The network of the loop: which tensors of an ONNX graph are the sample, the noise level, the conditioning and
-// the result. epsilon, v, x0 and score networks differ only by scalars, which the tracer has already put into the
-// program's weights.
+// The network of the loop: which tensors of an ONNX graph are the sample, the noise level, the conditioning
+// and the result. epsilon, v, x0 and score networks differ only by scalars, which the tracer has already put
+// into the program's weights.
 #pragma once
 
 #include <memory>
@@ -12,9 +12,9 @@
 namespace textopia::engine {
 
 struct DenoiserOptions {
-  std::string sample = "sample";            // input  [rows, C, H, W], float32 or float16
-  std::string noise_level = "timestep";     // input  scalar, [1] or [rows]; float16/32/64 or int32/64
-  std::string output = "out_sample";        // output [rows, C, H, W], dtype of the sample
+  std::string sample = "sample";         // input  [rows, C, H, W], float32 or float16
+  std::string noise_level = "timestep";  // input  scalar, [1] or [rows]; float16/32/64 or int32/64
+  std::string output = "out_sample";     // output [rows, C, H, W], dtype of the sample
   // Images per graph run; 0 = the whole batch. 1 makes every image independent of its neighbours bit for bit.
   int images_per_run = 0;
 };

@@ -1,9 +1,9 @@
 #include "engine/interrupt.h"
 
-#include <csignal>
-
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <csignal>
 
 namespace textopia::engine {
 namespace {

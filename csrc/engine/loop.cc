@@ -9,15 +9,12 @@
 namespace textopia::engine {
 namespace {
 
-bool is_guided(double guidance) { return guidance != 1.0; }
-
 class Loop {
  public:
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count,
-                 std::any_of(request.guidance.begin(), request.guidance.end(), is_guided)),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, request.guidance),
         count_(static_cast<size_t>(element_count(request.shape))),
         guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -121,8 +118,8 @@ class Loop {
     return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
   }
 
-  // A COMBINE whose result the next DENOISE reads writes the scaled network input in the same pass. A callback may
-  // change the latents between the two, so nothing is fused when there is one.
+  // A COMBINE whose result the next DENOISE reads writes the scaled network input in the same pass. A
+  // callback may change the latents between the two, so nothing is fused when there is one.
   void find_fusions() {
     const auto& code = program_.instructions;
     fusion_of_.assign(code.size(), nullptr);
@@ -148,7 +145,8 @@ class Loop {
     }
   }
 
-  // target = sum of terms + noise * (the draw), group by group; with `fusion`, also the input of that DENOISE.
+  // target = sum of terms + noise * (the draw), group by group; with `fusion`, also the input of that
+  // DENOISE.
   void combine(const std::vector<Term>& terms, double noise, float* target, const Denoise* fusion) {
     for (const Group& group : network_.groups()) {
       const size_t offset = group.first_image * network_.row_elements();
@@ -161,7 +159,8 @@ class Loop {
         }
         const double guidance = guidance_of_[term.index];
         if (is_guided(guidance)) {
-          if (guidance != 0.0) add_source(args, network_.output(term.index, group.positive_row), term.weight * guidance);
+          if (guidance != 0.0)
+            add_source(args, network_.output(term.index, group.positive_row), term.weight * guidance);
           add_source(args, network_.output(term.index, group.negative_row), term.weight * (1.0 - guidance));
         } else {
           add_source(args, network_.output(term.index, group.positive_row), term.weight);
@@ -212,8 +211,8 @@ class Loop {
   Network network_;
   size_t count_;
   std::vector<Buffer<float>> latents_;
-  std::vector<double> guidance_of_;         // per output register: the guidance of the run that wrote it
-  std::vector<const Denoise*> fusion_of_;   // per instruction: the DENOISE whose input this COMBINE writes
+  std::vector<double> guidance_of_;        // per output register: the guidance of the run that wrote it
+  std::vector<const Denoise*> fusion_of_;  // per instruction: the DENOISE whose input this COMBINE writes
   Buffer<float> noise_, denoised_;
   size_t position_ = 0;
   int denoise_index_ = 0;

@@ -1,5 +1,5 @@
-// Executes a program against a denoiser: the denoising loop. No Python, no allocation and no string work after the
-// first step; a step is one graph run and one fused COMBINE.
+// Executes a program against a denoiser: the denoising loop. No Python, no allocation and no string work
+// after the first step; a step is one graph run and one fused COMBINE.
 #pragma once
 
 #include <functional>
@@ -18,21 +18,21 @@ namespace textopia::engine {
 using StepCallback = std::function<void(int step, float* latents, const float* denoised)>;
 
 struct SampleRequest {
-  Shape shape;                           // [B, ...] of the latents
-  float* latents = nullptr;              // in: the start; out: the sample
-  const Program* program = nullptr;      // validated
+  Shape shape;                       // [B, ...] of the latents
+  float* latents = nullptr;          // in: the start; out: the sample
+  const Program* program = nullptr;  // validated
   std::vector<Conditioning> conditioning;
   std::vector<double> guidance = {1.0};  // one value, or one per DENOISE; 1 runs the positive half alone
   rng::NoiseStream* noise = nullptr;     // needed by programs that draw
   Limits limits;
   Progress* progress = nullptr;
-  StepCallback on_step;                  // empty: nobody watches, and nothing is spent on it
+  StepCallback on_step;  // empty: nobody watches, and nothing is spent on it
   bool wants_denoised = false;
   cpu::CombineFn combine = nullptr;
 };
 
-// Throws invalid_request, cancelled, deadline_exceeded, numerical (NaN or infinity, with the step) and what a graph
-// run throws. The latents are undefined after a throw.
+// Throws invalid_request, cancelled, deadline_exceeded, numerical (NaN or infinity, with the step) and what a
+// graph run throws. The latents are undefined after a throw.
 void sample(const Denoiser& denoiser, const SampleRequest& request);
 
 }  // namespace textopia::engine

@@ -24,27 +24,29 @@ void check_fits(const std::string& label, const ort::TensorInfo& info, const Sha
   bool fits = has_rank;
   for (size_t i = 0; fits && i < row_shape.size(); ++i)
     fits = info.shape[i + 1] < 0 || info.shape[i + 1] == row_shape[i];
-  check(fits, code::kInvalidRequest, label, ": input \"", info.name, "\" got rows of shape ", to_string(row_shape),
-        ", the graph wants ", to_string(info.shape), " (the first axis is the batch, -1 is free)");
+  check(fits, code::kInvalidRequest, label, ": input \"", info.name, "\" got rows of shape ",
+        to_string(row_shape), ", the graph wants ", to_string(info.shape),
+        " (the first axis is the batch, -1 is free)");
 }
 
 }  // namespace
 
 Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-                 int output_count, bool is_guided)
+                 int output_count, std::span<const double> guidance)
     : label_(denoiser.session()->label()), shape_(shape) {
+  const bool has_negative = std::any_of(guidance.begin(), guidance.end(), is_guided);
   check(!shape.empty() && *std::min_element(shape.begin(), shape.end()) > 0, code::kInvalidRequest,
         "latents: shape ", to_string(shape), "; every size must be positive");
   check_fits(label_, denoiser.sample(), tail(shape));
   image_count_ = static_cast<size_t>(shape[0]);
   row_elements_ = static_cast<size_t>(element_count(tail(shape)));
-  row_count_ = image_count_ * (is_guided ? 2 : 1);
+  row_count_ = image_count_ * (has_negative ? 2 : 1);
   is_half_ = denoiser.sample().dtype == DType::kFloat16;
   noise_level_dtype_ = denoiser.noise_level().dtype;
   // A graph exported for one batch size decides itself how many rows a run takes.
   images_per_run_ = denoiser.fixed_rows() ? 0 : denoiser.options().images_per_run;
 
-  lay_out(image_count_, is_guided);
+  lay_out(image_count_, has_negative);
   input_ = Buffer<float>(row_count_ * row_elements_);
   for (int i = 0; i < output_count; ++i) outputs_.emplace_back(row_count_ * row_elements_);
   if (is_half_) {
@@ -52,27 +54,28 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
     half_output_ = Buffer<uint16_t>(row_count_ * row_elements_);
   }
   noise_level_ = Buffer<uint64_t>(row_count_);
-  arrange(denoiser, conditioning, is_guided);
-  plan_runs(denoiser, is_guided);
+  arrange(denoiser, conditioning, has_negative);
+  plan_runs(denoiser, guidance);
 }
 
-void Network::lay_out(size_t image_count, bool is_guided) {
+void Network::lay_out(size_t image_count, bool has_negative) {
   const size_t group_size = images_per_run_ ? static_cast<size_t>(images_per_run_) : image_count;
   for (size_t first = 0; first < image_count; first += group_size) {
     const size_t count = std::min(group_size, image_count - first);
-    const size_t row = first * (is_guided ? 2 : 1);
-    groups_.push_back({first, count, row, is_guided ? row + count : row});
+    const size_t row = first * (has_negative ? 2 : 1);
+    groups_.push_back({first, count, row, has_negative ? row + count : row});
   }
 }
 
-void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool is_guided) {
+void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning,
+                      bool has_negative) {
   for (const ort::TensorInfo& info : denoiser.conditioning()) {
     const auto given = std::find_if(conditioning.begin(), conditioning.end(),
                                     [&](const Conditioning& item) { return item.name == info.name; });
     check(given != conditioning.end(), code::kInvalidRequest, label_, ": input \"", info.name,
           "\" is missing from the conditioning");
-    check(given->positive.dtype == info.dtype, code::kInvalidRequest, label_, ": input \"", info.name, "\" got ",
-          name_of(given->positive.dtype), ", the graph wants ", name_of(info.dtype));
+    check(given->positive.dtype == info.dtype, code::kInvalidRequest, label_, ": input \"", info.name,
+          "\" got ", name_of(given->positive.dtype), ", the graph wants ", name_of(info.dtype));
 
     Rows rows{info.name, info.dtype, {}, given->positive.shape.empty(), size_of(info.dtype), {}};
     if (rows.is_scalar) {
@@ -99,7 +102,7 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
             to_string(rows.row_shape));
     };
     check_rows(given->positive, "positive");
-    if (is_guided) {
+    if (has_negative) {
       check(given->negative.data != nullptr, code::kInvalidRequest, label_, ": input \"", info.name,
             "\" has no negative half, which guidance other than 1 needs");
       check_rows(given->negative, "negative");
@@ -107,7 +110,7 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
     for (const Group& group : groups_) {
       for (size_t i = 0; i < group.image_count; ++i) {
         place(given->positive, group.first_image + i, group.positive_row + i);
-        if (is_guided) place(given->negative, group.first_image + i, group.negative_row + i);
+        if (has_negative) place(given->negative, group.first_image + i, group.negative_row + i);
       }
     }
     conditioning_.push_back(std::move(rows));
@@ -115,11 +118,12 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
   for (const Conditioning& item : conditioning) {
     const bool is_known = std::any_of(conditioning_.begin(), conditioning_.end(),
                                       [&](const Rows& rows) { return rows.name == item.name; });
-    check(is_known, code::kInvalidRequest, label_, ": the graph has no conditioning input \"", item.name, "\"");
+    check(is_known, code::kInvalidRequest, label_, ": the graph has no conditioning input \"", item.name,
+          "\"");
   }
 }
 
-void Network::plan_runs(const Denoiser& denoiser, bool is_guided) {
+void Network::plan_runs(const Denoiser& denoiser, std::span<const double> guidance) {
   const size_t fixed = static_cast<size_t>(denoiser.fixed_rows());
   const auto add = [&](size_t row, size_t row_count, bool guided) {
     const size_t chunk = fixed ? fixed : row_count;
@@ -127,9 +131,11 @@ void Network::plan_runs(const Denoiser& denoiser, bool is_guided) {
           " rows a run, but ", row_count, " are needed (images times 2 with guidance)");
     for (size_t done = 0; done < row_count; done += chunk) add_run(denoiser, row + done, chunk, guided);
   };
+  const bool has_guided = std::any_of(guidance.begin(), guidance.end(), is_guided);
+  const bool has_plain = !std::all_of(guidance.begin(), guidance.end(), is_guided);
   for (const Group& group : groups_) {
-    if (is_guided) add(group.negative_row, 2 * group.image_count, true);
-    add(group.positive_row, group.image_count, false);
+    if (has_guided) add(group.negative_row, 2 * group.image_count, true);
+    if (has_plain) add(group.positive_row, group.image_count, false);
   }
 }
 
@@ -143,9 +149,8 @@ void Network::add_run(const Denoiser& denoiser, size_t row, size_t row_count, bo
     void* source = is_half_ ? static_cast<void*>(half_input_.data() + offset) : input_.data() + offset;
     void* target = is_half_ ? static_cast<void*>(half_output_.data() + offset) : output.data() + offset;
     binding.input(denoiser.sample().name, {source, dtype, shape});
-    binding.input(denoiser.noise_level().name,
-                  {noise_level_.data(), noise_level_dtype_,
-                   denoiser.noise_level_shape(static_cast<int64_t>(row_count))});
+    binding.input(denoiser.noise_level().name, {noise_level_.data(), noise_level_dtype_,
+                                                denoiser.noise_level_shape(static_cast<int64_t>(row_count))});
     for (Rows& rows : conditioning_) {
       std::byte* data = rows.data.data() + (rows.is_scalar ? 0 : row * rows.row_bytes);
       binding.input(rows.name,
@@ -164,7 +169,8 @@ void Network::fill_noise_level(double value) {
   };
   switch (noise_level_dtype_) {
     case DType::kFloat64: return fill(value);
-    case DType::kInt64: return fill(static_cast<int64_t>(value));  // truncates, as every exporter's own pipeline does
+    case DType::kInt64:
+      return fill(static_cast<int64_t>(value));  // truncates, as every exporter's own pipeline does
     case DType::kInt32: return fill(static_cast<int32_t>(value));
     case DType::kFloat16: {
       const float wide = static_cast<float>(value);

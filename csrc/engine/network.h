@@ -1,5 +1,5 @@
-// The denoiser made ready for one request: buffers with fixed addresses, rows laid out for guidance, and one binding
-// per graph run of a step, all built before the first step.
+// The denoiser made ready for one request: buffers with fixed addresses, rows laid out for guidance, and one
+// binding per graph run of a step, all built before the first step.
 #pragma once
 
 #include <span>
@@ -19,8 +19,8 @@ struct Conditioning {
   TensorView negative;  // data == nullptr when there is none
 };
 
-// Images that run together. Rows of one group stand next to each other, the negative half first, so that a group is
-// one contiguous batch with or without guidance.
+// Images that run together. Rows of one group stand next to each other, the negative half first, so that a
+// group is one contiguous batch with or without guidance.
 struct Group {
   size_t first_image;
   size_t image_count;
@@ -28,20 +28,23 @@ struct Group {
   size_t positive_row;
 };
 
+// Guidance 1 is the positive half itself, which then runs alone.
+constexpr bool is_guided(double guidance) { return guidance != 1.0; }
+
 class Network {
  public:
-  // `output_count` output registers; `is_guided`: some run of this request needs both halves.
+  // `output_count` output registers; `guidance`: every value that a run of this request will have.
   // Throws invalid_request on shapes and conditioning that do not fit the graph.
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-          int output_count, bool is_guided);
+          int output_count, std::span<const double> guidance);
 
   std::span<const Group> groups() const { return groups_; }
   size_t row_elements() const { return row_elements_; }
   float* input(size_t row) { return input_.data() + row * row_elements_; }
   float* output(int index, size_t row) { return outputs_[index].data() + row * row_elements_; }
 
-  // Runs the graph on the input rows (both halves, or only the positive one) and leaves float32 rows in output
-  // register `index`. Allocates nothing.
+  // Runs the graph on the input rows (both halves, or only the positive one) and leaves float32 rows in
+  // output register `index`. Allocates nothing.
   void run(int index, bool is_guided, double noise_level, ort::RunControl* control);
 
  private:
@@ -60,9 +63,9 @@ class Network {
     Buffer<std::byte> data;
   };
 
-  void lay_out(size_t image_count, bool is_guided);
-  void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool is_guided);
-  void plan_runs(const Denoiser& denoiser, bool is_guided);
+  void lay_out(size_t image_count, bool has_negative);
+  void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool has_negative);
+  void plan_runs(const Denoiser& denoiser, std::span<const double> guidance);
   void add_run(const Denoiser& denoiser, size_t row, size_t row_count, bool is_guided);
   void fill_noise_level(double value);
 

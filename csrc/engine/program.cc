@@ -88,7 +88,8 @@ class Validator {
           " sources (network outputs count twice), allowed are ", cpu::kMaxSources);
   }
   void finite(double value) const {
-    check(std::isfinite(value), code::kInvalidRequest, where(), "a weight is ", value, ", not a finite number");
+    check(std::isfinite(value), code::kInvalidRequest, where(), "a weight is ", value,
+          ", not a finite number");
   }
   std::string where() const { return text("program, instruction ", position, ": "); }
 

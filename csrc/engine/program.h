@@ -1,9 +1,10 @@
 // The program that the loop executes: a short table of instructions over latents, made by tracing a sampler
 // (python/textopia_fast/samplers/trace.py). Plain data; the whole instruction set is here.
 //
-// Registers: "latents" x0, x1, ... hold [B, C, H, W] float32; x0 holds the start. "Outputs" e0, e1, ... hold what
-// the network returned; under classifier-free guidance both halves, and a weight w on an output stands for
-// w*(1-g) on the negative half and w*g on the positive half, g being the guidance of the DENOISE that wrote it.
+// Registers: "latents" x0, x1, ... hold [B, C, H, W] float32; x0 holds the start. "Outputs" e0, e1, ... hold
+// what the network returned; under classifier-free guidance both halves, and a weight w on an output stands
+// for w*(1-g) on the negative half and w*g on the positive half, g being the guidance of the DENOISE that
+// wrote it.
 #pragma once
 
 #include <string>
@@ -53,8 +54,8 @@ struct LangevinStep {
   bool is_batch_norm;
 };
 
-// The point between two steps: progress, cancellation, deadline, callback. `denoised` is evaluated only when a
-// callback asks for it.
+// The point between two steps: progress, cancellation, deadline, callback. `denoised` is evaluated only when
+// a callback asks for it.
 struct Step {
   int index;
   int x;
@@ -69,8 +70,8 @@ struct Program {
   int output_count = 0;
   int result = 0;  // latent that holds the sample at the end
 
-  // Throws Error{invalid_request} on a register that does not exist or was never written, a weight that is not
-  // finite, or an empty sum. After this the loop needs no checks.
+  // Throws Error{invalid_request} on a register that does not exist or was never written, a weight that is
+  // not finite, or an empty sum. After this the loop needs no checks.
   void validate() const;
 
   int count_denoise() const;

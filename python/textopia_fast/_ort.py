@@ -1,7 +1,8 @@
 """Finds the ONNX Runtime library of the installed wheel and makes sessions with it.
 
-The wheels `onnxruntime` and `onnxruntime-gpu` are both imported as `onnxruntime`. The library is only
-located: importing that package would load a second, separate copy of it. Nothing is searched at import.
+The wheels `onnxruntime` and `onnxruntime-gpu` are both imported as `onnxruntime`. The library is
+only located: importing that package would load a second, separate copy of it. Nothing is searched
+at import.
 """
 
 from __future__ import annotations

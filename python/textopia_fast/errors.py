@@ -1,7 +1,8 @@
 """The error tree of textopia_fast.
 
-Every error derives from `TextopiaError` and from the builtin that older code already catches. `code` is
-stable API. Messages read "where: what was found, what is allowed"; `hint` says what to do about it.
+Every error derives from `TextopiaError` and from the builtin that older code already catches.
+`code` is stable API. Messages read "where: what was found, what is allowed"; `hint` says what to do
+about it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class TextopiaError(Exception):
 
     Attributes:
         code: Stable identifier of the kind of error, for programs.
-        details: Further facts by name (`stage`, `step`, `cause`, `param` ...); values are plain data.
+        details: Further facts by name (`stage`, `step`, `cause`, `param` ...); values are plain
+            data.
         hint: What the caller can do, or None.
     """
 
@@ -84,7 +86,7 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 
 class ModelFormatError(ModelError, ValueError):
-    """A file is there but is not what it should be: bad JSON, a truncated graph, a broken tokenizer."""
+    """A file is not what it should be: bad JSON, a truncated graph, a broken tokenizer."""
 
     code = "model_format"
 
@@ -114,7 +116,7 @@ class InvalidRequestError(TextopiaError, ValueError):
 
 
 class UnsupportedParameterError(InvalidRequestError):
-    """A parameter that exists elsewhere but cannot be honoured here; it is never silently ignored."""
+    """A parameter of other libraries that cannot be honoured here, and is not ignored."""
 
     code = "unsupported_parameter"
 

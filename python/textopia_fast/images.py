@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textopia_fast.errors import InvalidRequestError, NumericalError, OutputError
+from textopia_fast.errors import (
+    InvalidRequestError,
+    NumericalError,
+    OutputError,
+    UnsupportedModelError,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,10 +43,14 @@ def to_numpy(decoded: np.ndarray, *, stage: str = _STAGE) -> np.ndarray:
 
     Raises:
         NumericalError: A value is NaN or infinite.
+        UnsupportedModelError: The shape is another one.
     """
     values = np.asarray(decoded, dtype=np.float32)
     if values.ndim != 4 or values.shape[1] != 3:
-        raise ValueError(f"decoded has shape {values.shape}, [N, 3, H, W] is expected")
+        raise UnsupportedModelError(
+            f"{stage}: its result has the shape {values.shape}, [N, 3, H, W] is supported.",
+            component=stage,
+        )
     finite = np.isfinite(values)
     if not finite.all():
         bad = [int(i) for i in np.flatnonzero(~finite.all(axis=(1, 2, 3)))]

@@ -95,11 +95,10 @@ def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndar
 
 
 def load_sampling(path: str | None) -> types.ModuleType:
-    """k-diffusion's sampling.py alone; what it imports and these samplers do not use is left empty."""
-    found = (
-        path
-        or importlib.util.find_spec("k_diffusion").submodule_search_locations[0] + "/sampling.py"
-    )
+    """k-diffusion's sampling.py alone; what it imports without need here is left empty."""
+    if path is None:
+        (folder,) = importlib.util.find_spec("k_diffusion").submodule_search_locations
+        path = f"{folder}/sampling.py"
     for name, members in {
         "torchdiffeq": ("odeint",),
         "torchsde": (),

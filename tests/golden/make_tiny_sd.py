@@ -1,8 +1,8 @@
-"""Makes tests/golden/tiny_sd: a Stable Diffusion small enough to commit, in the exported ONNX layout.
+"""Makes tests/golden/tiny_sd: a Stable Diffusion small enough to commit, as exported to ONNX.
 
-Components are diffusers' and transformers' own classes with random weights. The last convolution of the
-U-Net is then fitted in closed form to predict noise, so that trajectories behave as those of a trained
-network do: a small error stays small from step to step.
+Components are diffusers' and transformers' own classes with random weights. The last convolution
+of the U-Net is then fitted in closed form to predict noise, so that trajectories behave as those
+of a trained network do: a small error stays small from step to step.
 
     python tests/golden/make_tiny_sd.py            # needs torch, diffusers, transformers, onnx
 
@@ -12,6 +12,7 @@ make_tiny_sd_images.py makes the reference pictures from the same components.
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import shutil
 import tempfile
@@ -68,7 +69,7 @@ OPSET = 17
 TEXT_WIDTH = 32
 
 
-# --- text -------------------------------------------------------------------------------------------
+# --- text
 
 
 def byte_symbols() -> list[str]:
@@ -83,9 +84,7 @@ def learn_merges(words: list[str], count: int) -> list[tuple[str, str]]:
     spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while len(merges) < count:
-        pairs = collections.Counter(
-            pair for word in spelled for pair in zip(word[:-1], word[1:], strict=True)
-        )
+        pairs = collections.Counter(pair for word in spelled for pair in itertools.pairwise(word))
         if not pairs:
             break
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
@@ -137,7 +136,7 @@ def write_tokenizer(folder: Path) -> int:
     return len(tokens)
 
 
-# --- networks ---------------------------------------------------------------------------------------
+# --- networks
 
 
 def random_networks(
@@ -261,7 +260,7 @@ def build(tokenizer_folder: Path) -> StableDiffusionPipeline:
     return pipe
 
 
-# --- export -----------------------------------------------------------------------------------------
+# --- export
 
 
 class TextEncoder(torch.nn.Module):
@@ -290,7 +289,7 @@ class VaeEncoder(TextEncoder):
 
 
 def export_graph(module, inputs: dict[str, torch.Tensor], axes: dict, folder: Path) -> None:
-    """TorchScript export to folder/model.onnx, without the tracer's notes (paths of this machine)."""
+    """TorchScript export to folder/model.onnx, without the tracer's notes (source paths)."""
     import onnx
 
     outputs = [name for name in axes if name not in inputs]

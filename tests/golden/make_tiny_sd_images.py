@@ -2,9 +2,12 @@
 
     python tests/golden/make_tiny_sd_images.py     # needs torch, diffusers, transformers
 
-The networks are the torch ones that make_tiny_sd.py exported, in float32 on the CPU. Each case is two
-prompts with a negative prompt and one generator per picture (seed + k). What is stored of a picture is
-every fourth pixel of every fourth row, as round(65535 * value): enough to tell any two samplers apart.
+The networks are the torch ones that make_tiny_sd.py exported, in float32 on the CPU. Each case is
+two prompts with a negative prompt and one generator per picture (seed + k). What is stored of a
+picture is every fourth pixel of every fourth row, as round(65535 * value): enough to tell any two
+samplers apart. (Pairs that the program names as alike are equal by mathematics: one step of Euler
+is one step of Heun, DDPM is Euler ancestral on the same timesteps, and so on.)
+
 The file holds `cases` (JSON), `images` uint16 [case, 2, 16, 16, 3] and `provenance` (JSON).
 """
 

@@ -20,12 +20,6 @@ def edit(path: Path, **changes: object) -> None:
     write_json(path, {key: item for key, item in value.items() if item is not None})
 
 
-@pytest.fixture
-def root(tiny_model: Path, tmp_path: Path) -> Path:
-    """A directory of one's own."""
-    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
 def test_parts_and_facts(tiny_model: Path) -> None:
     directory = open_directory(tiny_model)
     assert directory.path == tiny_model
@@ -34,7 +28,7 @@ def test_parts_and_facts(tiny_model: Path) -> None:
     assert directory.parts["unet"].graph == tiny_model / "unet" / "model.onnx"
     assert directory.parts["unet"].external_files == ()
     assert directory.parts["unet"].facts.opset == 18
-    assert directory.scheduler_config["_class_name"] == "PNDMScheduler"
+    assert directory.scheduler_config["_class_name"] == "DDIMScheduler"
     assert directory.tokenizer == tiny_model / "tokenizer"
     assert directory.unused == ()
     assert dataclasses.asdict(directory.facts) == {

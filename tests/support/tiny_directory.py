@@ -27,6 +27,7 @@ def build_tiny_directory(
     ids_dtype: str = "int64",
     half: bool = False,
     external_data: bool = False,
+    scheduler: str = "DDIMScheduler",
     prediction_type: str = "epsilon",
     encoder_output: str | None = "latent_parameters",
     time_cond_proj_dim: int | None = None,
@@ -45,6 +46,7 @@ def build_tiny_directory(
         ids_dtype: Dtype of `input_ids`: "int64" or "int32".
         half: Makes every floating-point tensor float16.
         external_data: Puts each part's weights into `model.onnx_data` beside its graph.
+        scheduler: `_class_name` of scheduler_config.json.
         prediction_type: Entry of the scheduler's configuration.
         encoder_output: "latent_parameters" (mean and log-variance), "latent_sample", or None for a
             directory without encoder.
@@ -74,8 +76,8 @@ def build_tiny_directory(
         graphs.save_graph(model, part / "model.onnx", external_data=external_data)
     write_tokenizer(root / "tokenizer", vocab, pad_token, fast_tokenizer)
     (root / "scheduler").mkdir(exist_ok=True)
-    write_json(root / "scheduler" / "scheduler_config.json", _scheduler(prediction_type))
-    write_json(root / "model_index.json", _index(class_name, list(models)))
+    write_json(root / "scheduler" / "scheduler_config.json", _scheduler(scheduler, prediction_type))
+    write_json(root / "model_index.json", _index(class_name, scheduler, list(models)))
     return root
 
 
@@ -116,9 +118,9 @@ def _configs(vocab: int, time_cond_proj_dim: int | None) -> dict[str, dict[str, 
     }
 
 
-def _scheduler(prediction_type: str) -> dict[str, Any]:
+def _scheduler(class_name: str, prediction_type: str) -> dict[str, Any]:
     return {
-        "_class_name": "PNDMScheduler",
+        "_class_name": class_name,
         "_diffusers_version": "0.30.0",
         "beta_start": 0.00085,
         "beta_end": 0.012,
@@ -134,14 +136,14 @@ def _scheduler(prediction_type: str) -> dict[str, Any]:
     }
 
 
-def _index(class_name: str, parts: list[str]) -> dict[str, Any]:
+def _index(class_name: str, scheduler: str, parts: list[str]) -> dict[str, Any]:
     legacy = class_name.startswith("Onnx")
     library, kind = ("diffusers", "OnnxRuntimeModel") if legacy else ("optimum", "ORTModel")
     index: dict[str, Any] = {"_class_name": class_name, "_diffusers_version": "0.30.0"}
     index |= {name: [library, kind] for name in sorted(parts)}
     index |= {
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "PNDMScheduler"],
+        "scheduler": ["diffusers", scheduler],
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
     }

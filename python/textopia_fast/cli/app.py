@@ -1,15 +1,23 @@
-"""Commands and options of `textopia-fast`, and its `main`."""
+"""Commands and options of `textopia-fast`, and its `main`.
+
+A command only reads its options and returns the work to do. `main` does it when the parser is
+done: so Ctrl-C and closed pipes come to `main` and not to the parser, which would exit on its own.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from textopia_fast.cli import exits
+
+Work = Callable[[], int | None]
+"""What a command returns; it returns the exit code, None for 0."""
 
 app = typer.Typer(
     name="textopia-fast",
@@ -79,11 +87,12 @@ def generate(
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="No progress bar, no summary.")
     ] = False,
-) -> None:
+) -> Work:
     """Make pictures from text; prints the paths of the files written."""
     from textopia_fast.cli.generate import Job, parse_size, run
 
-    run(
+    return partial(
+        run,
         Job(
             prompts=tuple(prompts),
             output=output,
@@ -103,46 +112,48 @@ def generate(
             metadata=metadata,
             overwrite=overwrite,
             quiet=quiet,
-        )
+        ),
     )
 
 
 @app.command()
-def samplers() -> None:
+def samplers() -> Work:
     """List the samplers: name, what it is, paper."""
     from textopia_fast.cli.listings import print_samplers
 
-    print_samplers()
+    return print_samplers
 
 
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
-) -> None:
+) -> Work:
     """Show what is in a model: graphs, inputs and outputs, sizes, scheduler, tokenizer."""
     from textopia_fast.cli.listings import print_model
 
-    print_model(model)
+    return partial(print_model, model)
 
 
 @app.command()
-def doctor() -> None:
+def doctor() -> Work:
     """Check the installation and the machine."""
     from textopia_fast.cli.listings import print_findings
     from textopia_fast.doctor import can_generate, examine
 
-    findings = examine()
-    print_findings(findings)
-    if not can_generate(findings):
-        raise typer.Exit(exits.MODEL)
+    def work() -> int:
+        findings = examine()
+        print_findings(findings)
+        return exits.OK if can_generate(findings) else exits.MODEL
+
+    return work
 
 
 @app.command()
-def version() -> None:
+def version() -> Work:
     """Print the version."""
     from textopia_fast import _core
 
-    typer.echo(_core.__version__)
+    return partial(print, _core.__version__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,17 +168,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for i, argument in enumerate(given) if argument != "--debug" or i > end]
     try:
         with exits.SpokenWarnings():
-            result = app(args=given, prog_name="textopia-fast", standalone_mode=False)
+            parsed = app(args=given, prog_name="textopia-fast", standalone_mode=False)
+            code = parsed() if callable(parsed) else parsed
         sys.stdout.flush()
     except _ClickException as error:
         exits.say(f"error[usage]: {error.format_message()} See `textopia-fast --help`.")
         return exits.USAGE
-    except typer.Abort:
-        return exits.report(KeyboardInterrupt(), debug=False)
+    except typer.Abort:  # Ctrl-C while the arguments were read
+        return exits.report(KeyboardInterrupt(), debug)
     except BrokenPipeError:
         # The reader went away, as `head` does: that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.OK
     except (Exception, KeyboardInterrupt) as error:
         return exits.report(error, debug)
-    return result if isinstance(result, int) else exits.OK
+    return code if isinstance(code, int) else exits.OK

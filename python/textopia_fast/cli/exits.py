@@ -55,7 +55,7 @@ def report(error: BaseException, debug: bool) -> int:
     if isinstance(error, TextopiaError):
         code, text = error.code, str(error)
     elif isinstance(error, KeyboardInterrupt):
-        code, text = "interrupted", "stopped by the keyboard; nothing was written."
+        code, text = "interrupted", "stopped by the keyboard."
     elif isinstance(error, MemoryError):
         code, text = "out_of_memory", "memory ran out."
     else:

@@ -25,7 +25,7 @@ from .symbols import CANCELLED
 __all__ = ["Lowered", "Node", "lower"]
 
 # A preview that is rewritten in terms of the new latent may amplify rounding by at most this.
-_REWRITE_LIMIT = 4.0
+_REWRITE_LIMIT = 16.0
 
 
 class Node(NamedTuple):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import inf, isfinite
+from math import inf
 from typing import Any, NamedTuple
 
 from ..errors import UnsupportedModelError
@@ -157,7 +156,16 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
         "variance_type": (None,),
     },
 }
-_NUMBERS = ("beta_start", "beta_end", "clip_sample_range")
+# Ranges (low, high) of numbers; both ends are allowed.
+_RANGES = {
+    "beta_start": (1e-12, 0.999),
+    "beta_end": (1e-12, 0.999),
+    "clip_sample_range": (1e-6, 1e6),
+    "sigma_min": (1e-6, 1e6),
+    "sigma_max": (1e-6, 1e6),
+    "lambda_min_clipped": (-inf, 1e6),
+    "steps_offset": (0, 1_000_000),
+}
 
 
 def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) -> None:
@@ -178,29 +186,25 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         if strict:
             _refuse(class_name, key, settings[key], allowed)
         settings[key] = CLASSES[class_name].defaults[key]
-    _check_numbers(class_name, settings)
+    for key, default in CLASSES[class_name].defaults.items():
+        value = settings[key]
+        if isinstance(default, bool) and not isinstance(value, bool) and value is not None:
+            _refuse(class_name, key, value, (True, False))
+        if key in _RANGES and not (value is None and default is None):
+            low, high = _RANGES[key]
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and low <= value <= high):
+                _refuse(class_name, key, value, (f"numbers {low:g}..{high:g}",))
     if settings.get("use_karras_sigmas") and settings.get("use_exponential_sigmas"):
         _refuse(class_name, "use_exponential_sigmas", True, ("False with use_karras_sigmas",))
-
-
-def _check_numbers(class_name: str, settings: Mapping[str, Any]) -> None:
-    for key in _NUMBERS:
-        value = settings.get(key, 1.0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-            _refuse(class_name, key, value, ("finite numbers",))
-    for key in ("sigma_min", "sigma_max"):
-        value = settings.get(key)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and 0.0 < value < inf):
-            _refuse(class_name, key, value, ("None", "finite numbers > 0"))
-    if not isinstance(settings["steps_offset"], int) or settings["steps_offset"] < 0:
-        _refuse(class_name, "steps_offset", settings["steps_offset"], ("integers >= 0",))
+    if not isinstance(settings["steps_offset"], int):
+        _refuse(class_name, "steps_offset", settings["steps_offset"], ("integers",))
 
 
 def _refuse(class_name: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
     raise UnsupportedModelError(
         f"scheduler_config.json: {class_name} with {key} {value!r}, supported are "
         f"{', '.join(map(str, allowed))}.",
-        hint="Or name a sampler: then only betas, prediction_type and spacing matter.",
+        hint="Where the sampler is the matter, name another one.",
         component="scheduler",
     )

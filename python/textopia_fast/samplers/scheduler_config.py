@@ -118,7 +118,7 @@ def from_config(
     """
     own_class = config.get("_class_name", "")
     if sampler is None:
-        if own_class not in CLASSES:
+        if not isinstance(own_class, str) or own_class not in CLASSES:
             raise UnsupportedModelError(
                 f"scheduler_config.json: class {own_class!r}, supported are {', '.join(CLASSES)}.",
                 hint="Or name a sampler: that works with any config.",
@@ -133,7 +133,9 @@ def from_config(
     rules = CLASSES[class_name]
     own = class_name == own_class
     settings = dict(rules.defaults) if own else {**rules.defaults, **rules.foreign_defaults}
-    settings.update((key, value) for key, value in config.items() if key in rules.defaults)
+    # A live diffusers config lists here what its class only assumed; another class assumes its own.
+    assumed = config.get("_use_default_values") or ()
+    settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
     check_supported(class_name, settings, strict=own)
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InvalidRequestError(
@@ -164,25 +166,15 @@ def from_config(
 def trace_plan(plan: Plan) -> Program:
     """The program of a plan; repeated calls give the same object."""
     try:
-        return _traced(plan)
+        hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
-        hash_failed = not _is_hashable(plan)
-        if hash_failed:
-            return _traced.__wrapped__(plan)
-        raise
+        return _traced.__wrapped__(plan)
+    return _traced(plan)
 
 
 @lru_cache(maxsize=128)
 def _traced(plan: Plan) -> Program:
     return trace(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
-
-
-def _is_hashable(plan: Plan) -> bool:
-    try:
-        hash(plan)
-    except TypeError:
-        return False
-    return True
 
 
 def _prediction(name: str) -> str:
@@ -203,19 +195,20 @@ def _table(settings: Mapping[str, Any], rules: SchedulerClass) -> TrainingTable:
         terminal = _TERMINAL_ALPHA_BAR_VP if vp else _TERMINAL_ALPHA_BAR
     betas = settings["trained_betas"]
     try:
-        return TrainingTable(
+        table = TrainingTable(
             steps=settings["num_train_timesteps"],
             beta_start=settings["beta_start"],
             beta_end=settings["beta_end"],
             beta_schedule=settings["beta_schedule"],
-            trained_betas=None if betas is None else tuple(betas),
+            trained_betas=betas,
             terminal_alpha_bar=terminal,
         )
-    except (InvalidRequestError, TypeError) as error:
-        message = error.message if isinstance(error, InvalidRequestError) else str(error)
+        _ = table.sigmas  # made now, so that betas that cannot be used are found here
+    except InvalidRequestError as error:
         raise UnsupportedModelError(
-            f"scheduler_config.json: {message}", component="scheduler"
+            f"scheduler_config.json: {error.message}", component="scheduler"
         ) from error
+    return table
 
 
 def _with_schedule(settings: dict[str, Any], schedule: str) -> dict[str, Any]:
@@ -287,6 +280,12 @@ def _spaced(
     if settings["lambda_min_clipped"] > -inf:
         lambdas = -np.log(table.sigmas)[::-1]
         last -= int(np.searchsorted(lambdas, settings["lambda_min_clipped"]))
+        if last < 1:
+            raise UnsupportedModelError(
+                f"scheduler_config.json: lambda_min_clipped {settings['lambda_min_clipped']!r} "
+                f"leaves no timestep, supported are numbers up to {lambdas[-1]:.6g}.",
+                component="scheduler",
+            )
     return spaced_timesteps(n, table.steps, spacing, offset, rounded=True, open_end=True, last=last)
 
 
@@ -372,7 +371,10 @@ def _eta(eta: float) -> float:
 
 
 def _numbers(name: str, values: Sequence[float]) -> list[float]:
-    numbers = [float(value) for value in values]
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
     if not numbers or not np.all(np.isfinite(numbers)):
         raise InvalidRequestError(
             f"{name}: {list(values)!r:.80}, allowed are finite numbers.", param=name

@@ -81,12 +81,7 @@ class Schedule:
                     f"allowed are {len(self.sigmas) - 1}.",
                     param=name,
                 )
-        if self.noise_input not in _NOISE_INPUTS:
-            raise InvalidRequestError(
-                f"schedule: noise_input {self.noise_input!r}, allowed are "
-                f"{', '.join(_NOISE_INPUTS)}.",
-                param="noise_input",
-            )
+        _check_noise_input(self.noise_input)
         if not (isfinite(self.initial_scale) and self.initial_scale > 0.0):
             raise InvalidRequestError(
                 f"schedule: initial_scale {self.initial_scale!r}, allowed are finite numbers > 0.",
@@ -295,6 +290,7 @@ def _noise_level(
         return sigma * noise_scale
     if noise_input == "log_sigma":
         return log(max(sigma, 1e-300)) * noise_scale
+    _check_noise_input(noise_input)
     if table is None:
         raise InvalidRequestError(
             f"schedule: the network wants timesteps and none is known for sigma {sigma!r}.",
@@ -302,6 +298,14 @@ def _noise_level(
             param="table",
         )
     return table.timestep_of(sigma)
+
+
+def _check_noise_input(noise_input: str) -> None:
+    if noise_input not in _NOISE_INPUTS:
+        raise InvalidRequestError(
+            f"schedule: noise_input {noise_input!r}, allowed are {', '.join(_NOISE_INPUTS)}.",
+            param="noise_input",
+        )
 
 
 def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:

@@ -170,8 +170,10 @@ def _number(value: Any, latent: Linear, operator: str) -> float:
     if type(value) is float and isfinite(value):  # by far the most frequent
         return value
     try:
-        number = float(value)
+        number = float(value) if not isinstance(value, (str, bytes)) else None
     except (TypeError, ValueError):
+        number = None
+    if number is None:
         _refuse(f"({latent!r}) {operator} {value!r} needs a single number")
     if not isfinite(number):
         _refuse(f"({latent!r}) {operator} {value!r} gives a weight that is not finite", hint=None)

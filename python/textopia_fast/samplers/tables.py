@@ -16,6 +16,10 @@ __all__ = ["BETA_SCHEDULES", "TrainingTable"]
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
+# Bounds on what a file may ask for: memory, and noise levels that float32 latents can hold.
+_MOST_STEPS = 1_000_000
+_SMALLEST_ALPHA_BAR = 2.0**-60
+
 
 @dataclass(frozen=True)
 class TrainingTable:
@@ -39,25 +43,28 @@ class TrainingTable:
 
     def __post_init__(self) -> None:
         if self.trained_betas is not None:
-            object.__setattr__(self, "trained_betas", tuple(float(b) for b in self.trained_betas))
-            object.__setattr__(self, "steps", len(self.trained_betas))
-        if not (isinstance(self.steps, (int, np.integer)) and self.steps >= 1):
+            betas = _floats(self.trained_betas)
+            object.__setattr__(self, "trained_betas", betas)
+            object.__setattr__(self, "steps", len(betas))
+        else:
+            betas = (self.beta_start, self.beta_end)
+        integer = isinstance(self.steps, (int, np.integer)) and not isinstance(self.steps, bool)
+        if not (integer and 1 <= self.steps <= _MOST_STEPS):
             raise InvalidRequestError(
-                f"training table: {self.steps!r} timesteps, allowed are integers >= 1.",
+                f"training table: {self.steps!r} timesteps, allowed are 1..{_MOST_STEPS}.",
                 param="steps",
+            )
+        if not all(0.0 < beta < 1.0 for beta in betas):
+            raise InvalidRequestError(
+                f"training table: betas {min(betas)!r}..{max(betas)!r}, allowed are numbers "
+                "between 0 and 1.",
+                param="beta_start" if self.trained_betas is None else "trained_betas",
             )
         if self.beta_schedule not in BETA_SCHEDULES:
             raise InvalidRequestError(
                 f"training table: beta_schedule {self.beta_schedule!r}, allowed are "
                 f"{', '.join(BETA_SCHEDULES)}.",
                 param="beta_schedule",
-            )
-        betas = np.asarray(self.trained_betas or (self.beta_start, self.beta_end), np.float64)
-        if not (np.all(np.isfinite(betas)) and np.all(betas > 0) and np.all(betas < 1)):
-            raise InvalidRequestError(
-                f"training table: betas between {betas.min()!r} and {betas.max()!r}, "
-                "allowed are numbers between 0 and 1.",
-                param="trained_betas" if self.trained_betas else "beta_start",
             )
 
     @property
@@ -84,15 +91,27 @@ def _arrays(table: TrainingTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     alpha_bars = np.cumprod(1.0 - _betas(table))
     if table.terminal_alpha_bar is not None:
         alpha_bars = _zero_terminal_snr(alpha_bars, table.terminal_alpha_bar)
-    sigmas = np.sqrt((1.0 - alpha_bars) / alpha_bars)
-    if not np.all(np.isfinite(sigmas)):
+    if alpha_bars.min() < _SMALLEST_ALPHA_BAR:
         raise InvalidRequestError(
-            "training table: the products of 1 - beta reach 0 in float64.", param="trained_betas"
+            f"training table: 1 - beta multiplies to {float(alpha_bars.min())!r}, "
+            f"allowed are numbers >= {_SMALLEST_ALPHA_BAR!r}.",
+            param="trained_betas",
         )
+    sigmas = np.sqrt((1.0 - alpha_bars) / alpha_bars)
     arrays = (alpha_bars, sigmas, np.log(sigmas))
     for array in arrays:
         array.flags.writeable = False
     return arrays
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise InvalidRequestError(
+            f"training table: trained_betas {values!r:.80}, allowed are numbers between 0 and 1.",
+            param="trained_betas",
+        ) from None
 
 
 def _betas(table: TrainingTable) -> np.ndarray:

@@ -1,0 +1,115 @@
+"""A score network: any ONNX graph that takes a noisy sample and a noise level."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from . import _core
+from ._ort import create_session
+from .errors import InvalidRequestError, UnsupportedModelError
+from .request import check_choice
+from .samplers import Program, Schedule, trace
+from .samplers.prediction import PREDICTIONS
+
+NOISE_INPUTS = ("timestep", "sigma", "log_sigma")
+
+_SAMPLE_NAMES = ("sample", "x", "x_t", "latents", "input")
+_NOISE_NAMES = (
+    "timestep",
+    "t",
+    "timesteps",
+    "sigma",
+    "sigmas",
+    "noise_level",
+    "log_sigma",
+    "c_noise",
+)
+_OUTPUT_NAMES = ("out_sample", "sample", "output", "score", "denoised", "epsilon", "noise_pred")
+
+
+class Denoiser:
+    """An ONNX graph with the roles of its tensors, ready to be sampled from natively.
+
+    Args:
+        graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
+            float32 or float16, the noise level a scalar, [1] or [B]; every other input is
+            conditioning that `sample` is given.
+        prediction: What the network returns: "epsilon", "v_prediction", "sample" (x0), "score" or
+            "flow".
+        noise_input: What its noise level means: "timestep", "sigma" or "log_sigma".
+        inputs: Roles by name where they cannot be told from the usual names:
+            {"sample": ..., "noise_level": ..., "output": ...}.
+        threads: Threads of one graph run; None takes one per usable CPU.
+        images_per_run: Images of a batch that share one graph run; None for the whole batch. With
+            1, an image does not depend on its neighbours bit for bit.
+
+    Raises:
+        ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
+        InvalidRequestError: An option is outside what is allowed.
+        ConfigurationError: No ONNX Runtime is installed.
+    """
+
+    def __init__(
+        self,
+        graph: str | os.PathLike[str] | bytes | _core.Session,
+        *,
+        prediction: str = "epsilon",
+        noise_input: str = "timestep",
+        inputs: dict[str, str] | None = None,
+        threads: int | None = None,
+        images_per_run: int | None = None,
+    ) -> None:
+        self.prediction = check_choice("prediction", prediction, tuple(PREDICTIONS))
+        self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
+        self.session = (
+            graph
+            if isinstance(graph, _core.Session)
+            else create_session(graph, threads=threads or 0)
+        )
+        roles = self._find_roles(inputs or {})
+        self._native = _core.Denoiser(self.session, images_per_run=images_per_run or 0, **roles)
+        self.conditioning_names: tuple[str, ...] = tuple(self._native.conditioning_names)
+
+    def trace(
+        self, sampler: str | Callable[..., Any], schedule: Schedule, **options: Any
+    ) -> Program:
+        """The program of `sampler` over `schedule` for what this network predicts (see `trace`).
+
+        Raises:
+            InvalidRequestError: The schedule tells the network something else than `noise_input`.
+        """
+        if schedule.noise_input != self.noise_input:
+            raise InvalidRequestError(
+                f"schedule: made for networks that take {schedule.noise_input}, this one takes "
+                f"{self.noise_input}.",
+                param="schedule",
+            )
+        return trace(sampler, schedule, prediction=self.prediction, **options)
+
+    def _find_roles(self, given: dict[str, str]) -> dict[str, str]:
+        unknown = set(given) - {"sample", "noise_level", "output"}
+        if unknown:
+            raise InvalidRequestError(
+                f"inputs: unknown roles {sorted(unknown)}; sample, noise_level, output are known.",
+                param="inputs",
+            )
+        inputs = [info.name for info in self.session.inputs]
+        outputs = [info.name for info in self.session.outputs]
+        return {
+            "sample": given.get("sample") or _pick("sample", inputs, _SAMPLE_NAMES),
+            "noise_level": given.get("noise_level") or _pick("noise_level", inputs, _NOISE_NAMES),
+            "output": given.get("output")
+            or (outputs[0] if len(outputs) == 1 else _pick("output", outputs, _OUTPUT_NAMES)),
+        }
+
+
+def _pick(role: str, names: list[str], usual: tuple[str, ...]) -> str:
+    for name in usual:
+        if name in names:
+            return name
+    raise UnsupportedModelError(
+        f"graph: cannot tell which tensor is the {role}; the graph has {', '.join(names)}.",
+        hint=f'Name it: inputs={{"{role}": "..."}}.',
+    )

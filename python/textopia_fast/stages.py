@@ -1,0 +1,210 @@
+"""The graphs around the loop: prompt to embedding, latent to picture; safe from many threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import _core
+from ._ort import create_session
+from .denoiser import Denoiser
+from .errors import (
+    DeadlineExceededError,
+    GenerationCancelled,
+    InvalidRequestError,
+    NumericalError,
+)
+from .models import ModelDirectory
+from .request import check_number
+from .text import Tokenizer
+
+# Prompts whose embeddings are kept: a service repeats its negative prompt in every request.
+EMBEDDING_CACHE_SIZE = 64
+
+
+def run(
+    session: _core.Session, feeds: dict[str, np.ndarray], cancel: _core.CancelToken | None
+) -> dict[str, np.ndarray]:
+    """One graph run that `cancel` can end at the next node (GenerationCancelled)."""
+    if cancel is None:
+        return session.run(feeds)
+    control = _core.RunControl()
+    cancel._watch(control)
+    try:
+        return session.run(feeds, control=control)
+    finally:
+        cancel._forget(control)
+
+
+class TextEncoder:
+    """Tokenizer and text encoder: one prompt at a time, so that its embedding never depends on its
+    neighbours."""
+
+    def __init__(
+        self, session: _core.Session, tokenizer: Tokenizer, *, input_name: str, output: str
+    ):
+        self._session = session
+        self._tokenizer = tokenizer
+        self._input_name = input_name
+        self._output = output
+        self._dtype = next(info.dtype for info in session.inputs if info.name == input_name)
+        self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def encode(
+        self, prompts: tuple[str, ...], cancel: _core.CancelToken | None = None
+    ) -> np.ndarray:
+        """Embeddings of `prompts`: float32 [B, T, D].
+
+        Over-long prompts are cut with a TextopiaWarning that says what was cut.
+
+        Raises:
+            NumericalError: The encoder returned NaN or infinity.
+        """
+        unique = list(dict.fromkeys(prompts))
+        ids = self._tokenizer.encode(unique)
+        embeddings = {
+            text: self._embed(row[None].astype(self._dtype, copy=False), cancel)
+            for text, row in zip(unique, ids, strict=True)
+        }
+        return np.concatenate([embeddings[text] for text in prompts])
+
+    def _embed(self, ids: np.ndarray, cancel: _core.CancelToken | None) -> np.ndarray:
+        key = ids.tobytes()
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        embedding = run(self._session, {self._input_name: ids}, cancel)[self._output]
+        embedding = embedding.astype(np.float32, copy=False)
+        if not np.isfinite(embedding).all():
+            raise NumericalError(
+                "text_encoder: NaN or infinity in the embedding of the prompt.",
+                stage="text_encoder",
+            )
+        with self._lock:
+            self._cache[key] = embedding
+            while len(self._cache) > EMBEDDING_CACHE_SIZE:
+                self._cache.popitem(last=False)
+        return embedding
+
+
+class Decoder:
+    """VAE decoder, one image at a time: the least memory, and no image depends on another."""
+
+    def __init__(
+        self,
+        session: _core.Session,
+        *,
+        input_name: str,
+        output: str,
+        scaling_factor: float,
+        shift_factor: float = 0.0,
+    ):
+        self._session = session
+        self._input_name = input_name
+        self._output = output
+        self._dtype = next(info.dtype for info in session.inputs if info.name == input_name)
+        self._scaling_factor = scaling_factor
+        self._shift_factor = shift_factor
+
+    def decode(self, latents: np.ndarray, cancel: _core.CancelToken | None = None) -> np.ndarray:
+        """Pictures of `latents` [B, C, H, W]: float32 [B, 3, H*f, W*f], about -1..1."""
+        pictures = []
+        for latent in latents:
+            scaled = (latent[None] / self._scaling_factor + self._shift_factor).astype(self._dtype)
+            picture = run(self._session, {self._input_name: scaled}, cancel)[self._output]
+            pictures.append(picture.astype(np.float32, copy=False))
+        return np.concatenate(pictures)
+
+
+def check_embeddings(name: str, embeddings: np.ndarray, image_count: int) -> np.ndarray:
+    """Embeddings given by the caller, float32 [B or 1, T, D], for `image_count` images."""
+    if embeddings.ndim != 3 or embeddings.shape[0] not in (1, image_count):
+        raise InvalidRequestError(
+            f"{name}: shape {embeddings.shape} for {image_count} images; [{image_count}, T, D] is "
+            f"needed.",
+            param=name,
+        )
+    return embeddings
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The open graphs of one model directory."""
+
+    text_encoder: TextEncoder
+    denoiser: Denoiser
+    embedding_input: str
+    decoder: Decoder
+
+    @classmethod
+    def open(cls, directory: ModelDirectory, threads: int | None) -> Graphs:
+        """Makes the sessions. Raises what `create_session` raises."""
+
+        def session(name: str) -> _core.Session:
+            graph = directory.parts[name].graph
+            return create_session(graph, threads=threads or 0, label=f"{name}/{graph.name}")
+
+        text, unet, decoder = (
+            directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
+        )
+        return cls(
+            TextEncoder(
+                session("text_encoder"),
+                Tokenizer.from_directory(directory.tokenizer),
+                input_name=text.inputs["input_ids"].name,
+                output=text.outputs["last_hidden_state"].name,
+            ),
+            Denoiser(
+                session("unet"),
+                inputs={
+                    "sample": unet.inputs["sample"].name,
+                    "noise_level": unet.inputs["timestep"].name,
+                    "output": unet.outputs["out_sample"].name,
+                },
+                images_per_run=1,
+            ),
+            unet.inputs["encoder_hidden_states"].name,
+            Decoder(
+                session("vae_decoder"),
+                input_name=decoder.inputs["latent_sample"].name,
+                output=decoder.outputs["sample"].name,
+                scaling_factor=directory.facts.scaling_factor,
+                shift_factor=directory.facts.shift_factor,
+            ),
+        )
+
+
+class StageClock:
+    """Times the stages of one call and holds its deadline."""
+
+    def __init__(self, deadline: float | None, cancel: _core.CancelToken | None) -> None:
+        self._seconds = None if deadline is None else check_number("deadline", deadline)
+        self._cancel = cancel
+        self._start = self._last = time.perf_counter()
+        self._timings: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._timings[stage] = (now - self._last) * 1e3
+        self._last = now
+        if self._cancel is not None and self._cancel.cancelled:
+            raise GenerationCancelled(f"{stage}: cancelled.", stage=stage)
+        remaining = self.remaining()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceededError(
+                f"{stage}: the deadline of {self._seconds} s passed.", stage=stage
+            )
+
+    def remaining(self) -> float | None:
+        if self._seconds is None:
+            return None
+        return self._seconds - (time.perf_counter() - self._start)
+
+    def timings(self) -> dict[str, float]:
+        return {**self._timings, "total": (self._last - self._start) * 1e3}

@@ -1,0 +1,104 @@
+"""Against the diffusers that is installed: a smaller set than the recorded one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from textopia_fast.samplers import from_config, trace_plan
+from textopia_fast.samplers.reference import run
+
+from tests.golden.sampler_cases import SD, Draws, initial_noise
+from tests.samplers.helpers import numpy_network
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+# torch and NumPy disagree on the spelling of their array protocol.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+PLAIN = {**SD, "clip_sample": False, "steps_offset": 1}
+
+
+def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
+    """The loop of a diffusers pipeline on the stand-in network."""
+    scheduler.set_timesteps(steps)
+    x = torch.from_numpy(initial_noise()) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x, t).numpy()
+        output = torch.from_numpy(np.asarray(numpy_network(seen, np.float32(t)), np.float32))
+        x = scheduler.step(output, t, x).prev_sample
+    return x.numpy()
+
+
+@pytest.mark.parametrize("steps", [3, 13, 30])
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("DDIM", {}),
+        ("EulerDiscrete", {}),
+        ("EulerDiscrete", {"use_karras_sigmas": True}),
+        ("HeunDiscrete", {}),
+        ("DPMSolverMultistep", {}),
+        ("DPMSolverMultistep", {"use_karras_sigmas": True}),
+    ],
+)
+def test_same_sample(name: str, extra: dict[str, Any], spacing: str, steps: int) -> None:
+    config = {**PLAIN, **extra, "timestep_spacing": spacing}
+    scheduler = getattr(diffusers, f"{name}Scheduler").from_config(config)
+    expected = sample_with_diffusers(scheduler, steps)
+    plan = from_config({**scheduler.config, "_class_name": f"{name}Scheduler"}, steps)
+    program = trace_plan(plan)
+    x = initial_noise().astype(np.float64) * program.initial_scale
+    got = run(program, numpy_network, x, Draws())
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("target", ["DDIM", "EulerDiscrete", "DPMSolverMultistep"])
+def test_same_sample_on_the_config_of_another_class(target: str) -> None:
+    """`X.from_config(other.config)`, the way users of diffusers swap samplers."""
+    other = diffusers.PNDMScheduler.from_config({**PLAIN, "skip_prk_steps": True}).config
+    scheduler = getattr(diffusers, f"{target}Scheduler").from_config(dict(other))
+    if target == "DDIM":  # ours does not clip on a config that never spoke of it
+        scheduler.register_to_config(clip_sample=False)
+    expected = sample_with_diffusers(scheduler, 7)
+    sampler = {"DDIM": "ddim", "EulerDiscrete": "euler", "DPMSolverMultistep": "dpmpp_2m"}[target]
+    plan = from_config({**other, "_class_name": "PNDMScheduler"}, 7, sampler=sampler)
+    x = initial_noise().astype(np.float64) * trace_plan(plan).initial_scale
+    got = run(trace_plan(plan), numpy_network, x, Draws())
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("steps", [1, 8, 50])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDIM",
+        "DDPM",
+        "EulerDiscrete",
+        "EulerAncestralDiscrete",
+        "HeunDiscrete",
+        "DPMSolverMultistep",
+    ],
+)
+def test_same_timesteps(name: str, steps: int) -> None:
+    scheduler = getattr(diffusers, f"{name}Scheduler").from_config({**PLAIN})
+    scheduler.set_timesteps(steps)
+    plan = from_config({**PLAIN, "_class_name": f"{name}Scheduler"}, steps)
+    told = trace_plan(plan).noise_levels
+    np.testing.assert_allclose(told, scheduler.timesteps.numpy(), rtol=1e-6)
+
+
+def test_the_reference_runs_on_torch_tensors() -> None:
+    plan = from_config({**PLAIN, "_class_name": "DDIMScheduler"}, 4, sampler="predictor_corrector")
+    program = trace_plan(plan)
+
+    def on(x: Any, draw: Any, tanh: Any) -> Any:
+        return run(program, lambda x, t: tanh(x) * 0.9, x * program.initial_scale, draw)
+
+    noise, draws, same_draws = initial_noise(), Draws(), Draws()
+    got = on(torch.from_numpy(noise), lambda: torch.from_numpy(draws()), torch.tanh)
+    expected = on(noise, same_draws, np.tanh)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-3, atol=1e-3)

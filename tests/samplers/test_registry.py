@@ -1,0 +1,58 @@
+"""The registry: names, near misses, and functions in the place of names."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from textopia_fast.errors import InvalidRequestError
+from textopia_fast.samplers import SAMPLERS, get, names, trace
+from textopia_fast.samplers.registry import resolve
+from textopia_fast.samplers.schedules import SPACINGS
+
+
+def test_names() -> None:
+    assert set(names()) >= {"euler", "ddim", "dpmpp_2m", "annealed_langevin"}
+    assert names() == tuple(SAMPLERS)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_says_what_it_is(name: str) -> None:
+    info = get(name)
+    assert info.name == name == info.function.__name__
+    assert info.summary
+    assert "19" in info.paper or "20" in info.paper
+    assert info.schedule in (*SPACINGS, "karras")
+    first, *_ = inspect.getdoc(info.function).splitlines()
+    assert "et al." in first or "&" in first
+    assert len(inspect.getsource(info.function).split('"""')[2].splitlines()) <= 30
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("dpmpp2m", "dpmpp_2m"), ("Euler", "euler"), ("euler_a", "euler"), ("dimm", "ddim")],
+)
+def test_near_misses_are_named(wrong: str, meant: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"Did you mean .*{meant}") as caught:
+        get(wrong)
+    assert caught.value.details["param"] == "sampler"
+
+
+@pytest.mark.parametrize("wrong", ["zzzzzz", "", 3, None])
+def test_unknown_names(wrong: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="is not known, allowed are euler"):
+        trace(wrong, [1.0, 0.0])
+
+
+def test_functions_stand_for_themselves() -> None:
+    def mine(m: Any, x: Any, sigmas: Any) -> Any:
+        return x
+
+    assert resolve(mine) == ("mine", mine)
+
+    class Callable_:  # noqa: N801
+        def __call__(self, m: Any, x: Any, sigmas: Any) -> Any:
+            return m.denoise(x, sigmas[0])
+
+    assert trace(Callable_(), [1.0, 0.0]).name == "Callable_"

@@ -1,0 +1,132 @@
+"""A program does what its function does on arrays: every sampler, option, prediction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from textopia_fast.samplers import Schedule, TrainingTable, schedules, trace
+from textopia_fast.samplers.program import Clamp, Combine, Denoise
+from textopia_fast.samplers.registry import SAMPLERS
+
+from tests.samplers.helpers import assert_same_run
+
+TABLE = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in SAMPLERS),
+    ("euler", {"s_churn": 2.0, "s_tmin": 0.1, "s_tmax": 10.0, "s_noise": 1.01}),
+    ("euler_ancestral", {"eta": 0.3, "s_noise": 0.9}),
+    ("euler_ancestral", {"eta": 0.0}),
+    ("heun", {"s_churn": 2.0}),
+    ("heun", {"clip": 0.8}),
+    ("dpmpp_2m", {"order": 1}),
+    ("dpmpp_2m", {"euler_at_final": True, "vp_result": True}),
+    ("ddim", {"eta": 1.0}),
+    ("ddim", {"eta": 0.5, "clip": 0.8}),
+    ("ddpm", {"variance": "fixed_large"}),
+    ("ddpm", {"clip": 0.8}),
+    ("langevin", {"eta": 0.01, "denoise": True}),
+    ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
+    ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
+    ("annealed_langevin", {"coefficients": "as-printed", "step": 0.001}),
+    ("predictor_corrector", {"corrector": "ald", "predictor": "ancestral"}),
+    ("predictor_corrector", {"corrector": "none", "predictor": "euler_maruyama"}),
+    ("predictor_corrector", {"predictor": "none", "n_steps": 2}),
+    ("predictor_corrector", {"norm": "batch", "denoise": False}),
+]
+SCHEDULES: dict[str, Schedule] = {
+    "karras": schedules.karras(6, 0.03, 14.6, table=TABLE),
+    "leading": schedules.discrete(5, TABLE, steps_offset=1, final="sigma_min"),
+    "one": schedules.discrete(1, TABLE, spacing="trailing"),
+    "repeated": schedules.explicit([5.0, 5.0, 1.0, 1.0, 1.0, 0.2, 0.2, 0.0], table=TABLE),
+    "constant": schedules.explicit([2.0, 2.0, 2.0], table=TABLE),
+}
+
+
+def ids(cases: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    return ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in cases]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=ids(OPTIONS))
+def test_every_option(name: str, options: dict[str, Any], schedule: str) -> None:
+    program = assert_same_run(name, SCHEDULES[schedule], **options)
+    assert program.step_count == SCHEDULES[schedule].step_count
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "score", "flow"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_prediction(name: str, prediction: str) -> None:
+    assert_same_run(name, SCHEDULES["karras"], prediction)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_thousand_steps(name: str) -> None:
+    program = trace(name, schedules.discrete(1000, TABLE, spacing="linspace"))
+    assert program.step_count == 1000
+
+
+def test_ddim_steps_to_the_targets_of_the_schedule() -> None:
+    sigmas, targets = (10.0, 3.0, 1.0, 0.0), (4.0, 0.9, 0.1)
+    schedule = Schedule(sigmas, (900.0, 500.0, 200.0), 10.0, table=TABLE, targets=targets)
+    program = assert_same_run("ddim", schedule)
+    assert program != trace("ddim", Schedule(sigmas, (900.0, 500.0, 200.0), 10.0, table=TABLE))
+    # The targets are DDIM's own business.
+    trace("euler", schedule)
+
+
+ONE_UPDATE_PER_RUN = [
+    (name, options)
+    for name, options in OPTIONS
+    if "clip" not in options
+    and "s_churn" not in options
+    and not (name == "predictor_corrector" and options.get("norm") == "batch")
+]
+
+
+@pytest.mark.parametrize(("name", "options"), ONE_UPDATE_PER_RUN, ids=ids(ONE_UPDATE_PER_RUN))
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_one_update_per_network_run(name: str, options: dict[str, Any], prediction: str) -> None:
+    program = trace(name, SCHEDULES["karras"], prediction, **options)
+    assert program.combine_count == program.denoise_count
+
+
+def test_clipping_costs_one_update_and_one_clamp_more_per_run() -> None:
+    program = trace("ddim", SCHEDULES["karras"], clip=1.0)
+    kinds = [type(i) for i in program.instructions[:5]]
+    assert kinds[:4] == [Denoise, Combine, Clamp, Combine]
+
+
+# Operands read by the widest update, latents held, network outputs held (epsilon prediction).
+WIDTHS = {
+    "euler": (2, 1, 1),
+    "euler_ancestral": (3, 2, 1),
+    "heun": (3, 2, 2),
+    "dpmpp_2m": (4, 2, 2),
+    "ddim": (2, 1, 1),
+    "ddpm": (3, 2, 1),
+    "langevin": (3, 2, 1),
+    "annealed_langevin": (3, 2, 1),
+    "predictor_corrector": (3, 2, 1),
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_widths_and_registers(name: str) -> None:
+    program = trace(name, SCHEDULES["karras"])
+    widest = max(
+        len(i.terms) + (i.noise != 0.0) for i in program.instructions if isinstance(i, Combine)
+    )
+    assert (widest, program.x_registers, program.e_registers) == WIDTHS[name]
+
+
+def test_without_previews_noise_costs_no_second_latent() -> None:
+    def ancestral(m: Any, x: Any, sigmas: Any) -> Any:
+        for s in sigmas[:-1]:
+            x = x + 0.1 * (m.denoise(x, s) - x) + 0.2 * m.noise()
+            m.step(x)
+        return x
+
+    program = assert_same_run(ancestral, SCHEDULES["karras"])
+    assert (program.x_registers, program.e_registers) == (1, 1)

@@ -1,0 +1,311 @@
+"""From scheduler_config.json to plans: classes, defaults, foreign configs, refusals."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from textopia_fast.errors import InvalidRequestError, ModelError, UnsupportedModelError
+from textopia_fast.samplers import (
+    SAMPLERS,
+    Schedule,
+    TrainingTable,
+    from_config,
+    schedules,
+    trace_plan,
+)
+from textopia_fast.samplers.scheduler_classes import CLASSES
+from textopia_fast.samplers.scheduler_config import SCHEDULES
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+# The file that ships with the first Stable Diffusion models: PNDM, with keys of DDIM.
+PNDM = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    **SD,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+
+
+def options(plan: Any) -> dict[str, Any]:
+    return dict(plan.options)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_alone_take_diffusers_defaults(name: str) -> None:
+    plan = from_config({"_class_name": name}, 10)
+    assert plan.sampler == CLASSES[name].sampler
+    assert plan.scheduler_class == name
+    assert plan.prediction == "epsilon"
+    first = 900 if CLASSES[name].defaults["timestep_spacing"] == "leading" else 999
+    assert plan.timesteps[0] == first
+    assert trace_plan(plan).step_count == 10
+
+
+@pytest.mark.parametrize("schedule", [None, *SCHEDULES])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_and_schedule_works_on_a_foreign_config(
+    sampler: str, schedule: str | None
+) -> None:
+    plan = from_config(PNDM, 6, sampler=sampler, schedule=schedule)
+    program = trace_plan(plan)
+    assert program.step_count == 6
+    assert program.name == sampler
+    assert program.initial_scale == plan.schedule.initial_scale
+
+
+def test_a_foreign_config_gives_its_betas_and_says_nothing_of_clipping() -> None:
+    ddim = from_config(PNDM, 10, sampler="ddim", eta=0.3)
+    assert options(ddim) == {"eta": 0.3, "clip": None}
+    assert ddim.schedule.sigmas[-1] == pytest.approx(0.0292, abs=1e-4)  # set_alpha_to_one false
+    unheard = {"_class_name": "EulerDiscreteScheduler", **SD}
+    assert options(from_config(unheard, 10, sampler="ddim"))["clip"] is None
+    assert options(from_config({**SD, "_class_name": "DDIMScheduler"}, 10))["clip"] == 1.0
+    clipped = {**unheard, "clip_sample": True, "clip_sample_range": 2}
+    assert options(from_config(clipped, 10, sampler="ddim"))["clip"] == 2.0
+
+
+def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
+    odd = {
+        **SD,
+        "_class_name": "UniPCMultistepScheduler",
+        "solver_order": 3,
+        "solver_type": "bh2",
+        "algorithm_type": "sde-dpmsolver++",
+        "thresholding": True,
+        "use_beta_sigmas": True,
+        "final_sigmas_type": "sigma_min",
+        "something_new": {"a": 1},
+    }
+    plan = from_config(odd, 20, sampler="dpmpp_2m")
+    assert options(plan)["order"] == 2
+    assert plan.schedule.sigmas[-1] > 0.0
+    with pytest.raises(UnsupportedModelError, match=r"UniPCMultistepScheduler.*supported are DDIM"):
+        from_config(odd, 20)
+
+
+def test_defaults_of_another_class_are_not_inherited() -> None:
+    assumed = {**PNDM, "timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}
+    assert from_config(assumed, 5, sampler="euler").timesteps[0] == 999.0
+    del assumed["_use_default_values"]
+    assert from_config(assumed, 5, sampler="euler").timesteps[0] == 801.0
+
+
+def test_naming_the_class_own_sampler_changes_nothing() -> None:
+    config = {**PNDM, "_class_name": "DPMSolverMultistepScheduler"}
+    assert from_config(config, 7) == from_config(config, 7, sampler="dpmpp_2m")
+
+
+def test_dpm_solver_options() -> None:
+    config = {**SD, "_class_name": "DPMSolverMultistepScheduler"}
+    assert options(from_config(config, 20)) == {
+        "order": 2,
+        "euler_at_final": False,
+        "vp_result": False,
+    }
+    assert options(from_config(config, 14))["euler_at_final"] is True
+    last = options(from_config({**config, "final_sigmas_type": "sigma_min"}, 20))
+    assert last["vp_result"] is True
+
+
+def test_eta_is_ddims_alone() -> None:
+    assert from_config(PNDM, 5, sampler="euler", eta=0.7) == from_config(PNDM, 5, sampler="euler")
+    assert from_config(PNDM, 5, sampler="ddim", eta=0.7) != from_config(PNDM, 5, sampler="ddim")
+    for eta in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InvalidRequestError, match="eta"):
+            from_config(PNDM, 5, sampler="ddim", eta=eta)
+
+
+def test_initial_scales_are_those_of_the_class_in_the_variance_exploding_frame() -> None:
+    def scale(sampler: str, spacing: str) -> float:
+        plan = from_config(PNDM, 10, sampler=sampler, schedule=spacing)
+        return plan.schedule.initial_scale / plan.schedule.sigmas[0]
+
+    assert scale("euler", "linspace") == 1.0
+    assert scale("euler", "trailing") == 1.0
+    assert scale("euler", "leading") > 1.0
+    for sampler in ("ddim", "ddpm", "dpmpp_2m"):
+        plan = from_config(PNDM, 10, sampler=sampler)
+        expected = np.sqrt(1 + plan.schedule.sigmas[0] ** 2)
+        assert plan.schedule.initial_scale == pytest.approx(expected)
+
+
+def test_timesteps_and_sigmas_of_the_caller() -> None:
+    # The published "align your steps" table for SD 1.5.
+    told = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
+    plan = from_config(PNDM, 50, sampler="dpmpp_2m", timesteps=told)
+    assert plan.timesteps == tuple(map(float, told))
+    assert plan.schedule.sigmas[-1] == 0.0
+    levels = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0]
+    by_sigma = from_config(PNDM, 50, sampler="euler", sigmas=levels)
+    assert by_sigma.schedule.sigmas == tuple(levels)
+    np.testing.assert_allclose(by_sigma.timesteps, told, atol=6)
+    assert from_config(PNDM, 50, sampler="ddim", timesteps=told).schedule.targets is None
+
+
+def test_a_schedule_of_the_caller() -> None:
+    table = TrainingTable(**SD)
+    mine = schedules.karras(4, 0.1, 10.0, table=table)
+    plan = from_config(PNDM, 50, sampler="dpmpp_2m", schedule=mine)
+    assert plan.schedule is mine
+    assert isinstance(plan.schedule, Schedule)
+
+
+def test_latent_scales() -> None:
+    assert from_config(PNDM, 3, sampler="euler").latent_scales == (1.0,) * 3
+    assert from_config(PNDM, 3, sampler="ddim").latent_scales == (1.0,) * 3
+    plan = from_config(PNDM, 3, sampler="dpmpp_2m")
+    expected = 1 / np.sqrt(1 + np.array(plan.schedule.sigmas[1:]) ** 2)
+    np.testing.assert_allclose(plan.latent_scales, expected)
+    assert plan.latent_scales[-1] == 1.0
+    open_end = from_config({**PNDM, "final_sigmas_type": "sigma_min"}, 3, sampler="dpmpp_2m")
+    assert open_end.latent_scales[-1] == 1.0
+    assert open_end.latent_scales[0] < 1.0
+
+
+def test_tails_keep_the_plan() -> None:
+    plan = from_config(PNDM, 10, sampler="dpmpp_2m")
+    tail = plan.tail(4)
+    assert tail.timesteps == plan.timesteps[4:]
+    assert tail.options == plan.options
+    assert trace_plan(tail).step_count == 6
+    ddim = from_config({**PNDM, "timestep_spacing": "linspace"}, 7, sampler="ddim")
+    assert ddim.tail(2).schedule.targets == ddim.schedule.targets[2:]
+
+
+def test_a_sampler_of_the_caller() -> None:
+    def mine(m: Any, x: Any, sigmas: Any, levels: Any = ()) -> Any:
+        for s in sigmas[:-1]:
+            x = m.denoise(x, s)
+            m.step(x)
+        return x
+
+    plan = from_config(PNDM, 4, sampler=mine, schedule="karras")
+    assert trace_plan(plan).name == "mine"
+    assert trace_plan(plan) is trace_plan(from_config(PNDM, 4, sampler=mine, schedule="karras"))
+    unhashable = from_config(PNDM, 4, sampler=mine, levels=[1, 2])
+    assert trace_plan(unhashable) == trace_plan(unhashable)
+
+
+def test_sampler_options_pass_and_override() -> None:
+    plan = from_config(PNDM, 4, sampler="euler", s_churn=3.0)
+    assert options(plan) == {"s_churn": 3.0}
+    assert trace_plan(plan).draw_count == 4
+    assert options(from_config(PNDM, 4, sampler="ddim", clip=0.5))["clip"] == 0.5
+    with pytest.raises(InvalidRequestError, match="'s_chum' is not known"):
+        trace_plan(from_config(PNDM, 4, sampler="euler", s_chum=3.0))
+
+
+def test_plans_are_values_and_traces_are_kept() -> None:
+    plan = from_config(PNDM, 8, sampler="dpmpp_2m", schedule="karras")
+    again = pickle.loads(pickle.dumps(plan))
+    assert again == plan
+    assert hash(again) == hash(plan)
+    assert trace_plan(again) is trace_plan(plan)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_inference_steps": 0},
+        {"num_inference_steps": 1001},
+        {"num_inference_steps": 2.5},
+        {"num_inference_steps": True},
+        {"schedule": "cosine"},
+        {"sampler": "eulr"},
+        {"timesteps": []},
+        {"timesteps": [1, 2]},
+        {"timesteps": [5, 5]},
+        {"timesteps": [1000, 5]},
+        {"timesteps": [5, -1]},
+        {"timesteps": ["a"]},
+        {"timesteps": [10, 5], "sigmas": [1.0, 0.0]},
+        {"timesteps": [10, 5], "schedule": "karras"},
+        {"sigmas": [1.0]},
+        {"sigmas": []},
+        {"sigmas": [-1.0, 0.0]},
+        {"sigmas": [float("nan"), 0.0]},
+    ],
+)
+def test_refuses_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        from_config(PNDM, **{"num_inference_steps": 5, "sampler": "euler", **arguments})
+    assert "param" in caught.value.details
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("DDIM", "thresholding", True),
+        ("DDIM", "beta_schedule", "sigmoid"),
+        ("DDIM", "prediction_type", "flow_prediction"),
+        ("DDIM", "timestep_spacing", "even"),
+        ("DDIM", "clip_sample_range", -1),
+        ("DDIM", "clip_sample", "yes"),
+        ("DDPM", "variance_type", "learned_range"),
+        ("EulerDiscrete", "interpolation_type", "log_linear"),
+        ("EulerDiscrete", "use_beta_sigmas", True),
+        ("EulerDiscrete", "final_sigmas_type", "half"),
+        ("EulerDiscrete", "sigma_max", "14"),
+        ("EulerDiscrete", "sigma_min", 0),
+        ("EulerDiscrete", "beta_start", float("nan")),
+        ("EulerDiscrete", "beta_end", None),
+        ("EulerDiscrete", "beta_end", 1.5),
+        ("EulerDiscrete", "num_train_timesteps", "many"),
+        ("EulerDiscrete", "num_train_timesteps", 10**12),
+        ("EulerDiscrete", "num_train_timesteps", None),
+        ("EulerDiscrete", "trained_betas", 0.1),
+        ("EulerDiscrete", "trained_betas", []),
+        ("EulerDiscrete", "trained_betas", ["a"]),
+        ("EulerDiscrete", "trained_betas", [2.0]),
+        ("EulerDiscrete", "steps_offset", 1.5),
+        ("EulerDiscrete", "steps_offset", -1),
+        ("EulerDiscrete", "steps_offset", 10**30),
+        ("EulerDiscrete", "beta_schedule", []),
+        ("EulerDiscrete", "prediction_type", {}),
+        ("HeunDiscrete", "use_beta_sigmas", True),
+        ("DPMSolverMultistep", "solver_order", 3),
+        ("DPMSolverMultistep", "algorithm_type", "sde-dpmsolver++"),
+        ("DPMSolverMultistep", "solver_type", "heun"),
+        ("DPMSolverMultistep", "use_lu_lambdas", True),
+        ("DPMSolverMultistep", "use_flow_sigmas", True),
+        ("DPMSolverMultistep", "variance_type", "learned"),
+        ("DPMSolverMultistep", "lambda_min_clipped", float("nan")),
+        ("DPMSolverMultistep", "lambda_min_clipped", 100.0),
+        ("EulerDiscrete", "trained_betas", [0.9] * 100),
+    ],
+)
+def test_refuses_values_of_the_config(name: str, key: str, value: Any) -> None:
+    config = {"_class_name": f"{name}Scheduler", key: value}
+    with pytest.raises(
+        UnsupportedModelError, match=r"scheduler_config\.json: .*(supported|allowed)"
+    ):
+        from_config(config, 5)
+
+
+@pytest.mark.parametrize("name", ["", "LCMScheduler", None, [], 7])
+def test_refuses_unknown_classes(name: Any) -> None:
+    with pytest.raises(UnsupportedModelError, match="supported are DDIMScheduler") as caught:
+        from_config({"_class_name": name}, 5)
+    assert caught.value.details["component"] == "scheduler"
+    assert from_config({"_class_name": name}, 5, sampler="euler").sampler == "euler"
+
+
+def test_karras_and_exponential_at_once() -> None:
+    both = {"use_karras_sigmas": True, "use_exponential_sigmas": True}
+    with pytest.raises(ModelError, match="use_exponential_sigmas"):
+        from_config({"_class_name": "EulerDiscreteScheduler", **both}, 5)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_number_of_steps(name: str) -> None:
+    for n in (1, 2, 499, 1000):
+        config = {"_class_name": name, **SD, "clip_sample": False, "steps_offset": 1}
+        assert trace_plan(from_config(config, n)).step_count == n

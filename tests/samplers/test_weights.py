@@ -1,0 +1,156 @@
+"""Weights of every sampler against the papers' formulas (tests/reference), to 1e-12 relative.
+
+The initial latent, every network output and every draw are unit vectors of their own, so the result
+of a run is the list of the total weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from textopia_fast.samplers import schedules, trace
+from textopia_fast.samplers.reference import run
+
+from tests.reference import samplers_float64 as paper
+
+DIM = 1 + 200 + 200
+
+LEVELS = {
+    "karras": schedules.karras_sigmas(7, 0.03, 14.6),
+    "exponential": schedules.exponential_sigmas(7, 0.03, 14.6),
+    "close": (1.0, 0.999, 0.998, 0.5, 0.0),
+    "one": (14.6, 0.0),
+    "open": (14.6, 3.0, 0.7, 0.03),
+}
+# name -> (sampler, options, the paper's function, its options)
+CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str, Any]]] = {
+    "euler": ("euler", {}, paper.euler, {}),
+    "churn": (
+        "euler",
+        {"s_churn": 3.0, "s_noise": 1.003},
+        paper.churned_euler,
+        {"s_churn": 3.0, "s_noise": 1.003},
+    ),
+    "heun": ("heun", {}, paper.heun, {}),
+    "ancestral-1": ("euler_ancestral", {}, paper.euler_ancestral, {"eta": 1.0}),
+    "ancestral-0.4": ("euler_ancestral", {"eta": 0.4}, paper.euler_ancestral, {"eta": 0.4}),
+    "dpmpp_2m": ("dpmpp_2m", {}, paper.dpmpp_2m, {}),
+    "ddim-0": ("ddim", {}, paper.ddim, {"eta": 0.0}),
+    "ddim-0.5": ("ddim", {"eta": 0.5}, paper.ddim, {"eta": 0.5}),
+    "ddpm-small": ("ddpm", {}, paper.ddpm, {"large": False}),
+    "ddpm-large": ("ddpm", {"variance": "fixed_large"}, paper.ddpm, {"large": True}),
+    "annealed": (
+        "annealed_langevin",
+        {"n_steps": 2, "step": 0.07},
+        paper.annealed_langevin,
+        {"n_steps": 2, "step": 0.07},
+    ),
+    "langevin": ("langevin", {"eta": 0.02}, paper.langevin, {"eta": 0.02}),
+    "printed": (
+        "langevin",
+        {"eta": 0.02, "coefficients": "as-printed"},
+        paper.printed_langevin,
+        {"eta": 0.02},
+    ),
+    "reverse_diffusion": (
+        "predictor_corrector",
+        {"corrector": "none"},
+        paper.reverse_diffusion,
+        {},
+    ),
+    "ald": (
+        "predictor_corrector",
+        {"corrector": "ald", "snr": 0.2},
+        paper.reverse_diffusion,
+        {"snr": 0.2},
+    ),
+    "ancestral": (
+        "predictor_corrector",
+        {"predictor": "ancestral", "corrector": "none"},
+        paper.ancestral,
+        {},
+    ),
+    "euler_maruyama": (
+        "predictor_corrector",
+        {"predictor": "euler_maruyama", "corrector": "none"},
+        paper.euler_maruyama,
+        {},
+    ),
+}
+
+
+def unit_vectors(first: int) -> Callable[..., np.ndarray]:
+    count = 0
+
+    def take(*_: Any) -> np.ndarray:
+        nonlocal count
+        vector = np.zeros((1, DIM))
+        vector[0, first + count] = 1.0
+        count += 1
+        return vector
+
+    return take
+
+
+def weights_of_program(sampler: str, sigmas: tuple[float, ...], **options: Any) -> np.ndarray:
+    program = trace(sampler, sigmas, **options)
+    return run(program, unit_vectors(1), unit_vectors(0)(), unit_vectors(201))
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("name", CASES)
+def test_total_weights(name: str, levels: str) -> None:
+    sampler, options, reference, reference_options = CASES[name]
+    sigmas = LEVELS[levels]
+    if name == "dpmpp_2m" and levels == "open":
+        options, sigmas = {"euler_at_final": True}, (*sigmas, 0.0)
+    if name == "euler_maruyama" and levels != "exponential":
+        sigmas = (8.0, 2.0, 0.5, 0.0)  # the paper's levels are geometric
+    got = weights_of_program(sampler, sigmas, **options)
+    expected = reference(
+        unit_vectors(0)(), sigmas, unit_vectors(1), unit_vectors(201), **reference_options
+    )
+    scale = np.abs(expected).max()
+    # alpha_bar near 1 costs the references digits: 1 - 1/(1 + 0.03^2) has lost three
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=3e-14 * scale)
+
+
+@pytest.mark.parametrize("norm", ["sample", "batch"])
+def test_langevin_step_takes_the_papers_step_size(norm: str) -> None:
+    rng = np.random.default_rng(0)
+    x, e, z = (rng.standard_normal((3, 2, 4, 4)) for _ in range(3))
+    e *= np.array([1.0, 2.0, 0.5]).reshape(3, 1, 1, 1)
+
+    def corrected(m: Any, x: Any, sigmas: Any) -> Any:
+        return m.langevin_step(x, m.score(x, sigmas[0]), snr=0.3, alpha=0.9, norm=norm)
+
+    program = trace(corrected, (2.0, 0.0))
+    got = run(program, lambda *_: e, x, lambda: z)
+    expected = paper.langevin_step(x, -e / 2.0, z, 0.3, 0.9, batch=norm == "batch")
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_a_step_size_is_an_images_own_unless_asked_otherwise() -> None:
+    rng = np.random.default_rng(1)
+    x, z = (rng.standard_normal((4, 2, 3, 3)) for _ in range(2))
+    program = trace("predictor_corrector", (2.0, 1.0, 0.0), "score")
+
+    def run_on(rows: slice) -> np.ndarray:
+        return run(program, lambda x, s: -x / (1 + s * s), x[rows], lambda: z[rows])
+
+    np.testing.assert_array_equal(run_on(slice(0, 4))[1:2], run_on(slice(1, 2)))
+
+
+def test_only_textbook_langevin_keeps_the_distribution() -> None:
+    # Target N(0, 1 + sigma^2) at sigma = 1; the linear map gives the stationary variance exactly:
+    # x <- (1 - a/2)*x + b*z has variance b^2/(a*(1 - a/4)).
+    eta = 1e-4
+    for coefficients, temperature in (("textbook", 1.0), ("as-printed", np.sqrt(eta / 8))):
+        program = trace("langevin", (1.0, 1.0), "score", eta=eta, coefficients=coefficients)
+        kept = run(program, lambda x, _: -x / 2, np.ones((1, 1)), lambda: np.zeros((1, 1)))
+        moved = run(program, lambda x, _: -x / 2, np.zeros((1, 1)), lambda: np.ones((1, 1)))
+        variance = moved.item() ** 2 / (1 - kept.item() ** 2)
+        assert variance == pytest.approx(2.0 * temperature, rel=0.01)
