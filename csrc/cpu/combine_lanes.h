@@ -7,8 +7,10 @@
 // first fetch the line that it overwrites.
 enum class Store { kOrdinary, kPastCache };
 
-// Bytes read and written by one call from which on nothing of it is expected to stay in a cache.
-constexpr size_t kPastCacheBytes = size_t{48} << 20;
+// Bytes read and written by one call from which on its outputs would not survive in a last-level cache
+// anyway. Measured with 2 to 5 sources (one core of a server with 32 MB): 1.3 to 1.5 times as fast from 25 MB
+// to 134 MB.
+constexpr size_t kPastCacheBytes = size_t{32} << 20;
 
 template <typename Lanes, int kSources>
 inline typename Lanes::Float weighted_sum(const CombineArgs& args, const typename Lanes::Float* weights,
@@ -32,7 +34,8 @@ bool combine_fixed(const CombineArgs& arguments) {
       arguments;  // a local copy: the stores cannot alias it, the pointers stay in registers
   const int source_count = kSources > 0 ? kSources : args.source_count;
   typename L::Float weights[kMaxSources], scales[kOutputs];
-  for (int k = 0; k < source_count; ++k) weights[k] = L::value(args.weights[k]);
+  weights[0] = L::value(args.weights[0]);
+  for (int k = 1; k < source_count; ++k) weights[k] = L::value(args.weights[k]);
   for (int k = 0; k < kOutputs; ++k) scales[k] = L::value(args.scales[k]);
   auto magnitude = L::zero_bits();
 

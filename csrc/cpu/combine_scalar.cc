@@ -16,7 +16,8 @@ constexpr size_t kSlice = 512;
 
 bool combine_scalar(const CombineArgs& args) {
   float sum[kSlice];
-  uint32_t magnitude = 0;  // the largest bits without sign; those of infinity and NaN are above all others
+  // One more in the exponent of infinity or NaN reaches the sign bit, that of a finite number does not.
+  uint32_t carries = 0;
   for (size_t begin = 0; begin < args.count; begin += kSlice) {
     const size_t count = args.count - begin < kSlice ? args.count - begin : kSlice;
     const float* first = args.sources[0] + begin;
@@ -26,17 +27,15 @@ bool combine_scalar(const CombineArgs& args) {
       const float weight = args.weights[k];
       for (size_t i = 0; i < count; ++i) sum[i] += weight * source[i];
     }
-    for (size_t i = 0; i < count; ++i) {
-      const uint32_t bits = std::bit_cast<uint32_t>(sum[i]) & 0x7fffffffu;
-      magnitude = bits > magnitude ? bits : magnitude;
-    }
+    for (size_t i = 0; i < count; ++i)
+      carries |= (std::bit_cast<uint32_t>(sum[i]) & 0x7fffffffu) + 0x00800000u;
     for (int k = 0; k < args.output_count; ++k) {
       float* output = args.outputs[k] + begin;
       const float scale = args.scales[k];
       for (size_t i = 0; i < count; ++i) output[i] = scale * sum[i];
     }
   }
-  return magnitude < 0x7f800000u;
+  return (carries & 0x80000000u) == 0;
 }
 
 }  // namespace textopia::cpu

@@ -1,5 +1,5 @@
-// Sixteen floats at a time for normal_math.h. Include only inside the unnamed namespace of a kernel file,
-// after lanes_avx2.h.
+// Sixteen floats at a time for normal_math.h, eight doubles for cuda_math.h. Include only inside the unnamed
+// namespace of a kernel file, after lanes_avx2.h.
 
 struct Lanes16 {
   using Float = __m512;
@@ -54,39 +54,84 @@ struct Lanes16 {
   }
 };
 
-// philox_words for sixteen counters base .. base + 15.
-inline void philox_words(uint64_t seed, uint64_t draw, uint64_t base, __m512i words[4]) {
+struct Lanes8Double {
+  using Double = __m512d;
+  using Bits = __m512i;
+
+  static Double value(double x) { return _mm512_set1_pd(x); }
+  static Bits bits(uint64_t x) { return _mm512_set1_epi64(static_cast<long long>(x)); }
+  static Bits as_bits(Double x) { return _mm512_castpd_si512(x); }
+  static Double as_double(Bits x) { return _mm512_castsi512_pd(x); }
+  static Double add(Double a, Double b) { return _mm512_add_pd(a, b); }
+  static Double mul(Double a, Double b) { return _mm512_mul_pd(a, b); }
+  static Double div(Double a, Double b) { return _mm512_div_pd(a, b); }
+  static Double fma(Double a, Double b, Double c) { return _mm512_fmadd_pd(a, b, c); }
+  static Double sqrt(Double x) { return _mm512_sqrt_pd(x); }
+  static Bits add_bits(Bits a, Bits b) { return _mm512_add_epi64(a, b); }
+  static Bits sub_bits(Bits a, Bits b) { return _mm512_sub_epi64(a, b); }
+  static Bits and_bits(Bits a, Bits b) { return _mm512_and_si512(a, b); }
+  static Bits or_bits(Bits a, Bits b) { return _mm512_or_si512(a, b); }
+  static Double xor_double(Double a, Bits b) { return _mm512_xor_pd(a, _mm512_castsi512_pd(b)); }
+  template <int kCount>
+  static Bits shift_left(Bits x) {
+    return _mm512_slli_epi64(x, kCount);
+  }
+  template <int kCount>
+  static Bits shift_right(Bits x) {
+    return _mm512_srli_epi64(x, kCount);
+  }
+  static Double select_odd(Bits x, Double if_odd, Double if_even) {
+    return _mm512_mask_blend_pd(_mm512_test_epi64_mask(x, _mm512_set1_epi64(1)), if_even, if_odd);
+  }
+};
+
+// philox_rounds for eight counters per register.
+template <int kRegisters>
+inline void philox_rounds(uint64_t seed, __m512i (&registers)[kRegisters][4]) {
   const __m512i multiplier0 = _mm512_set1_epi64(0xD2511F53);
   const __m512i multiplier1 = _mm512_set1_epi64(0xCD9E8D57);
-  const __m512i first = _mm512_set1_epi64(static_cast<long long>(base));
-  __m512i counter[2] = {_mm512_add_epi64(first, _mm512_set_epi64(13, 12, 9, 8, 5, 4, 1, 0)),
-                        _mm512_add_epi64(first, _mm512_set_epi64(15, 14, 11, 10, 7, 6, 3, 2))};
-  __m512i x[2][4];
-  for (int half = 0; half < 2; ++half) {
-    x[half][0] = counter[half];
-    x[half][1] = _mm512_srli_epi64(counter[half], 32);
-    x[half][2] = _mm512_set1_epi64(static_cast<long long>(draw));
-    x[half][3] = _mm512_set1_epi64(static_cast<long long>(draw >> 32));
-  }
   constexpr int kXor3 = 0x96;
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
     const __m512i k0 = _mm512_set1_epi64(key0), k1 = _mm512_set1_epi64(key1);
-    for (int half = 0; half < 2; ++half) {
-      __m512i* v = x[half];
-      __m512i product0 = _mm512_mul_epu32(v[0], multiplier0);
-      __m512i product1 = _mm512_mul_epu32(v[2], multiplier1);
-      v[0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product1, 32), v[1], k0, kXor3);
-      v[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product0, 32), v[3], k1, kXor3);
-      v[1] = product1;
-      v[3] = product0;
+    for (__m512i(&x)[4] : registers) {
+      const __m512i product0 = _mm512_mul_epu32(x[0], multiplier0);
+      const __m512i product1 = _mm512_mul_epu32(x[2], multiplier1);
+      x[0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product1, 32), x[1], k0, kXor3);
+      x[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product0, 32), x[3], k1, kXor3);
+      x[1] = product1;
+      x[3] = product0;
     }
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
+}
+
+// philox_words for sixteen counters base .. base + 15.
+inline void philox_words(uint64_t seed, uint64_t draw, uint64_t base, __m512i words[4]) {
+  const __m512i first = _mm512_set1_epi64(static_cast<long long>(base));
+  const __m512i counters[2] = {_mm512_add_epi64(first, _mm512_set_epi64(13, 12, 9, 8, 5, 4, 1, 0)),
+                               _mm512_add_epi64(first, _mm512_set_epi64(15, 14, 11, 10, 7, 6, 3, 2))};
+  __m512i x[2][4];
+  for (int half = 0; half < 2; ++half) {
+    x[half][0] = counters[half];
+    x[half][1] = _mm512_srli_epi64(counters[half], 32);
+    x[half][2] = _mm512_set1_epi64(static_cast<long long>(draw));
+    x[half][3] = _mm512_set1_epi64(static_cast<long long>(draw >> 32));
+  }
+  philox_rounds(seed, x);
   for (int word = 0; word < 4; ++word)
     words[word] = _mm512_castps_si512(
         _mm512_shuffle_ps(_mm512_castsi512_ps(x[0][word]), _mm512_castsi512_ps(x[1][word]), 0x88));
+}
+
+inline void cuda_eight(uint64_t seed, uint64_t draw, uint64_t element, float* out) {
+  __m512i x[1][4] = {{_mm512_set1_epi64(static_cast<long long>(draw)), _mm512_setzero_si512(),
+                      _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(element)),
+                                       _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0)),
+                      _mm512_setzero_si512()}};
+  philox_rounds(seed, x);
+  _mm256_storeu_ps(out, _mm512_cvtpd_ps(cuda_normal<Lanes8Double>(x[0][0], x[0][1])));
 }
 
 inline void torch_two_blocks(const uint32_t* words, float* out) {

@@ -107,7 +107,6 @@ class TorchGenerator {
   size_t position_ = kEnd;
   double second_ = 0;
   bool has_second_ = false;
-  // The vector kernels read one register beyond a block's last word only inside this array.
   alignas(64) uint32_t words_[kEnd];
 };
 

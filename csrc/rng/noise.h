@@ -42,23 +42,24 @@ class NoiseLease {
 
 // torch.randn(..., dtype=float32) of a CPU torch.Generator after manual_seed(seed), bit for bit as torch
 // computes it on x86 with AVX2; the same numbers on every CPU (torch itself differs in last bits where it has
-// no AVX2). Only the low 32 bits of a seed count, as in torch. One seed per image: image i draws [1, count]
-// from its own generator, as diffusers does with a list of generators. Exactly one seed and `is_shared`: one
-// generator draws [image_count, count] at once, as with a single generator.
+// no AVX2). Fewer than 16 numbers at once use the C library's log1p, sin and cos, as torch does. Only the low
+// 32 bits of a seed count, as in torch. One seed per image: image i draws [1, count] from its own generator,
+// as diffusers does with a list of generators. Exactly one seed and `is_shared`: one generator draws
+// [image_count, count] at once, as with a single generator.
 std::unique_ptr<NoiseStream> torch_stream(std::vector<uint64_t> seeds, bool is_shared);
 
-// torch.randn of a CUDA torch.Generator, computed here: Philox4x32-10 with key = seed, counter = (draw, 0,
-// element, 0), u = (word0 + 1/2) / 2^32, v = (word1 + 1/2) * 2 pi / 2^32, sqrt(-2 ln u) sin v. Holds where
-// one CUDA thread makes one element (up to 2048 elements per multiprocessor, 200,000 on a large GPU).
-// Evaluated in float64 and rounded once; the GPU's own float32 arithmetic differs from it in last bits. Seeds
-// and is_shared as for torch_stream.
+// torch.randn of a CUDA torch.Generator, computed here: Philox4x32-10 with key = seed, counter =
+// (draw, 0, element, 0), u = (word0 + 1/2) / 2^32, v = (word1 + 1/2) * 2 pi / 2^32, sqrt(-2 ln u) sin v.
+// Holds where one CUDA thread makes one element (up to 2048 elements per multiprocessor: 200,000 on a large
+// GPU). Evaluated in float64 and rounded once, the same bits on every CPU; the GPU's own float32 arithmetic
+// differs from it in last bits. Seeds and is_shared as for torch_stream.
 std::unique_ptr<NoiseStream> cuda_stream(std::vector<uint64_t> seeds, bool is_shared);
 
 // Counter-based: the value depends on (seed of the image, draw, element) alone, never on the place of the
 // image in the batch or the size of the tensor. The same bits on every CPU. Philox4x32-10, key = seed (low,
 // high), counter = (c low, c high, draw low, draw high). Counter c makes four of the 32 elements of group g =
 // c / 8; with i = c % 8: words 0 and 1 make elements 32 g + i (cosine) and 32 g + 8 + i (sine), words 2 and 3
-// make 32 g + 16 + i and 32 g + 24 + i. Box-Muller with u1 = (word >> 1) * 2^-31 + 2^-32 and angle 2 pi
+// make 32 g + 16 + i and 32 g + 24 + i. Box-Muller with u1 = float(word >> 1) * 2^-31 + 2^-32 and angle 2 pi
 // (word' >> 8) * 2^-24, in float32 (normal_math.h).
 std::unique_ptr<NoiseStream> philox_stream(std::vector<uint64_t> seeds);
 

@@ -24,6 +24,10 @@ struct NormalKernels {
   // Groups first_group .. first_group + group_count of draw `draw` under key `seed`; 32 normals each. The
   // mapping is described at philox_stream in noise.h. 4 bytes written per normal.
   void (*philox_normals)(uint64_t seed, uint64_t draw, uint64_t first_group, float* out, size_t group_count);
+
+  // Elements 0 .. count of draw `draw` (below 2^32) of a CUDA generator; see cuda_stream in noise.h. 4 bytes
+  // written per normal.
+  void (*cuda_normals)(uint64_t seed, uint64_t draw, float* out, size_t count);
 };
 
 const NormalKernels& normal_kernels_scalar();

@@ -9,6 +9,7 @@
 namespace textopia::rng {
 namespace {
 
+#include "rng/cuda_math.h"
 #include "rng/normal_math.h"
 // Needs the functions above.
 #include "rng/lanes_avx2.h"
@@ -27,7 +28,16 @@ void philox_normals(uint64_t seed, uint64_t draw, uint64_t first_group, float* o
   for (size_t i = 0; i < group_count; ++i) philox_group(seed, draw, first_group + i, out + kPhiloxGroup * i);
 }
 
-constexpr NormalKernels kKernels = {advance, torch_normals, philox_normals};
+void cuda_normals(uint64_t seed, uint64_t draw, float* out, size_t count) {
+  size_t i = 0;
+  for (; i + 4 <= count; i += 4) cuda_four(seed, draw, i, out + i);
+  if (i == count) return;
+  float last[4];
+  cuda_four(seed, draw, i, last);
+  for (size_t k = i; k < count; ++k) out[k] = last[k - i];
+}
+
+constexpr NormalKernels kKernels = {advance, torch_normals, philox_normals, cuda_normals};
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 namespace textopia::rng {
 namespace {
 
+#include "rng/cuda_math.h"
 #include "rng/normal_math.h"
 // Needs the functions above.
 #include "rng/lanes_avx2.h"
@@ -35,7 +36,16 @@ void philox_normals(uint64_t seed, uint64_t draw, uint64_t first_group, float* o
   if (group < group_count) philox_group(seed, draw, first_group + group, out + kPhiloxGroup * group);
 }
 
-constexpr NormalKernels kKernels = {advance, torch_normals, philox_normals};
+void cuda_normals(uint64_t seed, uint64_t draw, float* out, size_t count) {
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) cuda_eight(seed, draw, i, out + i);
+  if (i == count) return;
+  float last[8];
+  cuda_eight(seed, draw, i, last);
+  for (size_t k = i; k < count; ++k) out[k] = last[k - i];
+}
+
+constexpr NormalKernels kKernels = {advance, torch_normals, philox_normals, cuda_normals};
 
 }  // namespace
 

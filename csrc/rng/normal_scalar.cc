@@ -9,6 +9,7 @@
 namespace textopia::rng {
 namespace {
 
+#include "rng/cuda_math.h"
 #include "rng/normal_math.h"
 
 struct Lane {
@@ -50,6 +51,35 @@ struct Lane {
   static Float select(Bits mask, Float if_set, Float if_clear) { return mask ? if_set : if_clear; }
 };
 
+struct LaneDouble {
+  using Double = double;
+  using Bits = uint64_t;
+
+  static Double value(double x) { return x; }
+  static Bits bits(uint64_t x) { return x; }
+  static Bits as_bits(Double x) { return std::bit_cast<uint64_t>(x); }
+  static Double as_double(Bits x) { return std::bit_cast<double>(x); }
+  static Double add(Double a, Double b) { return a + b; }
+  static Double mul(Double a, Double b) { return a * b; }
+  static Double div(Double a, Double b) { return a / b; }
+  static Double fma(Double a, Double b, Double c) { return std::fma(a, b, c); }
+  static Double sqrt(Double x) { return std::sqrt(x); }
+  static Bits add_bits(Bits a, Bits b) { return a + b; }
+  static Bits sub_bits(Bits a, Bits b) { return a - b; }
+  static Bits and_bits(Bits a, Bits b) { return a & b; }
+  static Bits or_bits(Bits a, Bits b) { return a | b; }
+  static Double xor_double(Double a, Bits b) { return as_double(as_bits(a) ^ b); }
+  template <int kCount>
+  static Bits shift_left(Bits x) {
+    return x << kCount;
+  }
+  template <int kCount>
+  static Bits shift_right(Bits x) {
+    return x >> kCount;
+  }
+  static Double select_odd(Bits x, Double if_odd, Double if_even) { return x & 1 ? if_odd : if_even; }
+};
+
 void advance(uint32_t* words, size_t block_count) {
   for (size_t k = 0; k < kMtWords * block_count; ++k)
     words[kMtWords + k] = mt_step<Lane>(words[k], words[k + 1], words[k + 397]);
@@ -71,7 +101,15 @@ void philox_normals(uint64_t seed, uint64_t draw, uint64_t first_group, float* o
   }
 }
 
-constexpr NormalKernels kKernels = {advance, torch_normals, philox_normals};
+void cuda_normals(uint64_t seed, uint64_t draw, float* out, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t words[4];
+    philox4x32_10(seed, draw & 0xffffffffu, i, words);
+    out[i] = static_cast<float>(cuda_normal<LaneDouble>(words[0], words[1]));
+  }
+}
+
+constexpr NormalKernels kKernels = {advance, torch_normals, philox_normals, cuda_normals};
 
 }  // namespace
 

@@ -1,7 +1,5 @@
 // The streams that need no state but a counter.
-#include <cmath>
 #include <cstring>
-#include <numbers>
 
 #include "base/error.h"
 #include "rng/noise.h"
@@ -54,34 +52,27 @@ class PhiloxStream final : public NoiseStream {
   uint64_t draw_ = 0;
 };
 
-// The formula of the GPU's generator without its float32 roundings.
-float cuda_normal(uint32_t first, uint32_t second) {
-  const double u = first * 0x1p-32 + 0x1p-33;
-  const double angle = (second * 0x1p-32 + 0x1p-33) * (2 * std::numbers::pi);
-  return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::sin(angle));
-}
-
 class CudaStream final : public NoiseStream {
  public:
-  CudaStream(std::vector<uint64_t> seeds, bool is_shared) : seeds_(std::move(seeds)), is_shared_(is_shared) {
+  CudaStream(std::vector<uint64_t> seeds, bool is_shared)
+      : seeds_(std::move(seeds)), is_shared_(is_shared), kernels_(normal_kernels()) {
     check_seeds("cuda", seeds_, is_shared);
   }
 
   void draw(float* out, size_t image_count, size_t count_per_image) override {
     check_images(image_count, seeds_, is_shared_);
     const size_t count = is_shared_ ? image_count * count_per_image : count_per_image;
-    for (uint64_t seed : seeds_)
-      for (size_t element = 0; element < count; ++element) {
-        uint32_t words[4];
-        philox4x32_10(seed, draw_, element, words);
-        *out++ = cuda_normal(words[0], words[1]);
-      }
+    for (uint64_t seed : seeds_) {
+      kernels_.cuda_normals(seed, draw_, out, count);
+      out += count;
+    }
     ++draw_;
   }
 
  private:
   std::vector<uint64_t> seeds_;
   bool is_shared_;
+  const NormalKernels& kernels_;
   uint64_t draw_ = 0;
 };
 
