@@ -144,3 +144,61 @@ def test_predictor_corrector(gaussian: tx.Denoiser, predictor: str, corrector: s
         factor, noise = prediction(predictor, s, t)
         expected = (1 - factor / v) ** 2 * expected + (noise if t > 0 else 0.0)
     assert_variance(variance_of(gaussian, program, LEVELS[0], seed=3), expected)
+
+
+# --- the corrector whose step follows from norms
+
+
+def many_dimensions() -> tuple[tx.Denoiser, float]:
+    """A network over [1, 8, 8] latents of variance 1.5, and that variance at level 0.5."""
+    d = 64
+    mixture = Mixture(np.ones(1), np.zeros((1, d)), 1.5 * np.eye(d)[None])
+    roles = {"sample": "x", "noise_level": "sigma", "output": "score"}
+    network = graph(mixture, (1, 8, 8))
+    denoiser = tx.Denoiser(
+        network,
+        prediction="score",
+        noise_input="sigma",
+        inputs=roles,
+        threads=1,
+        images_per_run=1000,
+    )
+    return denoiser, 1.5 + 0.5**2
+
+
+def correct(denoiser: tx.Denoiser, norm: str, snr: float, steps: int) -> tx.Program:
+    levels = tx.schedules.explicit([0.5] * (steps + 1))
+    options = {"predictor": "none", "corrector": "langevin", "snr": snr, "norm": norm}
+    return denoiser.trace("predictor_corrector", levels, **options)
+
+
+@pytest.mark.parametrize("norm", ["sample", "batch"])
+def test_norm_corrector(norm: str) -> None:
+    """Song et al. 2021, algorithm 4, in d = 64 dimensions, at equilibrium.
+
+    With r = |x|^2 and step = 2 snr^2 v^2 |z|^2 / r, the mean of r after a step equals that before
+    only if 1 / E[1/r] = v (d + 2) (1 + snr^2), exactly. With norms averaged over many images the
+    step is the constant 2 snr^2 v^2 / V, whose stationary variance is V = v (1 + snr^2).
+    """
+    denoiser, v = many_dimensions()
+    snr, d, count = 0.2, 64, 1000
+    x = np.random.default_rng(4).standard_normal((count, 1, 8, 8), np.float32) * np.float32(2.0)
+    program = correct(denoiser, norm, snr, 80)  # what is left of the start: 1e-6
+    out = tx.sample(denoiser, x, program, noise=tx.Noise.philox(4)).astype(np.float64)
+    squares = np.square(out).sum((1, 2, 3))
+    if norm == "sample":
+        found, expected = 1 / np.mean(1 / squares), v * (d + 2) * (1 + snr**2)
+    else:
+        found, expected = squares.mean(), v * d * (1 + snr**2)
+    # r is v times a chi-squared of d degrees of freedom: its relative spread is sqrt(2 / d)
+    assert abs(found / expected - 1) < K * sqrt(2 / d / count)
+
+
+def test_norms_per_sample_do_not_see_the_batch() -> None:
+    denoiser, _ = many_dimensions()
+    x = np.random.default_rng(5).standard_normal((3, 1, 8, 8), np.float32)
+    for norm, is_independent in (("sample", True), ("batch", False)):
+        program = correct(denoiser, norm, 0.2, 5)
+        batch = tx.sample(denoiser, x, program, noise=tx.Noise.philox([7, 8, 9]))
+        alone = tx.sample(denoiser, x[1:2], program, noise=tx.Noise.philox([8]))
+        assert np.allclose(batch[1:2], alone, rtol=1e-5, atol=1e-5) == is_independent
