@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
+from tests.support.tiny_directory import build_tiny_directory
 from textopia_fast import doctor, errors
 from textopia_fast.cli import exits, generate, main
 from textopia_fast.errors import InvalidRequestError
-
-from tests.support.tiny_directory import build_tiny_directory
 
 
 class FakePipeline:

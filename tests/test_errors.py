@@ -6,6 +6,7 @@ import json
 import pickle
 
 import pytest
+
 import textopia_fast
 from textopia_fast import errors
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from textopia_fast import images
 from textopia_fast.errors import (
     InvalidRequestError,

@@ -8,7 +8,9 @@ import time
 
 import numpy as np
 import pytest
+
 import textopia_fast as tx
+from tests.support.networks import tanh_formula, tanh_network
 from textopia_fast import _core
 from textopia_fast.errors import (
     DeadlineExceededError,
@@ -17,8 +19,6 @@ from textopia_fast.errors import (
     NumericalError,
 )
 from textopia_fast.samplers import from_config, reference, trace_plan
-
-from tests.support.networks import tanh_formula, tanh_network
 
 CONFIG = {
     "_class_name": "DDIMScheduler",

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import textopia_fast as tx
 
+import textopia_fast as tx
 from tests.support.cheap_unet import TOKENS, cheap_unet
 
 ROOT = Path(__file__).parent.parent

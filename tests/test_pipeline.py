@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import textopia_fast as tx
 from textopia_fast import _core
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import textopia_fast
 
 PACKAGE = Path(textopia_fast.__file__).parent

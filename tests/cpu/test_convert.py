@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from textopia_fast import _core, errors
 
 ISAS = _core.supported_isas()

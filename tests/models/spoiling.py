@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from textopia_fast.errors import ModelError
 from textopia_fast.models import open_directory
 

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from textopia_fast.errors import ModelFormatError, UnsupportedModelError
-from textopia_fast.models import BUNDLED, open_directory
 
 from tests.support.tiny_directory import build_tiny_directory, write_json
+from textopia_fast.errors import ModelFormatError, UnsupportedModelError
+from textopia_fast.models import BUNDLED, open_directory
 
 
 def edit(path: Path, **changes: object) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import onnx
 import pytest
+
+from tests.models.spoiling import refused, rewrite, weight
 from textopia_fast.errors import (
     ModelError,
     ModelFormatError,
@@ -15,8 +17,6 @@ from textopia_fast.errors import (
     UnsafeModelError,
 )
 from textopia_fast.models import open_directory
-
-from tests.models.spoiling import refused, rewrite, weight
 
 
 def set_external(

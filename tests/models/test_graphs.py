@@ -7,14 +7,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+
+from tests.models.spoiling import refused, rewrite, weight
 from textopia_fast.errors import (
     ModelError,
     ModelFormatError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-
-from tests.models.spoiling import refused, rewrite, weight
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 100, 2000, -1])

@@ -9,6 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.models.spoiling import check_message, refused
+from tests.support.tiny_directory import write_json
 from textopia_fast.errors import (
     ModelError,
     ModelFormatError,
@@ -17,9 +20,6 @@ from textopia_fast.errors import (
     UnsupportedModelError,
 )
 from textopia_fast.models import open_directory
-
-from tests.models.spoiling import check_message, refused
-from tests.support.tiny_directory import write_json
 
 
 @pytest.mark.parametrize("name", ["org/model", "nothing-here", "", "\0", "x" * 5000, "~/model"])

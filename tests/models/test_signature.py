@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from textopia_fast.errors import UnsupportedModelError
 from textopia_fast.models import GraphSignature, TensorSpec, classify
 

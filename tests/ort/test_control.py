@@ -6,9 +6,9 @@ import threading
 
 import numpy as np
 import pytest
-from textopia_fast import _core, _ort, errors
 
 from tests.ort import graphs
+from textopia_fast import _core, _ort, errors
 
 
 @pytest.fixture(scope="module")

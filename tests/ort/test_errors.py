@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from textopia_fast import _core, _ort, errors
 
 from tests.ort import graphs
+from textopia_fast import _core, _ort, errors
 
 X = np.ones((2, 16), np.float32)
 

@@ -9,10 +9,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import textopia_fast
-from textopia_fast import _core, _ort
 
+import textopia_fast
 from tests.ort import graphs
+from textopia_fast import _core, _ort
 
 ADD = f"ADD = {graphs.add()!r}\n"
 

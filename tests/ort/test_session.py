@@ -8,9 +8,9 @@ import threading
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from textopia_fast import _core, _ort
 
 from tests.ort import graphs
+from textopia_fast import _core, _ort
 
 DTYPES = {
     "float32": TensorProto.FLOAT,

@@ -10,9 +10,9 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from textopia_fast import _core, errors
 
 from tests.rng.reference_philox import cuda_normals, philox, philox_normals
+from textopia_fast import _core, errors
 
 # float32 log, sqrt and sincos leave a few units in the last place of numbers up to 6.7.
 TOLERANCE = {"rtol": 3e-6, "atol": 3e-6}

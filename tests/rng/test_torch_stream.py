@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from textopia_fast import _core, errors
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "torch_randn.json").read_text())

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from tests.golden.sampler_cases import network
 from textopia_fast.samplers import Program, Schedule, trace
 from textopia_fast.samplers.reference import ArrayModel, run
 from textopia_fast.samplers.registry import resolve
-
-from tests.golden.sampler_cases import network
 
 SHAPE = (3, 2, 3, 5)
 

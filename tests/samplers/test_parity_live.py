@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from textopia_fast.samplers import from_config, trace_plan
-from textopia_fast.samplers.reference import run
 
 from tests.golden.sampler_cases import SD, Draws, initial_noise
 from tests.samplers.helpers import numpy_network
+from textopia_fast.samplers import from_config, trace_plan
+from textopia_fast.samplers.reference import run
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

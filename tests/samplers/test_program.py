@@ -6,13 +6,13 @@ import pickle
 
 import numpy as np
 import pytest
+
+from tests.samplers.test_same_as_function import OPTIONS
 from textopia_fast import _core
 from textopia_fast.samplers import Program, langevin_program, schedules, trace
 from textopia_fast.samplers.program import Combine, Register
 from textopia_fast.samplers.reference import run
 from textopia_fast.samplers.registry import SAMPLERS
-
-from tests.samplers.test_same_as_function import OPTIONS
 
 LEVELS = schedules.explicit([4.0, 2.0, 0.0])
 

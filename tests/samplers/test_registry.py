@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
+
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import SAMPLERS, get, names, trace
 from textopia_fast.samplers.registry import resolve

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from tests.samplers.helpers import assert_same_run
 from textopia_fast.samplers import Schedule, TrainingTable, schedules, trace
 from textopia_fast.samplers.program import Clamp, Combine, Denoise
 from textopia_fast.samplers.registry import SAMPLERS
-
-from tests.samplers.helpers import assert_same_run
 
 TABLE = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 

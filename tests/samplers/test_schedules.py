@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import Schedule, TrainingTable, schedules
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.samplers.helpers import assert_same_run
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import schedules, trace
 from textopia_fast.samplers.program import (
@@ -20,8 +22,6 @@ from textopia_fast.samplers.program import (
     Program,
     Step,
 )
-
-from tests.samplers.helpers import assert_same_run
 
 LEVELS = schedules.explicit([4.0, 2.0, 1.0, 0.0])
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from textopia_fast.samplers import schedules, trace
-from textopia_fast.samplers.reference import run
 
 from tests.reference import samplers_float64 as paper
+from textopia_fast.samplers import schedules, trace
+from textopia_fast.samplers.reference import run
 
 DIM = 1 + 200 + 200
 
