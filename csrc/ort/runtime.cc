@@ -121,7 +121,7 @@ void check_not_forked(const std::string& label) {
   if (!is_forked_child()) [[likely]]
     return;
   throw Error(
-      code::kForkedProcess, text(label, ": ONNX Runtime was opened before this process was forked"),
+      code::kForkedProcess, text(label, ": ONNX Runtime was opened before this process was forked."),
       {{"hint",
         "Start worker processes with the \"spawn\" method, or load the first model after the fork."}});
 }
