@@ -7,6 +7,7 @@ about it.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 __all__ = [
@@ -220,7 +221,8 @@ def from_native(code: str, message: str, details: dict[str, str]) -> TextopiaErr
     """Builds the exception for an error of the C++ core (called by the binding)."""
     cls = _BY_CODE.get(code, InternalError)
     facts: dict[str, Any] = {
-        key: int(value) if value.lstrip("-").isdigit() else value for key, value in details.items()
+        key: int(value) if re.fullmatch("-?[0-9]+", value) else value
+        for key, value in details.items()
     }
     hint = facts.pop("hint", None)
     return cls(message, hint=hint, **facts)

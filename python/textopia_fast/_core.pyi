@@ -1,0 +1,300 @@
+"""
+The native core of textopia_fast. Use the package, not this module: it has no stable API.
+"""
+
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import os
+import typing
+
+__all__: list[str] = [
+    "Binding",
+    "CancelToken",
+    "Denoiser",
+    "NoiseStream",
+    "Program",
+    "Progress",
+    "RunControl",
+    "Session",
+    "TensorInfo",
+    "active_isa",
+    "bfloat16_to_float",
+    "cgroup_cpu_limit",
+    "combine",
+    "cpu_features",
+    "float_to_bfloat16",
+    "float_to_half",
+    "half_to_float",
+    "ort_info",
+    "sample",
+    "set_ort_candidates",
+    "supported_isas",
+    "usable_cpus",
+]
+
+class NoiseStream:
+    """
+    A stream of standard normal numbers; one user at a time.
+    """
+    @staticmethod
+    def array(values: numpy.ndarray) -> NoiseStream:
+        """
+        Noise given by the caller, copied. values: float32 [draws, ...]; draw k returns block k.
+        """
+    @staticmethod
+    def cuda(
+        seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        shared: bool = False,
+    ) -> NoiseStream:
+        """
+        torch.randn of CUDA generators (Philox4x32-10, small tensors), to the last bits of float32.
+        """
+    @staticmethod
+    def philox(
+        seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> NoiseStream:
+        """
+        Counter-based: a value depends on (seed of its image, draw, element) alone.
+        """
+    @staticmethod
+    def torch(
+        seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        shared: bool = False,
+    ) -> NoiseStream:
+        """
+        torch.randn of CPU generators, bit for bit as torch computes it on x86 with AVX2 (without AVX2 torch's own last bits differ). One generator per image, or one for the batch when shared.
+        """
+    def draw(
+        self,
+        image_count: typing.SupportsInt | typing.SupportsIndex,
+        count_per_image: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the stream is in use by another thread, has another number of images, or has run out.
+        """
+
+class TensorInfo:
+    """
+    One input or output of a graph.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> list:
+        """
+        list of int, the name of a free size, or None where it has no name
+        """
+
+class RunControl:
+    """
+    Stops the runs that it is given to, from any thread.
+    """
+    def __init__(self) -> None: ...
+    def reset(self) -> None: ...
+    def terminate(self) -> None:
+        """
+        Sticky until reset().
+        """
+    @property
+    def is_terminated(self) -> bool: ...
+
+class Session:
+    """
+    A loaded ONNX graph.
+    """
+    @staticmethod
+    def from_file(
+        path: os.PathLike | str | bytes,
+        *,
+        label: str = "",
+        threads: typing.SupportsInt | typing.SupportsIndex = 0,
+        optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
+        config: collections.abc.Mapping[str, str] = {},
+    ) -> Session: ...
+    @staticmethod
+    def from_memory(
+        model: bytes,
+        *,
+        label: str = "graph",
+        threads: typing.SupportsInt | typing.SupportsIndex = 0,
+        optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
+        config: collections.abc.Mapping[str, str] = {},
+    ) -> Session: ...
+    def run(self, feeds: dict, *, control: RunControl = None) -> dict:
+        """
+        All outputs by name, as new arrays. bfloat16 crosses as uint16 bits.
+        """
+    def run_repeatedly(
+        self,
+        feeds: dict,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        control: RunControl = None,
+    ) -> float:
+        """
+        Seconds of `count` runs over buffers that are bound once.
+        """
+    @property
+    def inputs(self) -> list[TensorInfo]: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def outputs(self) -> list[TensorInfo]: ...
+
+class Binding:
+    """
+    Arrays bound to a session once and run many times.
+    """
+    def __init__(self, session: Session) -> None: ...
+    def input(self, name: str, array: typing.Any) -> None:
+        """
+        Strided arrays are copied; others are read at each run().
+        """
+    def output(self, name: str, array: typing.Any) -> None:
+        """
+        Written by each run().
+        """
+    def run(self, control: RunControl = None) -> None: ...
+
+class Program:
+    """
+    A validated instruction table.
+    """
+    def __init__(
+        self,
+        instructions: collections.abc.Iterable,
+        *,
+        latents: typing.SupportsInt | typing.SupportsIndex,
+        outputs: typing.SupportsInt | typing.SupportsIndex,
+        result: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        instructions: tuples as made by textopia_fast.samplers.Program.to_native(). Raises InvalidRequestError.
+        """
+    @property
+    def denoise_count(self) -> int: ...
+    @property
+    def draws_noise(self) -> bool: ...
+    @property
+    def step_count(self) -> int: ...
+
+class Denoiser:
+    """
+    A graph and the roles of its tensors.
+    """
+    def __init__(
+        self,
+        session: Session,
+        *,
+        sample: str,
+        noise_level: str,
+        output: str,
+        images_per_run: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
+    @property
+    def conditioning_names(self) -> list[str]: ...
+
+class CancelToken:
+    """
+    Cancels every call that it was given to, from any thread; it stays cancelled.
+    """
+    def __init__(self) -> None: ...
+    def _forget(self, control: RunControl) -> None: ...
+    def _watch(self, control: RunControl) -> None:
+        """
+        cancel() also terminates `control`, until _forget(control).
+        """
+    def cancel(self) -> None:
+        """
+        Ends those calls at the next node of the running graph, or at the next step.
+        """
+    @property
+    def cancelled(self) -> bool: ...
+
+class Progress:
+    """
+    Counts the steps of a call; may be read from any thread.
+    """
+    def __init__(self) -> None: ...
+    @property
+    def steps_done(self) -> int: ...
+    @property
+    def steps_total(self) -> int: ...
+
+def active_isa() -> str:
+    """
+    The ISA in use: the best one, or TEXTOPIA_FORCE_ISA. Raises ConfigurationError when that is unknown here.
+    """
+
+def bfloat16_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    The bits of bfloat16 (uint16) to float32, exact.
+    """
+
+def cgroup_cpu_limit(proc_cgroup: str, mount: str) -> int: ...
+def combine(
+    isa: str,
+    sources: collections.abc.Sequence[numpy.ndarray],
+    weights: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    outputs: collections.abc.Sequence[numpy.ndarray],
+) -> bool:
+    """
+    outputs[k] = scales[k] * sum(weights[i] * sources[i]) in float32; arrays are C-contiguous float32 of one size. Returns whether every sum is finite. Raises InvalidRequestError, ConfigurationError.
+    """
+
+def cpu_features() -> list[str]:
+    """
+    CPU features that the operating system has enabled, as list[str].
+    """
+
+def float_to_bfloat16(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.uint16]:
+    """
+    float32 to the bits of bfloat16 (uint16), round to nearest even.
+    """
+
+def float_to_half(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.uint16]:
+    """
+    float32 to the bits of float16 (uint16), round to nearest even.
+    """
+
+def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    The bits of float16 (uint16) to float32, exact.
+    """
+
+def ort_info() -> dict: ...
+def sample(
+    denoiser: Denoiser,
+    program: Program,
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    *,
+    cond: dict = {},
+    uncond: dict = {},
+    guidance: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [1.0],
+    noise: NoiseStream = None,
+    cancel: CancelToken = None,
+    timeout: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    progress: Progress = None,
+    on_step: collections.abc.Callable | None = None,
+    wants_denoised: bool = False,
+    isa: str | None = None,
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].
+    """
+
+def set_ort_candidates(paths: collections.abc.Sequence[str]) -> None: ...
+def supported_isas() -> list[str]:
+    """
+    Names of the ISAs that this machine can run, best first.
+    """
+
+def usable_cpus() -> int: ...
+
+__version__: str = "0.1.0"
