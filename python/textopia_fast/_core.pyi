@@ -125,7 +125,7 @@ class Session:
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
     ) -> Session: ...
-    def run(self, feeds: dict, *, control: RunControl = None) -> dict:
+    def run(self, feeds: dict, *, control: RunControl | None = None) -> dict:
         """
         All outputs by name, as new arrays. bfloat16 crosses as uint16 bits.
         """
@@ -134,7 +134,7 @@ class Session:
         feeds: dict,
         count: typing.SupportsInt | typing.SupportsIndex,
         *,
-        control: RunControl = None,
+        control: RunControl | None = None,
     ) -> float:
         """
         Seconds of `count` runs over buffers that are bound once.
@@ -159,7 +159,7 @@ class Binding:
         """
         Written by each run().
         """
-    def run(self, control: RunControl = None) -> None: ...
+    def run(self, control: RunControl | None = None) -> None: ...
 
 class Program:
     """
@@ -277,10 +277,10 @@ def sample(
     cond: dict = {},
     uncond: dict = {},
     guidance: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [1.0],
-    noise: NoiseStream = None,
-    cancel: CancelToken = None,
+    noise: NoiseStream | None = None,
+    cancel: CancelToken | None = None,
     timeout: typing.SupportsFloat | typing.SupportsIndex | None = None,
-    progress: Progress = None,
+    progress: Progress | None = None,
     on_step: collections.abc.Callable | None = None,
     wants_denoised: bool = False,
     isa: str | None = None,
