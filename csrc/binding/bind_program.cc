@@ -10,6 +10,9 @@ namespace {
 
 using namespace engine;
 
+// Of what is quoted in a message.
+constexpr size_t kLongestQuote = 80;
+
 Bank parse_bank(const py::handle& kind) {
   const auto letter = kind.cast<std::string>();
   check(letter == "x" || letter == "e", code::kInvalidRequest, "program: register kind \"", letter,
@@ -58,8 +61,9 @@ std::shared_ptr<Program> parse_program(const py::iterable& rows, int latents, in
   auto program = std::make_shared<Program>();
   for (const py::handle row : rows) {
     const auto fail = [&] {
-      throw Error(code::kInvalidRequest, text("program, instruction ", program->instructions.size(),
-                                              ": not an instruction: ", std::string(py::repr(row))));
+      throw Error(code::kInvalidRequest,
+                  text("program, instruction ", program->instructions.size(),
+                       ": not an instruction: ", std::string(py::repr(row)).substr(0, kLongestQuote)));
     };
     try {
       program->instructions.push_back(parse_instruction(row.cast<py::tuple>()));

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -56,7 +57,8 @@ py::list sizes_of(const TensorInfo& info) {
   return sizes;
 }
 
-// A binding that also keeps the arrays alive whose memory it uses. Threads may share it: they take turns.
+// A binding that also keeps the arrays alive whose memory it uses. Threads may share it: they take turns. An
+// array that another one replaces goes after the turn, for its end may run Python.
 class ArrayBinding {
  public:
   explicit ArrayBinding(std::shared_ptr<Session> session)
@@ -66,9 +68,11 @@ class ArrayBinding {
     const TensorInfo& info = ort::find_info(session_->inputs(), name, "input", session_->label());
     const std::string where = text(session_->label(), ": input '", name, "'");
     py::array array = as_contiguous(object, where);
+    py::object replaced;
     const auto lock = take_turn();
+    py::object& kept = kept_["i:" + name];
     binding_.input(name, view_of(array, info.dtype, where));
-    kept_["i:" + name] = array;
+    replaced = std::exchange(kept, std::move(array));
   }
 
   void output(const std::string& name, const py::handle& object) {
@@ -77,9 +81,11 @@ class ArrayBinding {
     py::array array = as_contiguous(object, where);
     check(array.is(object) && array.writeable(), code::kInvalidRequest, where,
           " is strided, unaligned or read-only, allowed is a writable contiguous array");
+    py::object replaced;
     const auto lock = take_turn();
+    py::object& kept = kept_["o:" + name];
     binding_.output(name, view_of(array, info.dtype, where));
-    kept_["o:" + name] = array;
+    replaced = std::exchange(kept, std::move(array));
   }
 
   void inputs(const py::dict& feeds) {
@@ -122,7 +128,7 @@ class ArrayBinding {
   }
 
   std::shared_ptr<Session> session_;
-  std::map<std::string, py::array> kept_;
+  std::map<std::string, py::object> kept_;
   Binding binding_;
   std::mutex mutex_;
 };
