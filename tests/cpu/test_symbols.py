@@ -39,7 +39,8 @@ def test_only_the_kernel_is_exported(stem: str) -> None:
         check=True,
     )
     names = {line.split("(")[0] for line in done.stdout.splitlines()}
-    assert names == EXPORTS[stem]
+    code = {name for name in names if not name.startswith("DW.ref.")}  # data for the unwinder
+    assert code == EXPORTS[stem]
 
 
 def test_every_file_of_one_isa_is_looked_at() -> None:
