@@ -97,13 +97,16 @@ def _native(program: Program) -> _core.Program:
 
 
 def _conditioning(denoiser: Denoiser, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays in the dtypes of the graph; names that the graph does not have are left for the core
-    to report."""
+    """Arrays in the dtypes of the graph; names that the graph does not have, and values that cannot
+    have its dtype, are left for the core to report."""
     dtypes = {info.name: info.dtype for info in denoiser.session.inputs}
-    return {
-        name: np.ascontiguousarray(to_numpy(value, name), dtype=dtypes.get(name))
-        for name, value in values.items()
-    }
+    arrays = {}
+    for name, value in values.items():
+        array = to_numpy(value, name)
+        dtype = dtypes.get(name)
+        is_number = array.dtype.kind in "biuf" and dtype in np.sctypeDict
+        arrays[name] = array.astype(dtype, copy=False) if is_number else array
+    return arrays
 
 
 def _guidance(value: float | Sequence[float]) -> list[float]:
