@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from textopia_fast import _core
+from . import _core
 
 __all__ = ["create_session", "register", "runtime_info"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from textopia_fast.errors import TextopiaError
+from .errors import TextopiaError
 
 INSTALL_RUNTIME = 'Install ONNX Runtime: pip install "textopia-fast[cpu]"'
 
@@ -63,7 +63,7 @@ def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _version() -> Finding:
-    from textopia_fast import _core
+    from . import _core
 
     try:
         version = metadata.version("textopia-fast")
@@ -82,13 +82,13 @@ def _platform() -> Finding:
 
 
 def _cpu_features() -> Finding:
-    from textopia_fast import _core
+    from . import _core
 
     return Finding("cpu features", " ".join(_core.cpu_features()) or "none known")
 
 
 def _instruction_set() -> Finding:
-    from textopia_fast import _core
+    from . import _core
 
     supported = ", ".join(_core.supported_isas())
     forced = " (TEXTOPIA_FORCE_ISA)" if os.environ.get("TEXTOPIA_FORCE_ISA") else ""
@@ -96,14 +96,14 @@ def _instruction_set() -> Finding:
 
 
 def _cpus() -> Finding:
-    from textopia_fast import _core
+    from . import _core
 
     usable, present = _core.usable_cpus(), os.cpu_count()
     return Finding("usable cpus", f"{usable} of {present}; a pipeline takes {usable} threads")
 
 
 def _runtime() -> Finding:
-    from textopia_fast import _ort
+    from . import _ort
 
     try:
         info = _ort.runtime_info()
@@ -123,7 +123,7 @@ def _gpu() -> Finding:
 
 
 def _bundled() -> Finding:
-    from textopia_fast.models import BUNDLED
+    from .models import BUNDLED
 
     found = [name for name, path in BUNDLED.items() if (path / "model_index.json").is_file()]
     return Finding("bundled models", ", ".join(found) or "none")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textopia_fast.errors import (
+from .errors import (
     InvalidRequestError,
     NumericalError,
     OutputError,

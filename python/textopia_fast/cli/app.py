@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from textopia_fast.cli import exits
+from . import exits
 
 Work = Callable[[], int | None]
 """What a command returns; it returns the exit code, None for 0."""
@@ -89,7 +89,7 @@ def generate(
     ] = False,
 ) -> Work:
     """Make pictures from text; prints the paths of the files written."""
-    from textopia_fast.cli.generate import Job, parse_size, run
+    from .generate import Job, parse_size, run
 
     return partial(
         run,
@@ -119,7 +119,7 @@ def generate(
 @app.command()
 def samplers() -> Work:
     """List the samplers: name, what it is, paper."""
-    from textopia_fast.cli.listings import print_samplers
+    from .listings import print_samplers
 
     return print_samplers
 
@@ -129,7 +129,7 @@ def inspect(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
 ) -> Work:
     """Show what is in a model: graphs, inputs and outputs, sizes, scheduler, tokenizer."""
-    from textopia_fast.cli.listings import print_model
+    from .listings import print_model
 
     return partial(print_model, model)
 
@@ -137,8 +137,8 @@ def inspect(
 @app.command()
 def doctor() -> Work:
     """Check the installation and the machine."""
-    from textopia_fast.cli.listings import print_findings
-    from textopia_fast.doctor import can_generate, examine
+    from ..doctor import can_generate, examine
+    from .listings import print_findings
 
     def work() -> int:
         findings = examine()
@@ -151,7 +151,7 @@ def doctor() -> Work:
 @app.command()
 def version() -> Work:
     """Print the version."""
-    from textopia_fast import _core
+    from .. import _core
 
     return partial(print, _core.__version__)
 

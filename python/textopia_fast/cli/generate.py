@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from textopia_fast.cli.exits import say
-from textopia_fast.errors import InvalidRequestError, OutputError
-from textopia_fast.images import parameters_text, save_png
+from ..errors import InvalidRequestError, OutputError
+from ..images import parameters_text, save_png
+from .exits import say
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("index", "seed")
@@ -35,7 +35,7 @@ class Job:
 
 def open_pipeline(model: str, threads: int | None) -> Any:
     """The pipeline of a model."""
-    from textopia_fast.pipeline import Pipeline
+    from ..pipeline import Pipeline
 
     return Pipeline.from_pretrained(model, threads=threads)
 

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from textopia_fast.doctor import Finding
+from ..doctor import Finding
 
 if TYPE_CHECKING:
-    from textopia_fast.models import ModelDirectory, Part
+    from ..models import ModelDirectory, Part
 
 
 def print_samplers() -> None:
-    from textopia_fast.samplers.registry import SAMPLERS
+    from ..samplers.registry import SAMPLERS
 
     rows = [(info.name, info.summary, info.paper) for info in SAMPLERS.values()]
     _print_table(rows)
@@ -28,8 +28,8 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def print_model(name_or_path: str) -> None:
-    from textopia_fast.models import open_directory
-    from textopia_fast.text import Tokenizer
+    from ..models import open_directory
+    from ..text import Tokenizer
 
     directory = open_directory(name_or_path)
     facts = directory.facts

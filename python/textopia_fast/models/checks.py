@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textopia_fast.errors import (
+from ..errors import (
     ModelError,
     ModelFormatError,
     OutOfMemoryError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.limits import (
+from .files import ModelFiles
+from .limits import (
     MAX_DEPTH,
     MAX_DIM,
     MAX_GRAPH_BYTES,
@@ -30,9 +30,9 @@ from textopia_fast.models.limits import (
     MAX_PROBLEMS,
     MAX_RANK,
 )
-from textopia_fast.models.problems import shown, text_of
-from textopia_fast.models.signature import ONNX_DTYPES, GraphSignature, TensorSpec
-from textopia_fast.models.tensors import TensorChecker
+from .problems import shown, text_of
+from .signature import ONNX_DTYPES, GraphSignature, TensorSpec
+from .tensors import TensorChecker
 
 if TYPE_CHECKING:
     import onnx

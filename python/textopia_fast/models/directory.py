@@ -13,12 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from textopia_fast.errors import ModelError, ModelNotFoundError, UnsupportedModelError
-from textopia_fast.models.checks import GraphFacts, check_graph
-from textopia_fast.models.facts import DirectoryFacts, derive_facts
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.problems import Problems, shown
-from textopia_fast.models.signature import GraphSignature, Ports, classify
+from ..errors import ModelError, ModelNotFoundError, UnsupportedModelError
+from .checks import GraphFacts, check_graph
+from .facts import DirectoryFacts, derive_facts
+from .files import ModelFiles
+from .problems import Problems, shown
+from .signature import GraphSignature, Ports, classify
 
 BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tiny-shapes": Path(__file__).resolve().parent / "tiny_shapes"}

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from textopia_fast.errors import ModelError, ModelFormatError, UnsupportedModelError
-from textopia_fast.models.problems import Problems, shown
-from textopia_fast.models.signature import Ports
+from ..errors import ModelError, ModelFormatError, UnsupportedModelError
+from .problems import Problems, shown
+from .signature import Ports
 
 _SCALING_FACTOR = 0.18215  # AutoencoderKL's default
 _MAX_POSITIONS = 77  # CLIPTextConfig's default

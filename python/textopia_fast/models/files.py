@@ -9,13 +9,13 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-from textopia_fast.errors import (
+from ..errors import (
     ModelFormatError,
     ModelNotFoundError,
     UnsafeModelError,
 )
-from textopia_fast.models.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
-from textopia_fast.models.problems import shown
+from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
+from .problems import shown
 
 _RE_EXPORT = "Export or download the model again."
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from textopia_fast.errors import (
+from ..errors import (
     ModelError,
     ModelFormatError,
     ModelIntegrityError,
@@ -13,7 +13,7 @@ from textopia_fast.errors import (
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.limits import MAX_PROBLEMS
+from .limits import MAX_PROBLEMS
 
 # The gravest kind names the error: a model that is unsafe stays unsafe when its files are mended.
 _GRAVITY: tuple[type[ModelError], ...] = (

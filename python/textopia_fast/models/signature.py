@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from textopia_fast.errors import UnsupportedModelError
-from textopia_fast.models.problems import shown
+from ..errors import UnsupportedModelError
+from .problems import shown
 
 ONNX_DTYPES: Mapping[int, str] = MappingProxyType(
     {

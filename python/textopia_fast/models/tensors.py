@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textopia_fast.errors import (
+from ..errors import (
     ModelError,
     ModelFormatError,
     ModelIntegrityError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.limits import MAX_DIM, MAX_RANK
-from textopia_fast.models.problems import shown, text_of
+from .files import ModelFiles
+from .limits import MAX_DIM, MAX_RANK
+from .problems import shown, text_of
 
 if TYPE_CHECKING:
     import onnx

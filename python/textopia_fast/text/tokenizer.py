@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from textopia_fast.errors import InvalidRequestError, ModelFormatError, TextopiaWarning
-from textopia_fast.models.problems import shown
-from textopia_fast.text.vocabulary import Vocabulary, read_vocabulary
+from ..errors import InvalidRequestError, ModelFormatError, TextopiaWarning
+from ..models.problems import shown
+from .vocabulary import Vocabulary, read_vocabulary
 
 MAX_PROMPT_BYTES = 32 << 10
 """Longest prompt in bytes of UTF-8."""

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textopia_fast.errors import (
+from ..errors import (
     ModelFormatError,
     ModelNotFoundError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.limits import (
+from ..models.files import ModelFiles
+from ..models.limits import (
     MAX_MERGES,
     MAX_TOKEN_CHARACTERS,
     MAX_TOKENIZER_BYTES,
     MAX_VOCABULARY,
 )
-from textopia_fast.models.problems import shown
+from ..models.problems import shown
 
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 _DEFAULTS = {
