@@ -5,26 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core, images
 from .arrays import to_float32
+from .checks import (
+    check_choice,
+    check_instance,
+    check_number,
+    refuse,
+)
 from .errors import (
     ConfigurationError,
     EngineClosedError,
+    EngineStateError,
     InvalidRequestError,
 )
 from .models import ModelDirectory, open_directory
 from .models.facts import DirectoryFacts
-from .noise import Noise, draw
+from .noise import NOISE_KINDS, Noise, draw
 from .request import (
-    NOISE_KINDS,
     OUTPUT_TYPES,
     Request,
-    check_choice,
-    check_number,
     check_size,
     check_steps,
     expand_prompts,
@@ -33,7 +37,8 @@ from .request import (
 )
 from .samplers import Schedule
 from .samplers.scheduler_config import from_config, trace_plan
-from .sampling import sample
+from .samplers.trace import Sampler
+from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, TextEncoder, check_embeddings
 
 ProgressCallback = Callable[[int, int], Any]
@@ -66,6 +71,8 @@ class Pipeline:
     """
 
     def __init__(self, directory: ModelDirectory, *, threads: int | None = None) -> None:
+        """Opens the graphs of a directory that `open_directory` has checked."""
+        check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         self.directory = directory
         self._graphs: Graphs | None = Graphs.open(directory, threads)
 
@@ -99,11 +106,9 @@ class Pipeline:
             ("precision", precision, ("auto", "fp32")),
             ("provider", provider, (None, "cpu")),
         ):
-            if value not in allowed:
-                raise ConfigurationError(
-                    f"{name}: got {value!r:.80}; this version has {', '.join(map(repr, allowed))}.",
-                    param=name,
-                )
+            if not (value is None or isinstance(value, str)) or value not in allowed:
+                choices = " or ".join(map(repr, allowed))
+                refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
         return cls(open_directory(name_or_path), threads=threads)
 
     def __call__(
@@ -124,7 +129,7 @@ class Pipeline:
         output_type: str = "pil",
         *,
         seed: int | Sequence[int] | None = None,
-        sampler: str | Callable[..., Any] | None = None,
+        sampler: str | Sampler | None = None,
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         noise: str = "torch",
@@ -180,10 +185,15 @@ class Pipeline:
             generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
+        if not isinstance(progress, _core.Progress):
+            check_watchers(cancel, progress=progress)
+        check_watchers(cancel, preview=preview)
         clock = StageClock(deadline, cancel)
         if (prompt is None) == (prompt_embeds is None):
             raise InvalidRequestError(
-                "prompt: give exactly one of `prompt` and `prompt_embeds`.", param="prompt"
+                f"prompt: got {'neither it nor' if prompt is None else 'both it and'} "
+                "prompt_embeds, allowed is one of them.",
+                param="prompt",
             )
         embeds = None if prompt_embeds is None else to_float32(prompt_embeds, "prompt_embeds")
         texts = prompt if embeds is None else [""] * len(embeds)
@@ -209,7 +219,7 @@ class Pipeline:
             timesteps=timesteps,
             sigmas=sigmas,
             eta=check_number("eta", eta),
-            **dict(sampler_options or {}),
+            sampler_options=sampler_options,
         )
         program = trace_plan(plan)
 
@@ -255,6 +265,12 @@ class Pipeline:
         """Frees the graphs once running calls have ended; later calls raise EngineClosedError."""
         self._graphs = None
 
+    def __reduce__(self) -> NoReturn:
+        raise EngineStateError(
+            "pipeline: holds open graphs, which cannot be copied or pickled.",
+            hint="Share it between threads as it is; in another process, open the model again.",
+        )
+
     def __enter__(self) -> Pipeline:
         return self
 
@@ -299,7 +315,7 @@ def _start(
     start = to_float32(latents, "latents")
     if start.shape != shape:
         raise InvalidRequestError(
-            f"latents: shape {start.shape}; this request needs {shape}.", param="latents"
+            f"latents: shape {start.shape}, allowed for this request is {shape}.", param="latents"
         )
     return start
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _core
 from ._ort import create_session
+from .checks import check_number
 from .denoiser import Denoiser
 from .errors import (
     DeadlineExceededError,
@@ -19,8 +20,9 @@ from .errors import (
     NumericalError,
 )
 from .models import ModelDirectory
-from .request import check_number
 from .text import Tokenizer
+
+__all__ = ["Decoder", "Graphs", "StageClock", "TextEncoder", "check_embeddings", "run"]
 
 # Prompts whose embeddings are kept: a service repeats its negative prompt in every request.
 EMBEDDING_CACHE_SIZE = 64
@@ -126,8 +128,8 @@ def check_embeddings(name: str, embeddings: np.ndarray, image_count: int) -> np.
     """Embeddings given by the caller, float32 [B or 1, T, D], for `image_count` images."""
     if embeddings.ndim != 3 or embeddings.shape[0] not in (1, image_count):
         raise InvalidRequestError(
-            f"{name}: shape {embeddings.shape} for {image_count} images; [{image_count}, T, D] is "
-            f"needed.",
+            f"{name}: shape {embeddings.shape} for {image_count} images, allowed are "
+            f"[{image_count}, T, D] and [1, T, D].",
             param=name,
         )
     return embeddings
@@ -148,7 +150,7 @@ class Graphs:
 
         def session(name: str) -> _core.Session:
             graph = directory.parts[name].graph
-            return create_session(graph, threads=threads or 0, label=f"{name}/{graph.name}")
+            return create_session(graph, threads=threads, label=f"{name}/{graph.name}")
 
         text, unet, decoder = (
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
@@ -190,6 +192,11 @@ class StageClock:
         self._timings: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
+        """Ends a stage.
+
+        Raises:
+            GenerationCancelled, DeadlineExceededError: As asked for.
+        """
         now = time.perf_counter()
         self._timings[stage] = (now - self._last) * 1e3
         self._last = now
@@ -202,9 +209,11 @@ class StageClock:
             )
 
     def remaining(self) -> float | None:
+        """Seconds until the deadline, or None without one."""
         if self._seconds is None:
             return None
         return self._seconds - (time.perf_counter() - self._start)
 
     def timings(self) -> dict[str, float]:
+        """Milliseconds per stage, and "total"."""
         return {**self._timings, "total": (self._last - self._start) * 1e3}

@@ -29,7 +29,9 @@ app = typer.Typer(
 )
 
 # typer carries its own click in some versions; this is the base of its usage errors in all.
-_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_ClickException: type[typer.BadParameter] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
 
 
 @app.callback()

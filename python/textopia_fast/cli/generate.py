@@ -97,10 +97,10 @@ def output_paths(output: str, seeds: Sequence[int | None]) -> list[str]:
     if count > 1 and not fields:
         stem, extension = os.path.splitext(output)
         output, fields = f"{stem}-{{index}}{extension}", {"index"}
-    paths = []
-    for index, seed in enumerate(seeds):
-        values = {"index": str(index), "seed": str(seed)}
-        paths.append(_FIELD.sub(lambda match, v=values: v[match[1]], output))
+    paths = [
+        output.replace("{index}", str(index)).replace("{seed}", str(seed))
+        for index, seed in enumerate(seeds)
+    ]
     if len(set(paths)) < count:
         raise InvalidRequestError(
             f"output: {output!r:.80} gives the same name to several pictures.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checks import shown
 from ..errors import (
     ModelError,
     ModelFormatError,
@@ -30,7 +31,7 @@ from .limits import (
     MAX_PROBLEMS,
     MAX_RANK,
 )
-from .problems import shown, text_of
+from .problems import text_of
 from .signature import ONNX_DTYPES, GraphSignature, TensorSpec
 from .tensors import TensorChecker
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..checks import shown
 from ..errors import ModelError, ModelNotFoundError, UnsupportedModelError
 from .checks import GraphFacts, check_graph
 from .facts import DirectoryFacts, derive_facts
 from .files import ModelFiles
-from .problems import Problems, shown
+from .problems import Problems
 from .signature import GraphSignature, Ports, classify
 
 BUNDLED: Mapping[str, Path] = MappingProxyType(

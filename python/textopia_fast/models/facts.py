@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import shown
 from ..errors import ModelError, ModelFormatError, UnsupportedModelError
-from .problems import Problems, shown
+from .problems import Problems
 from .signature import Ports
 
 _SCALING_FACTOR = 0.18215  # AutoencoderKL's default
@@ -169,7 +170,7 @@ def _scale_factor(vae: _Reader) -> int:
     elif not isinstance(levels, list) or not 1 <= len(levels) <= 8:
         vae.fail(f"'block_out_channels' is {shown(levels)}, a list of 1 to 8 sizes is allowed")
     else:
-        return 2 ** (len(levels) - 1)
+        return 1 << (len(levels) - 1)
     return 1
 
 

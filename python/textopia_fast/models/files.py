@@ -9,13 +9,13 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..checks import shown
 from ..errors import (
     ModelFormatError,
     ModelNotFoundError,
     UnsafeModelError,
 )
 from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
-from .problems import shown
 
 _RE_EXPORT = "Export or download the model again."
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -153,11 +153,11 @@ class ModelFiles:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {shown(twice)} occurs twice")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"key {shown(key)} occurs twice")
+        result[key] = value
     return result
 
 

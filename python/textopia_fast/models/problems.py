@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from ..checks import shown
 from ..errors import (
     ModelError,
     ModelFormatError,
@@ -33,15 +33,6 @@ _HINTS: dict[type[ModelError], str] = {
     ModelNotFoundError: "Check the path and that the export is complete.",
     ModelError: "",
 }
-
-
-def shown(value: Any, limit: int = 80) -> str:
-    """`repr` of a value from a file, cut short: no line breaks, no control characters."""
-    if isinstance(value, Path):
-        value = str(value)
-    text = ascii(value) if isinstance(value, bytes) else repr(value)
-    text = text if text.isprintable() else ascii(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def text_of(value: str | bytes) -> str:

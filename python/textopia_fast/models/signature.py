@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from ..checks import shown
 from ..errors import UnsupportedModelError
-from .problems import shown
 
 ONNX_DTYPES: Mapping[int, str] = MappingProxyType(
     {

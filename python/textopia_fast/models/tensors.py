@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checks import shown
 from ..errors import (
     ModelError,
     ModelFormatError,
@@ -18,7 +19,7 @@ from ..errors import (
 )
 from .files import ModelFiles
 from .limits import MAX_DIM, MAX_RANK
-from .problems import shown, text_of
+from .problems import text_of
 
 if TYPE_CHECKING:
     import onnx

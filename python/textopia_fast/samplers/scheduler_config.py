@@ -13,6 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import (
+    check_instance,
+    check_integer,
+    check_mapping,
+    check_number,
+    check_numbers,
+    refuse,
+)
 from ..errors import InvalidRequestError, UnsupportedModelError
 from . import registry
 from .prediction import PREDICTIONS
@@ -28,7 +36,7 @@ from .schedules import (
     spaced_timesteps,
 )
 from .tables import TrainingTable
-from .trace import Sampler, trace
+from .trace import Sampler, make_program
 
 __all__ = ["SCHEDULES", "Plan", "from_config", "trace_plan"]
 
@@ -94,7 +102,7 @@ def from_config(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     eta: float = 0.0,
-    **sampler_options: Any,
+    sampler_options: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plans a run from the contents of a scheduler_config.json.
 
@@ -110,12 +118,13 @@ def from_config(
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM; as in diffusers, other samplers do not look at it.
-        **sampler_options: Further options of the sampler.
+        sampler_options: Options of the sampler by name; they come before what the config says.
 
     Raises:
         UnsupportedModelError: The class, or a value in the config, is not supported.
         InvalidRequestError: Another argument is not allowed.
     """
+    check_instance("config", config, Mapping, "is what a scheduler_config.json holds")
     own_class = config.get("_class_name", "")
     if sampler is None:
         if not isinstance(own_class, str) or own_class not in CLASSES:
@@ -138,22 +147,28 @@ def from_config(
     assumed = assumed if isinstance(assumed, list) else []
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
     check_supported(class_name, settings, strict=own)
-    if isinstance(schedule, str) and schedule not in SCHEDULES:
-        raise InvalidRequestError(
-            f"schedule: {schedule!r}, allowed are {', '.join(SCHEDULES)} or a Schedule.",
-            param="schedule",
-        )
+    if schedule is not None and not isinstance(schedule, Schedule) and schedule not in SCHEDULES:
+        refuse("schedule", schedule, f"are {', '.join(SCHEDULES)} or a Schedule")
     if sum(given is not None for given in (timesteps, sigmas, schedule)) > 1:
         raise InvalidRequestError(
-            "schedule: more than one of schedule, timesteps, sigmas is given, allowed is one.",
+            "schedule: got more than one of schedule, timesteps and sigmas, allowed is one.",
             param="schedule",
         )
     if isinstance(schedule, str):
         settings = _with_schedule(settings, schedule)
-    if not isinstance(schedule, Schedule):
+    if isinstance(schedule, Schedule):
+        if schedule.noise_input != _noise_input(settings):
+            raise InvalidRequestError(
+                f"schedule: made for networks that take {schedule.noise_input}, allowed for this "
+                f"model is {_noise_input(settings)}.",
+                hint="Give the schedule the model's training table: table=....",
+                param="schedule",
+            )
+    else:
         table = _table(settings, rules)
         schedule = _schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
-    options = {**_class_options(rules, sampler, settings, schedule, eta), **sampler_options}
+    options = _class_options(rules, sampler, settings, schedule, eta)
+    options |= check_mapping("sampler_options", sampler_options, "is a mapping from name to value")
     return Plan(
         sampler=sampler,
         options=tuple(sorted(options.items())),
@@ -165,7 +180,12 @@ def from_config(
 
 
 def trace_plan(plan: Plan) -> Program:
-    """The program of a plan; repeated calls give the same object."""
+    """The program of a plan; repeated calls give the same object.
+
+    Raises:
+        InvalidRequestError: As of `trace`.
+    """
+    check_instance("plan", plan, Plan, "is what from_config gives")
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
@@ -175,7 +195,7 @@ def trace_plan(plan: Plan) -> Program:
 
 @lru_cache(maxsize=128)
 def _traced(plan: Plan) -> Program:
-    return trace(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
+    return make_program(plan.sampler, plan.schedule, plan.prediction, dict(plan.options))
 
 
 def _prediction(name: str) -> str:
@@ -228,40 +248,41 @@ def _schedule(
     sigmas: Sequence[float] | None,
 ) -> Schedule:
     if sigmas is not None:
-        levels = np.asarray(_numbers("sigmas", sigmas))
+        levels = np.asarray(check_numbers("sigmas", sigmas))
+        if len(levels) < 2:
+            refuse("sigmas", sigmas, "are at least two numbers, the last usually 0")
         told = table.timestep_of(levels[:-1])
         return _finish(settings, rules, table, told, levels)
     curve = _curve(settings)
     if timesteps is not None:
         if curve:
             raise InvalidRequestError(
-                "timesteps: given together with Karras or exponential sigmas, allowed is one.",
+                "timesteps: got Karras or exponential sigmas as well, allowed is one of them.",
                 param="timesteps",
             )
-        told = np.asarray(_numbers("timesteps", timesteps))
-        if np.any(told < 0) or np.any(told >= table.steps) or np.any(np.diff(told) >= 0):
-            raise InvalidRequestError(
-                f"timesteps: {list(timesteps)!r:.80}, allowed are falling numbers in "
-                f"0..{table.steps - 1}.",
-                param="timesteps",
-            )
+        told = np.asarray(check_numbers("timesteps", timesteps))
+        inside = np.all((told >= 0) & (told < table.steps)) and np.all(np.diff(told) < 0)
+        if not told.size or not inside:
+            refuse("timesteps", timesteps, f"are falling numbers in 0..{table.steps - 1}")
         return _finish(settings, rules, table, told)
+    check_integer("num_inference_steps", n, 1, table.steps)
     told = _spaced(settings, rules, table, n)
     if not curve:
         return _finish(settings, rules, table, told, ratio=table.steps // n)
     if rules.family == "dpm":  # over the whole table, told in integers
         low, high = float(table.sigmas[0]), float(table.sigmas[-1])
-        levels = curve(n, low, high)
-        told = table.timestep_of(np.array(levels[:-1]))
+        curved = curve(n, low, high)
+        told = table.timestep_of(curved[:-1])
         if settings["use_karras_sigmas"] and settings["beta_schedule"] != "squaredcos_cap_v2":
             told = told.round()
-        return _finish(settings, rules, table, np.floor(told), levels)
+        return _finish(settings, rules, table, np.floor(told), curved)
     # Between the ends of the spaced levels, told in fractions.
     ends = table.sigma_of(told)
-    low, high = settings.get("sigma_min"), settings.get("sigma_max")
-    low = float(ends[-1]) if low is None else low
-    levels = curve(n, low, float(ends[0]) if high is None else high)
-    return _finish(settings, rules, table, table.timestep_of(np.array(levels[:-1])), levels)
+    given_low, given_high = settings.get("sigma_min"), settings.get("sigma_max")
+    low = float(ends[-1]) if given_low is None else given_low
+    high = float(ends[0]) if given_high is None else given_high
+    curved = curve(n, low, high)
+    return _finish(settings, rules, table, table.timestep_of(curved[:-1]), curved)
 
 
 def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
@@ -317,20 +338,25 @@ def _finish(
         # diffusers steps to t - T//n, whatever the next listed timestep is.
         stepped = told - ratio
         targets = np.where(stepped >= 0, table.sigma_of(stepped), sigmas[-1])
-    continuous = (
-        settings.get("timestep_type") == "continuous"
-        and settings["prediction_type"] == "v_prediction"
-    )
+    noise_input = _noise_input(settings)
+    continuous = noise_input == "log_sigma"
     if continuous:  # Stable Video Diffusion's networks take c_noise = log(sigma)/4
         told = 0.25 * np.log(np.asarray(sigmas[:-1]))
     return Schedule(
         sigmas=tuple(sigmas),
         timesteps=tuple(told),
         initial_scale=scale,
-        noise_input="log_sigma" if continuous else "timestep",
+        noise_input=noise_input,
         noise_scale=0.25 if continuous else 1.0,
         table=table,
         targets=None if targets is None else tuple(targets),
+    )
+
+
+def _noise_input(settings: Mapping[str, Any]) -> str:
+    continuous = settings.get("timestep_type") == "continuous"
+    return (
+        "log_sigma" if continuous and settings["prediction_type"] == "v_prediction" else "timestep"
     )
 
 
@@ -366,18 +392,7 @@ def _class_options(
 
 
 def _eta(eta: float) -> float:
-    if not 0.0 <= eta < inf:
-        raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers >= 0.", param="eta")
-    return float(eta)
-
-
-def _numbers(name: str, values: Sequence[float]) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        numbers = []
-    if not numbers or not np.all(np.isfinite(numbers)):
-        raise InvalidRequestError(
-            f"{name}: {list(values)!r:.80}, allowed are finite numbers.", param=name
-        )
-    return numbers
+    eta = check_number("eta", eta)
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
+    return eta

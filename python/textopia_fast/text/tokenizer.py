@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import shown
 from ..errors import InvalidRequestError, ModelFormatError, TextopiaWarning
-from ..models.problems import shown
 from .vocabulary import Vocabulary, read_vocabulary
 
 MAX_PROMPT_BYTES = 32 << 10

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import shown
 from ..errors import (
+    ModelError,
     ModelFormatError,
     ModelNotFoundError,
     UnsafeModelError,
@@ -25,7 +27,6 @@ from ..models.limits import (
     MAX_TOKENIZER_BYTES,
     MAX_VOCABULARY,
 )
-from ..models.problems import shown
 
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 _DEFAULTS = {
@@ -126,8 +127,8 @@ def read_vocabulary(path: Path, root: Path | None = None) -> Vocabulary:
 
 
 def _error(
-    kind: type[Exception], label: str, text: str, hint: str = "Export or download the model again."
-) -> Exception:
+    kind: type[ModelError], label: str, text: str, hint: str = "Export or download the model again."
+) -> ModelError:
     return kind(f"{label}: {text}.", hint=hint, component="tokenizer", path=label)
 
 
