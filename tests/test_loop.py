@@ -343,7 +343,7 @@ def test_requests_that_do_not_fit(denoiser):
         good,
         noise=tx.Noise.torch([1, 2, 3]),
     )
-    refused("numeric array", np.array([["a"]]), program, good)
+    refused("real numbers", np.array([["a"]]), program, good)
 
 
 def test_noise_that_runs_out(denoiser):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,7 +139,7 @@ def save_png(
 
         image = Image.fromarray(image)
     target = os.fspath(path)
-    temporary = os.path.join(os.path.dirname(target), f".textopia-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(target), f".textopia-{os.urandom(8).hex()}.tmp")
     created = False
     try:
         _refuse_special(target)

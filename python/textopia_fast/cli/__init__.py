@@ -1,4 +1,4 @@
-"""The program `textopia-fast`. Heavy imports happen inside of its commands."""
+"""The program `textopia-fast`. Nothing else of the package needs it."""
 
 from __future__ import annotations
 

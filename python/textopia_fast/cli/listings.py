@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ..doctor import Finding
-
-if TYPE_CHECKING:
-    from ..models import ModelDirectory, Part
+from ..models import ModelDirectory, Part, open_directory
+from ..samplers import SAMPLERS
+from ..text import Tokenizer
 
 
 def print_samplers() -> None:
-    from ..samplers.registry import SAMPLERS
-
     rows = [(info.name, info.summary, info.paper) for info in SAMPLERS.values()]
     _print_table(rows)
 
@@ -28,9 +25,6 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def print_model(name_or_path: str) -> None:
-    from ..models import open_directory
-    from ..text import Tokenizer
-
     directory = open_directory(name_or_path)
     facts = directory.facts
     tokenizer = Tokenizer.from_directory(directory.tokenizer, max_length=facts.max_tokens)

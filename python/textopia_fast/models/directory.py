@@ -15,10 +15,10 @@ from typing import Any
 
 from ..checks import shown
 from ..errors import ModelError, ModelNotFoundError, UnsupportedModelError
-from .checks import GraphFacts, check_graph
 from .facts import DirectoryFacts, derive_facts
 from .files import ModelFiles
-from .problems import Problems
+from .graphs import GraphFacts, check_graph
+from .problems import INCOMPLETE, Problems
 from .signature import GraphSignature, Ports, classify
 
 BUNDLED: Mapping[str, Path] = MappingProxyType(
@@ -213,7 +213,7 @@ def _open_part(
         problems.add(
             ModelNotFoundError(
                 f"{name}: {there}; a Stable Diffusion model has {', '.join(_REQUIRED_PARTS)}.",
-                hint="Check that the export is complete.",
+                hint=INCOMPLETE,
                 component=name,
                 path=name,
             )
@@ -241,7 +241,7 @@ def _tokenizer_config(files: ModelFiles, folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelNotFoundError(
             "tokenizer: is missing.",
-            hint="Check that the export is complete.",
+            hint=INCOMPLETE,
             component="tokenizer",
             path="tokenizer",
         )

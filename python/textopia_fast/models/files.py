@@ -16,8 +16,8 @@ from ..errors import (
     UnsafeModelError,
 )
 from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
+from .problems import EXPORT_AGAIN, INCOMPLETE
 
-_RE_EXPORT = "Export or download the model again."
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
@@ -68,7 +68,7 @@ class ModelFiles:
         if not stat.S_ISREG(found.st_mode):
             kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
             raise ModelFormatError(
-                f"{self.label(path)}: is {kind}, a file is expected.", hint=_RE_EXPORT, **facts
+                f"{self.label(path)}: is {kind}, a file is expected.", hint=EXPORT_AGAIN, **facts
             )
         return found
 
@@ -98,7 +98,7 @@ class ModelFiles:
         except UnicodeDecodeError as error:
             raise ModelFormatError(
                 f"{self.label(path)}: is not UTF-8 text (byte {error.start:,}).",
-                hint=_RE_EXPORT,
+                hint=EXPORT_AGAIN,
                 component=component,
                 path=self.label(path),
                 offset=error.start,
@@ -126,13 +126,13 @@ class ModelFiles:
         except ValueError as error:
             raise ModelFormatError(
                 f"{self.label(path)}: is not valid JSON ({shown(str(error), 120)}).",
-                hint=_RE_EXPORT,
+                hint=EXPORT_AGAIN,
                 **facts,
             ) from error
         if not isinstance(value, dict):
             raise ModelFormatError(
                 f"{self.label(path)}: holds {_json_kind(value)}, an object is expected.",
-                hint=_RE_EXPORT,
+                hint=EXPORT_AGAIN,
                 **facts,
             )
         return value
@@ -141,7 +141,7 @@ class ModelFiles:
         if isinstance(error, FileNotFoundError):
             raise ModelNotFoundError(
                 f"{self.label(path)}: there is no such file in {shown(self.root)}.",
-                hint="Check that the export is complete.",
+                hint=INCOMPLETE,
                 **facts,
             ) from error
         reason = error.strerror if isinstance(error, OSError) else None

@@ -15,6 +15,10 @@ from ..errors import (
 )
 from .limits import MAX_PROBLEMS
 
+EXPORT_AGAIN = "Export or download the model again."
+TRUNCATED = "The file looks truncated: export or download the model again."
+INCOMPLETE = "Check that the export is complete."
+
 # The gravest kind names the error: a model that is unsafe stays unsafe when its files are mended.
 _GRAVITY: tuple[type[ModelError], ...] = (
     UnsafeModelError,
@@ -28,8 +32,8 @@ _GRAVITY: tuple[type[ModelError], ...] = (
 _HINTS: dict[type[ModelError], str] = {
     UnsafeModelError: "Do not use this model unless you know who made it.",
     UnsupportedModelError: "",
-    ModelFormatError: "Export or download the model again.",
-    ModelIntegrityError: "Export or download the model again.",
+    ModelFormatError: EXPORT_AGAIN,
+    ModelIntegrityError: EXPORT_AGAIN,
     ModelNotFoundError: "Check the path and that the export is complete.",
     ModelError: "",
 }

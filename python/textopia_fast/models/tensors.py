@@ -19,7 +19,7 @@ from ..errors import (
 )
 from .files import ModelFiles
 from .limits import MAX_DIM, MAX_RANK
-from .problems import text_of
+from .problems import EXPORT_AGAIN, TRUNCATED, text_of
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +49,6 @@ _STORAGE: dict[int, tuple[int, str]] = {
 _STRING = 8
 _EXTERNAL = 1
 _KEYS = ("location", "offset", "length", "checksum")
-_TRUNCATED = "The file looks truncated: export or download the model again."
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class TensorChecker:
             yield ModelIntegrityError(
                 f"{self._label}: {name} needs {needed:,} bytes at offset {offset:,} but {place} "
                 f"has {size:,}.",
-                hint=_TRUNCATED,
+                hint=TRUNCATED,
                 component=self._component,
                 path=place,
                 expected=offset + needed,
@@ -195,7 +194,7 @@ class TensorChecker:
     def _format(self, text: str) -> ModelError:
         return ModelFormatError(
             f"{self._label}: {text}.",
-            hint="Export or download the model again.",
+            hint=EXPORT_AGAIN,
             **self._facts(),
         )
 

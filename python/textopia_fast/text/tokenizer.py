@@ -17,6 +17,7 @@ import numpy as np
 
 from ..checks import shown
 from ..errors import InvalidRequestError, ModelFormatError, TextopiaWarning
+from ..models.problems import EXPORT_AGAIN
 from .vocabulary import Vocabulary, read_vocabulary
 
 MAX_PROMPT_BYTES = 32 << 10
@@ -130,7 +131,7 @@ def _build(vocabulary: Vocabulary) -> Any:
     except Exception as error:  # the library raises plain Exception
         raise ModelFormatError(
             f"tokenizer: the vocabulary and merges do not fit together ({shown(str(error))}).",
-            hint="Export or download the model again.",
+            hint=EXPORT_AGAIN,
             component="tokenizer",
         ) from error
     backend = Backend(model)

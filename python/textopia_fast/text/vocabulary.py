@@ -27,6 +27,7 @@ from ..models.limits import (
     MAX_TOKENIZER_BYTES,
     MAX_VOCABULARY,
 )
+from ..models.problems import EXPORT_AGAIN, INCOMPLETE
 
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 _DEFAULTS = {
@@ -112,7 +113,7 @@ def read_vocabulary(path: Path, root: Path | None = None) -> Vocabulary:
             ModelNotFoundError,
             files.label(path),
             "has neither vocab.json with merges.txt nor tokenizer.json",
-            "Check that the export is complete.",
+            INCOMPLETE,
         )
     _check_added(files, path / "added_tokens.json", ids)
     special = _read_special(files, path, config)
@@ -126,9 +127,7 @@ def read_vocabulary(path: Path, root: Path | None = None) -> Vocabulary:
     return Vocabulary(ids, merges, special, _read_length(files, path, config))
 
 
-def _error(
-    kind: type[ModelError], label: str, text: str, hint: str = "Export or download the model again."
-) -> ModelError:
+def _error(kind: type[ModelError], label: str, text: str, hint: str = EXPORT_AGAIN) -> ModelError:
     return kind(f"{label}: {text}.", hint=hint, component="tokenizer", path=label)
 
 

@@ -31,7 +31,7 @@ from .limits import (
     MAX_PROBLEMS,
     MAX_RANK,
 )
-from .problems import text_of
+from .problems import EXPORT_AGAIN, TRUNCATED, text_of
 from .signature import ONNX_DTYPES, GraphSignature, TensorSpec
 from .tensors import TensorChecker
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.textopia")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-_TRUNCATED = "The file looks truncated: export or download the model again."
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,12 @@ def _parse(files: ModelFiles, path: Path, component: str) -> tuple[onnx.ModelPro
     try:
         data = files.read(path, MAX_GRAPH_BYTES, component)
         if not data:
-            raise ModelFormatError(f"{label}: is empty (0 bytes).", hint=_TRUNCATED, **facts)
+            raise ModelFormatError(f"{label}: is empty (0 bytes).", hint=TRUNCATED, **facts)
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise ModelFormatError(
             f"{label}: is no ONNX graph, or was cut short ({len(data):,} bytes).",
-            hint=_TRUNCATED,
+            hint=TRUNCATED,
             cause=shown(str(error), 200),
             **facts,
         ) from error
@@ -125,7 +124,7 @@ def _parse(files: ModelFiles, path: Path, component: str) -> tuple[onnx.ModelPro
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
         raise ModelFormatError(
             f"{label}: is no ONNX graph (no version, no graph or no outputs).",
-            hint=_TRUNCATED,
+            hint=TRUNCATED,
             **facts,
         )
     return model, len(data)
@@ -257,7 +256,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def _format(label: str, component: str, text: str) -> ModelError:
     return ModelFormatError(
         f"{label}: {text}.",
-        hint="Export or download the model again.",
+        hint=EXPORT_AGAIN,
         component=component,
         path=label,
     )
