@@ -23,7 +23,7 @@ def to_float32(value: Any, name: str) -> np.ndarray:
         raise InvalidRequestError(
             f"{name}: dtype {array.dtype}, allowed are real numbers.", param=name
         )
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return np.asarray(array, dtype=np.float32, order="C")
 
 
 def to_numpy(value: Any, name: str) -> np.ndarray:

@@ -14,6 +14,8 @@ from . import _core, _ort
 from .errors import TextopiaError
 from .models import BUNDLED
 
+__all__ = ["INSTALL_RUNTIME", "Finding", "can_generate", "examine"]
+
 INSTALL_RUNTIME = 'Install ONNX Runtime: pip install "textopia-fast[cpu]"'
 
 

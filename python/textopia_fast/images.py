@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
+__all__ = ["MAX_TEXT_BYTES", "parameters_text", "save_png", "to_numpy", "to_pil", "to_uint8"]
+
 MAX_TEXT_BYTES = 80 << 10
 """Longest text that is written into a PNG, in bytes of UTF-8: two of the longest prompts."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .arrays import to_float32
 from .checks import check_choice, check_integer, refuse
 from .errors import InvalidRequestError
 
-__all__ = ["MAX_SEED", "NOISE_KINDS", "Noise", "check_seed", "draw"]
+__all__ = ["MAX_SEED", "NOISE_KINDS", "Noise", "check_seed", "draw", "is_list_of_seeds"]
 
 MAX_SEED = 2**64 - 1
 NOISE_KINDS = ("torch", "cuda", "philox")
@@ -87,7 +87,7 @@ class Noise:
 
     @staticmethod
     def _seeded(kind: str, seed: int | Sequence[int]) -> Noise:
-        if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str | bytes):
+        if is_list_of_seeds(seed):
             return Noise(kind, tuple(check_seed(value) for value in seed))
         return Noise(kind, (check_seed(seed),), is_shared=True)
 
@@ -130,6 +130,13 @@ def draw(stream: _core.NoiseStream, shape: Sequence[int]) -> np.ndarray:
     """The next draw of `stream` as float32 of `shape`."""
     count = int(np.prod(shape[1:], dtype=np.int64))
     return stream.draw(shape[0], count).reshape(shape)
+
+
+def is_list_of_seeds(seed: Any) -> TypeGuard[Sequence[Any]]:
+    """A list, a tuple or an array of rank 1; what is in it is not looked at."""
+    if isinstance(seed, np.ndarray):
+        return seed.ndim == 1
+    return isinstance(seed, Sequence) and not isinstance(seed, str | bytes)
 
 
 def check_seed(seed: Any) -> int:

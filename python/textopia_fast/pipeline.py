@@ -39,7 +39,9 @@ from .samplers import Schedule
 from .samplers.scheduler_config import from_config, trace_plan
 from .samplers.trace import Sampler
 from .sampling import check_watchers, sample
-from .stages import Graphs, StageClock, TextEncoder, check_embeddings
+from .stages import Graphs, StageClock, TextEncoder, to_embeddings
+
+__all__ = ["Output", "Pipeline"]
 
 ProgressCallback = Callable[[int, int], Any]
 PreviewCallback = Callable[[int, np.ndarray], Any]
@@ -195,7 +197,7 @@ class Pipeline:
                 "prompt_embeds, allowed is one of them.",
                 param="prompt",
             )
-        embeds = None if prompt_embeds is None else to_float32(prompt_embeds, "prompt_embeds")
+        embeds = None if prompt_embeds is None else to_embeddings("prompt_embeds", prompt_embeds)
         texts = prompt if embeds is None else [""] * len(embeds)
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts = self.directory.facts
@@ -288,19 +290,23 @@ def _embed(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Embeddings of every image, float32 [B, T, D]; the negative ones are None without guidance."""
 
-    def given(name: str, value: Any) -> np.ndarray:
-        rows = np.repeat(to_float32(value, name), images_per_prompt, axis=0)
-        return check_embeddings(name, rows, request.image_count)
-
     if embeds is None:
         positive = encoder.encode(request.prompts, cancel)
     else:
-        positive = given("prompt_embeds", embeds)
+        positive = np.repeat(embeds, images_per_prompt, axis=0)
     if request.guidance <= 1.0:
         return positive, None
     if negative_embeds is None:
         return positive, encoder.encode(request.negative_prompts, cancel)
-    return positive, given("negative_prompt_embeds", negative_embeds)
+    name, prompt_count = "negative_prompt_embeds", request.image_count // images_per_prompt
+    negative = to_embeddings(name, negative_embeds)
+    if len(negative) not in (1, prompt_count):
+        raise InvalidRequestError(
+            f"{name}: shape {negative.shape} for {prompt_count} prompts, allowed are 1 or "
+            f"{prompt_count} rows.",
+            param=name,
+        )
+    return positive, np.repeat(negative, request.image_count // len(negative), axis=0)
 
 
 def _start(

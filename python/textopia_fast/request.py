@@ -9,7 +9,7 @@ from typing import Any
 
 from .checks import check_integer, refuse, shown
 from .errors import InvalidRequestError, UnsupportedParameterError
-from .noise import MAX_SEED, check_seed
+from .noise import MAX_SEED, check_seed, is_list_of_seeds
 
 __all__ = ["OUTPUT_TYPES", "Request", "check_size", "check_steps", "expand_prompts", "expand_seeds"]
 
@@ -77,7 +77,7 @@ def expand_seeds(seed: Any, image_count: int) -> tuple[int, ...]:
     """
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-    if isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
+    if is_list_of_seeds(seed):
         if len(seed) != image_count:
             raise InvalidRequestError(
                 f"seed: {len(seed)} seeds for {image_count} images, allowed is one integer, or one "

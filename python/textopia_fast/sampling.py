@@ -73,6 +73,13 @@ def sample(
     check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
     check_watchers(cancel, on_step=on_step)
+    if program.prediction != denoiser.prediction:
+        raise InvalidRequestError(
+            f"program: made for networks that predict {program.prediction}, allowed here is "
+            f"{denoiser.prediction}.",
+            hint="`denoiser.trace` makes programs that fit.",
+            param="program",
+        )
     start = to_float32(x, "x")
     if start.ndim < 1:
         raise InvalidRequestError(
@@ -88,7 +95,7 @@ def sample(
         guidance=_guidance(guidance),
         noise=stream,
         cancel=cancel,
-        timeout=None if deadline is None else check_number("deadline", deadline),
+        timeout=_seconds(deadline),
         progress=progress,
         on_step=on_step,
         wants_denoised=bool(wants_denoised),
@@ -122,9 +129,16 @@ def _conditioning(
     arrays = check_mapping(name, values, "is a mapping from input to array")
     dtypes = {info.name: info.dtype for info in denoiser.session.inputs}
     return {
-        key: np.ascontiguousarray(to_numpy(value, key), dtype=dtypes.get(key))
+        key: np.asarray(to_numpy(value, key), dtype=dtypes.get(key), order="C")
         for key, value in arrays.items()
     }
+
+
+def _seconds(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    # A clock of 64-bit nanoseconds holds no more than 292 years.
+    return min(max(check_number("deadline", deadline), 0.0), 1e9)
 
 
 def _guidance(value: float | Sequence[float]) -> list[float]:

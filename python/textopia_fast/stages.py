@@ -6,11 +6,13 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from . import _core
 from ._ort import create_session
+from .arrays import to_float32
 from .checks import check_number
 from .denoiser import Denoiser
 from .errors import (
@@ -20,9 +22,10 @@ from .errors import (
     NumericalError,
 )
 from .models import ModelDirectory
+from .samplers.scheduler_config import prediction_of
 from .text import Tokenizer
 
-__all__ = ["Decoder", "Graphs", "StageClock", "TextEncoder", "check_embeddings", "run"]
+__all__ = ["Decoder", "Graphs", "StageClock", "TextEncoder", "run", "to_embeddings"]
 
 # Prompts whose embeddings are kept: a service repeats its negative prompt in every request.
 EMBEDDING_CACHE_SIZE = 64
@@ -124,13 +127,16 @@ class Decoder:
         return np.concatenate(pictures)
 
 
-def check_embeddings(name: str, embeddings: np.ndarray, image_count: int) -> np.ndarray:
-    """Embeddings given by the caller, float32 [B or 1, T, D], for `image_count` images."""
-    if embeddings.ndim != 3 or embeddings.shape[0] not in (1, image_count):
+def to_embeddings(name: str, value: Any) -> np.ndarray:
+    """Embeddings given by the caller: float32 [B, T, D], B > 0.
+
+    Raises:
+        InvalidRequestError: `value` is something else.
+    """
+    embeddings = to_float32(value, name)
+    if embeddings.ndim != 3 or not embeddings.size:
         raise InvalidRequestError(
-            f"{name}: shape {embeddings.shape} for {image_count} images, allowed are "
-            f"[{image_count}, T, D] and [1, T, D].",
-            param=name,
+            f"{name}: shape {embeddings.shape}, allowed are [B, T, D].", param=name
         )
     return embeddings
 
@@ -164,6 +170,7 @@ class Graphs:
             ),
             Denoiser(
                 session("unet"),
+                prediction=prediction_of(directory.scheduler_config),
                 inputs={
                     "sample": unet.inputs["sample"].name,
                     "noise_level": unet.inputs["timestep"].name,

@@ -21,6 +21,8 @@ from .graphs import GraphFacts, check_graph
 from .problems import INCOMPLETE, Problems
 from .signature import GraphSignature, Ports, classify
 
+__all__ = ["BUNDLED", "SUPPORTED_CLASSES", "ModelDirectory", "Part", "open_directory"]
+
 BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tiny-shapes": Path(__file__).resolve().parent / "tiny_shapes"}
 )

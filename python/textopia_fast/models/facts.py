@@ -16,6 +16,8 @@ from ..errors import ModelError, ModelFormatError, UnsupportedModelError
 from .problems import Problems
 from .signature import Ports
 
+__all__ = ["DirectoryFacts", "derive_facts"]
+
 _SCALING_FACTOR = 0.18215  # AutoencoderKL's default
 _MAX_POSITIONS = 77  # CLIPTextConfig's default
 _MAX_SIZE = 1 << 16

@@ -18,6 +18,8 @@ from ..errors import (
 from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
 from .problems import EXPORT_AGAIN, INCOMPLETE
 
+__all__ = ["ModelFiles"]
+
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 

@@ -38,6 +38,8 @@ from .tensors import TensorChecker
 if TYPE_CHECKING:
     import onnx
 
+__all__ = ["GraphFacts", "check_graph"]
+
 _DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.textopia")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 

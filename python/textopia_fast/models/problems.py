@@ -15,6 +15,8 @@ from ..errors import (
 )
 from .limits import MAX_PROBLEMS
 
+__all__ = ["EXPORT_AGAIN", "INCOMPLETE", "TRUNCATED", "Problems", "text_of"]
+
 EXPORT_AGAIN = "Export or download the model again."
 TRUNCATED = "The file looks truncated: export or download the model again."
 INCOMPLETE = "Check that the export is complete."
@@ -53,6 +55,7 @@ class Problems:
         self._more = 0
 
     def add(self, error: ModelError) -> None:
+        """Notes one error; those above the limit are only counted."""
         if len(self._found) < MAX_PROBLEMS:
             self._found.append(error)
         else:

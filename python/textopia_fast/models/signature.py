@@ -9,6 +9,17 @@ from types import MappingProxyType
 from ..checks import shown
 from ..errors import UnsupportedModelError
 
+__all__ = [
+    "INTEGER",
+    "ONNX_DTYPES",
+    "REAL",
+    "TIME",
+    "GraphSignature",
+    "Ports",
+    "TensorSpec",
+    "classify",
+]
+
 ONNX_DTYPES: Mapping[int, str] = MappingProxyType(
     {
         1: "float32",

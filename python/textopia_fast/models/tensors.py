@@ -24,6 +24,8 @@ from .problems import EXPORT_AGAIN, TRUNCATED, text_of
 if TYPE_CHECKING:
     import onnx
 
+__all__ = ["ExternalRange", "TensorChecker"]
+
 # Bits of one element and the field that holds it when raw_data does not, by ONNX element type.
 _STORAGE: dict[int, tuple[int, str]] = {
     1: (32, "float_data"),

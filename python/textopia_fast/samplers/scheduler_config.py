@@ -19,13 +19,14 @@ from ..checks import (
 )
 from ..errors import InvalidRequestError, UnsupportedModelError
 from . import registry
+from .prediction import PREDICTIONS
 from .program import Program
 from .scheduler_classes import CLASSES, SchedulerClass, check_supported
 from .scheduler_levels import class_schedule, noise_input_of, training_table
 from .schedules import SPACINGS, Schedule
 from .trace import Sampler, make_program
 
-__all__ = ["SCHEDULES", "Plan", "from_config", "trace_plan"]
+__all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
 
 # Names that `schedule=` takes.
 SCHEDULES = (*SPACINGS, "karras", "exponential")
@@ -143,23 +144,31 @@ def from_config(
             raise InvalidRequestError(
                 f"schedule: made for networks that take {schedule.noise_input}, allowed for this "
                 f"model is {noise_input_of(settings)}.",
-                hint="Give the schedule the model's training table: table=....",
+                hint="Make it with the model's training table (table=...).",
                 param="schedule",
             )
     else:
         table = training_table(settings, rules)
         schedule = class_schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
-    predicts = settings["prediction_type"]
     options = _class_options(rules, sampler, settings, schedule, eta)
     options |= check_mapping("sampler_options", sampler_options, "is a mapping from name to value")
     return Plan(
         sampler=sampler,
         options=tuple(sorted(options.items())),
         schedule=schedule,
-        prediction={"original_sample": "sample"}.get(predicts, predicts),
+        prediction=prediction_of(settings),
         scheduler_class=class_name,
         vp_latents=rules.family in ("ddim", "ddpm", "dpm"),
     )
+
+
+def prediction_of(config: Mapping[str, Any]) -> str:
+    """What the network of a config predicts; "epsilon" where the config does not say."""
+    found = config.get("prediction_type")
+    if found == "original_sample":
+        return "sample"
+    # A value that is not known is refused by `from_config`, with the file's name.
+    return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
 
 
 def trace_plan(plan: Plan) -> Program:

@@ -20,6 +20,8 @@ from ..errors import InvalidRequestError, ModelFormatError, TextopiaWarning
 from ..models.problems import EXPORT_AGAIN
 from .vocabulary import Vocabulary, read_vocabulary
 
+__all__ = ["MAX_PROMPT_BYTES", "Tokenizer"]
+
 MAX_PROMPT_BYTES = 32 << 10
 """Longest prompt in bytes of UTF-8."""
 

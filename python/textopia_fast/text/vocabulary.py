@@ -29,6 +29,8 @@ from ..models.limits import (
 )
 from ..models.problems import EXPORT_AGAIN, INCOMPLETE
 
+__all__ = ["SpecialToken", "Vocabulary", "read_vocabulary"]
+
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 _DEFAULTS = {
     "bos_token": "<|startoftext|>",
