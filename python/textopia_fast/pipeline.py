@@ -144,7 +144,7 @@ class Pipeline:
         generator: Any = None,
         callback_on_step_end: Any = None,
     ) -> Output:
-        """Makes images. Names and defaults are diffusers'; `seed` and what follows it are ours.
+        """Makes images. Names and defaults are diffusers'; those from `seed` to `preview` are ours.
 
         Args:
             prompt: One text or a list; or give `prompt_embeds`.
@@ -163,7 +163,8 @@ class Pipeline:
             sampler: A name of `tx.samplers` or a function of one's own; None follows
                 scheduler_config.json.
             schedule: "karras", "exponential", ... or a `Schedule`; None follows the configuration.
-            sampler_options: Keyword arguments of the sampler.
+            sampler_options: Keyword arguments of the sampler; they come before `eta` and the
+                configuration.
             noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
                 "philox".
             cancel: A `CancelToken`.
@@ -174,9 +175,17 @@ class Pipeline:
             guidance_rescale, clip_skip, generator, callback_on_step_end: Of diffusers; not in this
                 version, and refused rather than ignored.
 
+        Returns:
+            An `Output`: images, seeds, timings, parameters.
+
         Raises:
-            InvalidRequestError, UnsupportedParameterError, GenerationCancelled,
-            DeadlineExceededError, NumericalError, ExecutionError, EngineClosedError.
+            InvalidRequestError: A parameter is not allowed; `details["param"]` names it.
+            UnsupportedParameterError: One that this version cannot honour.
+            UnsupportedModelError: The model's scheduler is not known here: name a `sampler`.
+            GenerationCancelled, DeadlineExceededError: As asked for.
+            NumericalError: NaN or infinity appeared.
+            ExecutionError: A graph failed.
+            EngineClosedError: The pipeline was closed.
         """
         graphs = self._graphs  # a call that runs keeps the graphs, also when another thread closes
         if graphs is None:

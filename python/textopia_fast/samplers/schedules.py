@@ -1,7 +1,7 @@
 """Schedules: the noise levels that a sampler visits and what the network is told at each.
 
 All in the frame x = x0 + sigma*eps. Numbers follow diffusers and k-diffusion, in float64 (they keep
-float32).
+float32). Everything here raises InvalidRequestError for values that are not allowed.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ def langevin_program(
         steps: Number of updates.
         eta: Step size, default 0.1*sigma^2.
         prediction: What the network predicts.
-        coefficients: "textbook", or "as-printed" (see `langevin` for what that samples).
+        coefficients: "textbook" for x + eta*score + sqrt(2*eta)*z, or "as-printed" for x +
+            sqrt(2*eta)*score + sqrt(eta)*z, which samples p^(1/T), T = sqrt(eta/8), instead of p.
         denoise: End with the network's estimate of the clean latent (one more network run).
         noise_level: What the network is told, default sigma.
         initial_scale: Factor on unit normal noise that makes the initial latent, default sigma.

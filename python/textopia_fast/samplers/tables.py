@@ -1,4 +1,7 @@
-"""Training tables: the noise levels a network was trained on, from the betas of its config."""
+"""Training tables: the noise levels a network was trained on, from the betas of its config.
+
+Everything here raises InvalidRequestError for values that are not allowed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class TrainingTable:
     Attributes:
         steps: Number of training timesteps (diffusers: num_train_timesteps).
         beta_start, beta_end, beta_schedule: As in diffusers.
-        trained_betas: The betas themselves instead; their number must be `steps`.
+        trained_betas: The betas themselves instead; `steps` is then how many they are.
         terminal_alpha_bar: None, or rescale the betas to zero terminal signal-to-noise ratio (Lin
             et al. 2024, algorithm 1) and then put this small number in the place of the last
             alpha_bar, which would be 0.
