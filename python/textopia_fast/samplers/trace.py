@@ -298,7 +298,8 @@ def _check_option(
         if not isinstance(value, bool):
             refuse(name, value, "are True, False")
     elif kind.startswith("float"):
-        if value is not parameter.default:  # s_tmax is infinite unless given
+        # s_tmax is infinite unless given, and may be given so.
+        if not (isinstance(value, float) and value == parameter.default):
             check_number(name, value)
     elif kind.startswith("Sequence") and len(check_numbers(name, value)) != step_count:
         refuse(name, value, f"are {step_count} numbers, one per step")
