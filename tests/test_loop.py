@@ -34,7 +34,7 @@ TOLERANCE = 2e-5
 
 
 def program_of(sampler: str, steps: int = 8, **options: object) -> tx.Program:
-    return trace_plan(from_config(CONFIG, steps, sampler=sampler, **options))
+    return trace_plan(from_config(CONFIG, steps, sampler=sampler, sampler_options=options))
 
 
 def random_latents(batch: int, seed: int = 0, size: tuple[int, int] = (5, 3)) -> np.ndarray:
@@ -332,9 +332,9 @@ def test_requests_that_do_not_fit(denoiser):
     refused("rows of shape", x[:, :3], program, good)
     refused("every size must be positive", x[:0], program, good)
     refused("one value or one per network evaluation", x, program, good, guidance=[1.0, 1.0])
-    refused("must be finite", x, program, good, guidance=float("nan"))
-    refused("must be finite", x, program, good, {"context": negative}, guidance=float("inf"))
-    refused("finite number of seconds", x, program, good, deadline=float("nan"))
+    refused("guidance: got nan, allowed", x, program, good, guidance=float("nan"))
+    refused("guidance: got inf", x, program, good, {"context": negative}, guidance=float("inf"))
+    refused("deadline: got nan", x, program, good, deadline=float("nan"))
     refused("no noise stream", x, program_of("euler_ancestral", 3), good)
     refused(
         "3 seeds for 2 images",
@@ -343,7 +343,7 @@ def test_requests_that_do_not_fit(denoiser):
         good,
         noise=tx.Noise.torch([1, 2, 3]),
     )
-    refused("numeric array", np.array([["a"]]), program, good)
+    refused("real numbers", np.array([["a"]]), program, good)
 
 
 def test_noise_that_runs_out(denoiser):

@@ -6,11 +6,14 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from . import _core
 from ._ort import create_session
+from .arrays import to_float32
+from .checks import check_number
 from .denoiser import Denoiser
 from .errors import (
     DeadlineExceededError,
@@ -19,8 +22,10 @@ from .errors import (
     NumericalError,
 )
 from .models import ModelDirectory
-from .request import check_number
+from .samplers.scheduler_config import prediction_of
 from .text import Tokenizer
+
+__all__ = ["Decoder", "Graphs", "StageClock", "TextEncoder", "run", "to_embeddings"]
 
 # Prompts whose embeddings are kept: a service repeats its negative prompt in every request.
 EMBEDDING_CACHE_SIZE = 64
@@ -115,13 +120,16 @@ class Decoder:
         return np.concatenate(pictures)
 
 
-def check_embeddings(name: str, embeddings: np.ndarray, image_count: int) -> np.ndarray:
-    """Embeddings given by the caller, float32 [B or 1, T, D], for `image_count` images."""
-    if embeddings.ndim != 3 or embeddings.shape[0] not in (1, image_count):
+def to_embeddings(name: str, value: Any) -> np.ndarray:
+    """Embeddings given by the caller: float32 [B, T, D], B > 0.
+
+    Raises:
+        InvalidRequestError: `value` is something else.
+    """
+    embeddings = to_float32(value, name)
+    if embeddings.ndim != 3 or not embeddings.size:
         raise InvalidRequestError(
-            f"{name}: shape {embeddings.shape} for {image_count} images; [{image_count}, T, D] is "
-            f"needed.",
-            param=name,
+            f"{name}: shape {embeddings.shape}, allowed are [B, T, D].", param=name
         )
     return embeddings
 
@@ -141,7 +149,7 @@ class Graphs:
 
         def session(name: str) -> _core.Session:
             graph = directory.parts[name].graph
-            return create_session(graph, threads=threads or 0, label=f"{name}/{graph.name}")
+            return create_session(graph, threads=threads, label=f"{name}/{graph.name}")
 
         text, unet, decoder = (
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
@@ -155,6 +163,7 @@ class Graphs:
             ),
             Denoiser(
                 session("unet"),
+                prediction=prediction_of(directory.scheduler_config),
                 inputs={
                     "sample": unet.inputs["sample"].name,
                     "noise_level": unet.inputs["timestep"].name,
@@ -183,6 +192,11 @@ class StageClock:
         self._timings: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
+        """Ends a stage.
+
+        Raises:
+            GenerationCancelled, DeadlineExceededError: As asked for.
+        """
         now = time.perf_counter()
         self._timings[stage] = (now - self._last) * 1e3
         self._last = now
@@ -195,9 +209,11 @@ class StageClock:
             )
 
     def remaining(self) -> float | None:
+        """Seconds until the deadline, or None without one."""
         if self._seconds is None:
             return None
         return self._seconds - (time.perf_counter() - self._start)
 
     def timings(self) -> dict[str, float]:
+        """Milliseconds per stage, and "total"."""
         return {**self._timings, "total": (self._last - self._start) * 1e3}

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from textopia_fast.cli.exits import say
-from textopia_fast.errors import InvalidRequestError, OutputError
-from textopia_fast.images import parameters_text, save_png
+from ..checks import shown
+from ..errors import InvalidRequestError, OutputError
+from ..images import parameters_text, save_png
+from ..pipeline import Output, Pipeline
+from .exits import say
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("index", "seed")
@@ -33,10 +35,8 @@ class Job:
     quiet: bool
 
 
-def open_pipeline(model: str, threads: int | None) -> Any:
+def open_pipeline(model: str, threads: int | None) -> Pipeline:
     """The pipeline of a model."""
-    from textopia_fast.pipeline import Pipeline
-
     return Pipeline.from_pretrained(model, threads=threads)
 
 
@@ -70,7 +70,7 @@ def parse_size(size: str | None, width: int | None, height: int | None) -> dict[
     match = re.fullmatch(r"([0-9]{1,5})[xX×]([0-9]{1,5})", size.strip())
     if match is None or not all(1 <= int(side) <= _MAX_SIDE for side in match.groups()):
         raise InvalidRequestError(
-            f"size: is {size!r:.80}, width and height such as 512x768 are expected.", param="size"
+            f"size: is {shown(size)}, width and height such as 512x768 are expected.", param="size"
         )
     return {"width": int(match[1]), "height": int(match[2])}
 
@@ -80,13 +80,13 @@ def check_template(output: str) -> None:
     for field in _FIELD.findall(output):
         if field not in _FIELDS:
             raise InvalidRequestError(
-                f"output: has the field {field!r:.40}, allowed are {{index}} and {{seed}}.",
+                f"output: has the field {shown(field, 40)}, allowed are {{index}} and {{seed}}.",
                 param="output",
             )
     extension = os.path.splitext(output)[1]
     if extension.lower() != ".png":
         raise InvalidRequestError(
-            f"output: ends in {extension!r:.40}, only .png is written.", param="output"
+            f"output: ends in {shown(extension, 40)}, only .png is written.", param="output"
         )
 
 
@@ -97,13 +97,13 @@ def output_paths(output: str, seeds: Sequence[int | None]) -> list[str]:
     if count > 1 and not fields:
         stem, extension = os.path.splitext(output)
         output, fields = f"{stem}-{{index}}{extension}", {"index"}
-    paths = []
-    for index, seed in enumerate(seeds):
-        values = {"index": str(index), "seed": str(seed)}
-        paths.append(_FIELD.sub(lambda match, v=values: v[match[1]], output))
+    paths = [
+        output.replace("{index}", str(index)).replace("{seed}", str(seed))
+        for index, seed in enumerate(seeds)
+    ]
     if len(set(paths)) < count:
         raise InvalidRequestError(
-            f"output: {output!r:.80} gives the same name to several pictures.",
+            f"output: {shown(output)} gives the same name to several pictures.",
             hint="Add {index}.",
             param="output",
         )
@@ -144,7 +144,7 @@ def _progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda step, total: bar.update(task, completed=step, total=total)
 
 
-def _parameters(job: Job, result: Any, index: int) -> str:
+def _parameters(job: Job, result: Output, index: int) -> str:
     used = result.parameters
     width, height = used.get("width"), used.get("height")
     return parameters_text(
@@ -165,7 +165,7 @@ def _of_image(texts: str | Sequence[str], index: int) -> str:
     return texts if isinstance(texts, str) else texts[index % len(texts)]
 
 
-def _summary(result: Any) -> str:
+def _summary(result: Output) -> str:
     seeds = ", ".join(map(str, result.seeds[:8])) + (", ..." if len(result.seeds) > 8 else "")
     steps = result.parameters.get("num_inference_steps")
     name = result.parameters.get("sampler")

@@ -10,7 +10,7 @@ guidance.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "MAX_OPERANDS",
@@ -33,7 +33,7 @@ class Register(NamedTuple):
     """A latent ("x") or a network output ("e")."""
 
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no register needs
 
     def __str__(self) -> str:
         return f"{self.kind}{self.index}"
@@ -110,7 +110,7 @@ class Step(NamedTuple):
     when somebody looks.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, as above
     x: Register
     denoised: tuple[Term, ...]
 
@@ -178,10 +178,10 @@ class Program:
             object.__setattr__(self, "_hash", known)
         return known
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (Program, self._fields())  # without the hash, which is this process's own
 
-    def _fields(self) -> tuple:
+    def _fields(self) -> tuple[Any, ...]:
         return tuple(getattr(self, field.name) for field in fields(self))
 
     def _count(self, kind: type) -> int:
@@ -197,7 +197,7 @@ class Program:
         )
         return "\n".join([head, *(str(instruction) for instruction in self.instructions)])
 
-    def to_native(self) -> list[tuple]:
+    def to_native(self) -> list[tuple[Any, ...]]:
         """The instructions as flat tuples for the binding; registers become indices."""
         return [_native(instruction) for instruction in self.instructions]
 
@@ -206,7 +206,7 @@ def _terms(terms: tuple[Term, ...]) -> str:
     return "  ".join(f"{weight:+.9g}*{register}" for register, weight in terms)
 
 
-def _native(i: Instruction) -> tuple:
+def _native(i: Instruction) -> tuple[Any, ...]:
     if isinstance(i, Denoise):
         return ("denoise", i.dst.index, i.src.index, i.scale_in, i.noise_level)
     if isinstance(i, Combine):

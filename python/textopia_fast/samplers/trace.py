@@ -19,20 +19,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from math import isfinite
 from typing import Any
 
+from ..checks import check_choice, check_integer, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
 from . import registry
 from .lowering import Node, lower, operand_count
-from .prediction import coefficients
+from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Clamp, Combine, Denoise, LangevinStep, Program, Step
 from .schedules import Schedule, explicit
 from .symbols import Linear
 
-__all__ = ["Tracer", "langevin_factor", "trace"]
+__all__ = ["Sampler", "Tracer", "langevin_factor", "make_program", "trace"]
 
 Sampler = Callable[..., Any]
+"""A function `sampler(m, x, sigmas, **options) -> x`."""
+
+_OWN = tuple(info.function for info in registry.SAMPLERS.values())
 
 
 class Tracer:
@@ -62,7 +65,8 @@ class Tracer:
 
     def score(self, x: Linear, sigma: float) -> Linear:
         """The gradient of log p(x; sigma): (x0 - x) / sigma^2."""
-        return (self.denoise(x, sigma) - x) / (float(sigma) * float(sigma))
+        denoised = self.denoise(x, sigma)
+        return (denoised - x) / (float(sigma) * float(sigma))
 
     def noise(self) -> Linear:
         """A fresh unit normal latent."""
@@ -71,7 +75,7 @@ class Tracer:
     def clamp(self, x: Linear, low: float, high: float) -> Linear:
         """min(max(x, low), high), element by element."""
         self._expect("clamp", x)
-        low, high = float(low), float(high)
+        low, high = check_number("m.clamp", low), check_number("m.clamp", high)
         if not low < high:
             raise InvalidRequestError(
                 f"m.clamp: bounds {low!r}, {high!r}, allowed are low < high.", param="sampler"
@@ -114,7 +118,7 @@ class Tracer:
 
     def finish(self, x: Any) -> int:
         """The value of the sampler's result."""
-        if not isinstance(x, Linear) or x.tracer is not self:
+        if not self._is_own(x):
             raise InvalidRequestError(
                 f"trace: the sampler returned {type(x).__name__}, allowed is the final latent.",
                 param="sampler",
@@ -133,7 +137,8 @@ class Tracer:
     def _stored(self, x: Linear) -> int:
         """The value that holds x, made by one COMBINE unless there is one."""
         if self._is_stored(x):
-            return next(iter(x.weights))
+            (value,) = x.weights
+            return value
         made = self._value("x")
         self.nodes.append(Node(Combine, made, x.weights or {0: 0.0}, ()))
         # From now on the expression is that value; what was built from it before keeps its old
@@ -162,18 +167,18 @@ class Tracer:
     def _level(self, where: str, sigma: float) -> tuple[float, float, float, float]:
         known = self._levels.get(sigma)
         if known is None:
-            value = float(sigma)
-            if not (isfinite(value) and value > 0.0):
-                raise InvalidRequestError(
-                    f"m.{where}: sigma is {value!r}, allowed are finite numbers > 0.",
-                    param="sampler",
-                )
+            value = check_number(f"m.{where}: sigma", sigma)
+            if value <= 0.0:
+                refuse(f"m.{where}: sigma", value, "are finite numbers > 0")
             known = (*self._coefficients(value), float(self._noise_level(value)))
             self._levels[sigma] = known
         return known
 
+    def _is_own(self, x: Any) -> bool:
+        return isinstance(x, Linear) and x.tracer is self
+
     def _expect(self, where: str, x: Any) -> None:
-        if not isinstance(x, Linear) or x.tracer is not self:
+        if not self._is_own(x):
             raise InvalidRequestError(
                 f"m.{where}: {type(x).__name__} was passed, allowed is a latent of this trace.",
                 param="sampler",
@@ -186,17 +191,11 @@ def langevin_factor(snr: float, alpha: float, norm: str) -> float:
     Raises:
         InvalidRequestError: A value is not positive and finite, or `norm` is unknown.
     """
-    factor = 2.0 * float(alpha) * float(snr) * float(snr)
-    if not (isfinite(factor) and factor > 0.0):
-        raise InvalidRequestError(
-            f"m.langevin_step: snr {snr!r}, alpha {alpha!r}, allowed are finite numbers > 0.",
-            param="snr",
-        )
-    if norm not in ("sample", "batch"):
-        raise InvalidRequestError(
-            f"m.langevin_step: norm {norm!r}, allowed are 'sample', 'batch'.", param="norm"
-        )
-    return factor
+    for name, value in (("snr", snr), ("alpha", alpha)):
+        if check_number(f"m.langevin_step: {name}", value) <= 0.0:
+            refuse(f"m.langevin_step: {name}", value, "are finite numbers > 0")
+    check_choice("m.langevin_step: norm", norm, ("sample", "batch"))
+    return check_number("m.langevin_step: snr", 2.0 * float(alpha) * float(snr) * float(snr))
 
 
 def trace(
@@ -218,11 +217,21 @@ def trace(
     Raises:
         InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
     """
+    return make_program(sampler, schedule, prediction, options)
+
+
+def make_program(
+    sampler: str | Sampler,
+    schedule: Schedule | Sequence[float],
+    prediction: str,
+    options: dict[str, Any],
+) -> Program:
+    """`trace` for options that may have any name."""
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
     options = _bind(name, function, schedule, options)
-    tracer = Tracer(schedule.noise_level, prediction)
+    tracer = Tracer(schedule.noise_level, check_choice("prediction", prediction, PREDICTIONS))
     x = function(tracer, tracer.initial, schedule.sigmas, **options)
     result = tracer.finish(x)
     lowered = lower(tracer.nodes, tracer.kinds, 0, result)
@@ -240,18 +249,55 @@ def trace(
 def _bind(
     name: str, function: Sampler, schedule: Schedule, options: dict[str, Any]
 ) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    allowed = [
-        p for p in list(parameters)[3:] if parameters[p].kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    for option in options:
-        if option not in allowed and not takes_any:
+    """The options that `function` is called with.
+
+    Raises:
+        InvalidRequestError: It does not take (m, x, sigmas), an option is not known or missing, or
+            an option of a sampler of this package is of the wrong kind.
+    """
+    try:
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        signature.bind_partial(None, None, None)
+    except (TypeError, ValueError):
+        refuse("sampler", function, "are functions (m, x, sigmas, **options)")
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    known = {
+        p.name: p for p in parameters[3:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    names = ", ".join(known) or "none"
+    for option, value in options.items():
+        if option in known:
+            _check_option(function, known[option], value)
+        elif not takes_any:
             raise InvalidRequestError(
-                f"{name}: option {option!r} is not known, allowed are "
-                f"{', '.join(allowed) or 'none'}.",
-                param=option,
+                f"{name}: option {option!r} is not known, allowed are {names}.", param=option
             )
-    if schedule.targets is not None and "targets" in allowed and "targets" not in options:
-        return {**options, "targets": schedule.targets}
+    if schedule.targets is not None and "targets" in known and "targets" not in options:
+        options = {**options, "targets": schedule.targets}
+    missing = [p.name for p in known.values() if p.default is p.empty and p.name not in options]
+    if missing:
+        raise InvalidRequestError(
+            f"{name}: option {missing[0]!r} is not given and has no default.", param=missing[0]
+        )
     return options
+
+
+def _check_option(function: Sampler, parameter: inspect.Parameter, value: Any) -> None:
+    """Checks an option against its annotation, for the samplers of this package."""
+    if not any(function is own for own in _OWN):
+        return
+    name, kind = parameter.name, parameter.annotation
+    if value is None and "None" in kind:
+        return
+    if kind == "int":
+        check_integer(name, value, 0, 1_000_000)
+    elif kind == "bool":
+        if not isinstance(value, bool):
+            refuse(name, value, "are True, False")
+    elif kind.startswith("float"):
+        # s_tmax is infinite unless given, and may be given so.
+        if not (isinstance(value, float) and value == parameter.default):
+            check_number(name, value)
+    elif kind.startswith("Sequence[float]"):
+        check_numbers(name, value)
