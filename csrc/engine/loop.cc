@@ -15,7 +15,7 @@ class Loop {
       : request_(request),
         program_(*request.program),
         network_(denoiser, request.shape, request.conditioning, program_.output_count, request.guidance),
-        count_(static_cast<size_t>(element_count(request.shape))),
+        count_(element_count(request.shape)),
         guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
     if (program_.draws_noise()) noise_ = Buffer<float>(count_);
@@ -231,7 +231,10 @@ void sample(const Denoiser& denoiser, const SampleRequest& request) {
     check(std::isfinite(value), code::kInvalidRequest, "guidance: got ", value, "; it must be finite");
   check(request.noise || !request.program->draws_noise(), code::kInvalidRequest,
         "noise: this program draws noise, and no noise stream was given");
-  if (request.progress) request.progress->steps_total.store(request.program->count_steps());
+  if (request.progress) {
+    request.progress->steps_done.store(0);  // it may have counted an earlier call
+    request.progress->steps_total.store(request.program->count_steps());
+  }
   Loop(denoiser, request).run();
 }
 
