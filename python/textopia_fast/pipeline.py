@@ -1,4 +1,4 @@
-"""`Pipeline`: text to image over a model directory."""
+"""`Pipeline`: text to image, and image to image, over a model directory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .checks import (
     check_number,
     refuse,
 )
+from .editing import Edit, need_encoder, read_edit, shorten
 from .errors import (
     ConfigurationError,
     EngineClosedError,
     EngineStateError,
     InvalidRequestError,
 )
+from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .models.facts import DirectoryFacts
 from .noise import NOISE_KINDS, Noise, draw
@@ -55,7 +57,8 @@ class Output:
         images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
             h, w] ("latent").
         seeds: The seed of each image.
-        timings: Milliseconds per stage: "text_encoder", "denoise", "vae_decoder", "total".
+        timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
+            "vae_decoder", "total".
         parameters: What was asked for, by name, with every default filled in.
     """
 
@@ -135,6 +138,8 @@ class Pipeline:
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         noise: str = "torch",
+        image: Any = None,
+        strength: float | None = None,
         cancel: _core.CancelToken | None = None,
         deadline: float | None = None,
         progress: ProgressCallback | _core.Progress | None = None,
@@ -155,7 +160,8 @@ class Pipeline:
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM (other samplers ignore it, as in diffusers).
-            latents: Start noise, float32 [N, C, H/f, W/f], unit normal.
+            latents: Start noise, float32 [N, C, H/f, W/f], unit normal; with `image`, what is added
+                to it.
             prompt_embeds, negative_prompt_embeds: float32 [N, T, D] instead of the texts.
             output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1) or "latent".
             seed: Image k gets seed + k and equals the image made alone with that seed; or one seed
@@ -167,6 +173,11 @@ class Pipeline:
                 configuration.
             noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
                 "philox".
+            image: Image-to-image: a PIL image, float NumPy [H, W, 3] or [N, H, W, 3] in 0..1 (or
+                uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
+                prompt, or one per image. Its size, rounded down, is that of the result unless
+                `height` and `width` say otherwise.
+            strength: With `image`: the part of the steps that runs, above 0 up to 1; None for 0.8.
             cancel: A `CancelToken`.
             deadline: Seconds that the call may take.
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
@@ -181,7 +192,9 @@ class Pipeline:
         Raises:
             InvalidRequestError: A parameter is not allowed; `details["param"]` names it.
             UnsupportedParameterError: One that this version cannot honour.
-            UnsupportedModelError: The model's scheduler is not known here: name a `sampler`.
+            InputImageError: `image` cannot be used.
+            UnsupportedModelError: The model's scheduler is not known here: name a `sampler`; or an
+                `image` for a model without VAE encoder.
             GenerationCancelled, DeadlineExceededError: As asked for.
             NumericalError: NaN or infinity appeared.
             ExecutionError: A graph failed.
@@ -211,11 +224,15 @@ class Pipeline:
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts = self.directory.facts
         factor = facts.vae_scale_factor
+        if image is None:
+            sizes = (facts.default_height, facts.default_width)
+        else:
+            sizes = fitting_size("image", image, factor)
         request = Request(
             prompts=prompts,
             negative_prompts=negatives,
-            height=check_size("height", height, facts.default_height, factor),
-            width=check_size("width", width, facts.default_width, factor),
+            height=check_size("height", height, sizes[0], factor),
+            width=check_size("width", width, sizes[1], factor),
             steps=check_steps(num_inference_steps),
             guidance=check_number("guidance_scale", guidance_scale),
             seeds=expand_seeds(seed, len(prompts)),
@@ -232,6 +249,17 @@ class Pipeline:
             eta=check_number("eta", eta),
             sampler_options=sampler_options,
         )
+        edit = read_edit(
+            image,
+            strength,
+            (request.height, request.width),
+            factor,
+            request.image_count // num_images_per_prompt,
+            num_images_per_prompt,
+        )
+        if edit is not None:
+            encoder = need_encoder(graphs.encoder)
+            plan = shorten(plan, edit.strength)
         program = trace_plan(plan)
 
         positive, negative = _embed(
@@ -245,9 +273,18 @@ class Pipeline:
         clock.lap("text_encoder")
 
         stream = Noise(request.noise, request.seeds).stream(request.image_count)
+        known = None
+        if edit is not None:
+            known = edit.encode(encoder, stream, cancel)
+            clock.lap("vae_encoder")
+        start = _start(request, facts, latents, stream)
+        if known is None:
+            start = start * np.float32(program.initial_scale)
+        else:  # in the frame of every program, whatever its sampler holds later on
+            start = known + np.float32(plan.schedule.sigmas[0]) * start
         result = sample(
             graphs.denoiser,
-            _start(request, facts, latents, stream) * np.float32(program.initial_scale),
+            start,
             program,
             cond={graphs.embedding_input: positive},
             uncond=None if negative is None else {graphs.embedding_input: negative},
@@ -269,7 +306,10 @@ class Pipeline:
                 pictures = images.to_pil(pictures)
         clock.lap("vae_decoder")
         return Output(
-            pictures, request.seeds, clock.timings(), _parameters(request, program.name, schedule)
+            pictures,
+            request.seeds,
+            clock.timings(),
+            _parameters(request, program.name, schedule, edit),
         )
 
     def close(self) -> None:
@@ -352,7 +392,7 @@ def _watch(
     return on_step
 
 
-def _parameters(request: Request, sampler: str, schedule: Any) -> dict[str, Any]:
+def _parameters(request: Request, sampler: str, schedule: Any, edit: Edit | None) -> dict[str, Any]:
     return {
         "prompt": list(request.prompts),
         "negative_prompt": list(request.negative_prompts),
@@ -363,4 +403,5 @@ def _parameters(request: Request, sampler: str, schedule: Any) -> dict[str, Any]
         "sampler": sampler,
         "schedule": schedule if isinstance(schedule, str) else getattr(schedule, "name", None),
         "noise": request.noise,
+        **({} if edit is None else {"strength": edit.strength}),
     }
