@@ -470,7 +470,10 @@ def test_help_is_light() -> None:
 
 def test_a_picture_to_start_from(fake: FakePipeline) -> None:
     Image.new("RGB", (24, 16), (1, 2, 3)).save("in.png")
-    assert main(["generate", "a cat", "-o", "x.png", "--image", "in.png", "--strength", "0.4"]) == 0
+    Image.new("L", (24, 16), 255).save("mask.png")
+    options = ["--image", "in.png", "--strength", "0.4", "--mask", "mask.png"]
+    assert main(["generate", "a cat", "-o", "x.png", *options]) == 0
+    assert fake.options.pop("mask_image").getpixel((0, 0)) == 255
     image = fake.options.pop("image")
     assert image.size == (24, 16)
     assert image.getpixel((0, 0)) == (1, 2, 3)

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.golden.edit_inputs import picture
+from tests.golden.edit_inputs import mask, picture
 from textopia_fast.errors import InputImageError
 from textopia_fast.input_images import (
     MAX_PIXELS,
     fitting_size,
     open_image,
+    read_masks,
     read_pictures,
     resize_nearest,
 )
@@ -47,7 +48,7 @@ def test_every_kind_of_picture_is_the_same_picture() -> None:
     }
     for name, value in kinds.items():
         found = read(value)
-        assert found.shape == (1, 3, 64, 64) and found.dtype == np.float32, name
+        assert (found.shape, found.dtype) == ((1, 3, 64, 64), np.float32), name
         np.testing.assert_allclose(found[0], expected(), atol=2e-7, err_msg=name)
 
 
@@ -115,6 +116,63 @@ def test_what_is_refused(name: str) -> None:
     with pytest.raises(InputImageError, match=r"image: .*[.]") as caught:
         read(BAD[name])
     assert caught.value.details["param"] == "image"
+
+
+def test_every_kind_of_mask_is_the_same_mask() -> None:
+    torch = pytest.importorskip("torch")
+    grey = mask(0)
+    expected = grey[None, None] >= 128
+    kinds = {
+        "pil": Image.fromarray(grey),
+        "black and white": Image.fromarray(grey).convert("1"),
+        "colours": Image.fromarray(grey).convert("RGB"),
+        "uint8": grey,
+        "float": grey / 255.0,
+        "bool": grey > 0,
+        "channel": grey[..., None],
+        "batch": grey[None],
+        "batch with channel": grey[None, ..., None],
+        "list": [grey],
+        "tensor": torch.from_numpy(grey),
+        "tensor batch": torch.from_numpy(grey)[None],
+        "tensor batch with channel": torch.from_numpy(grey / 255.0)[None, None],
+    }
+    for name, value in kinds.items():
+        found = read_masks("mask_image", value, 64, 64)
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    both = read_masks("mask_image", np.stack([mask(0), mask(1)]), 32, 16)
+    assert both.shape == (2, 1, 32, 16)
+
+
+def test_masks_turn_at_one_half() -> None:
+    values = np.array([[0.0, 0.49, 0.5, 1.0]])
+    found = read_masks("mask_image", values, 1, 4)
+    assert found.tolist() == [[[[False, False, True, True]]]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "mask.png",
+        [],
+        np.zeros(64),
+        np.zeros((64, 64, 1, 1, 1)),
+        np.zeros((2, 64, 64, 3)),
+        np.zeros((0, 64)),
+        np.full((64, 64), 2.0),
+        np.full((64, 64), -1.0),
+        np.full((64, 64), np.nan),
+        np.zeros((64, 64), np.int32),
+        [np.zeros((64, 64)), np.zeros((64, 32))],
+        Image.new("F", (64, 64)),
+        Image.new("1", (4097, 4096)),
+        np.broadcast_to(np.uint8(0), (4096, 4097)),
+    ],
+)
+def test_masks_that_are_refused(value: Any) -> None:
+    with pytest.raises(InputImageError, match="mask_image: "):
+        read_masks("mask_image", value, 64, 64)
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp"])

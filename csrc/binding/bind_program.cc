@@ -35,6 +35,7 @@ Instruction parse_instruction(const py::tuple& row) {
   if (name == "clamp") return Clamp{integer(1), integer(2), real(3), real(4)};
   if (name == "langevin_step")
     return LangevinStep{integer(1), integer(2), integer(3), real(4), row[5].cast<std::string>() == "batch"};
+  if (name == "blend") return Blend{integer(1), integer(2), real(3), real(4)};
   if (name == "step") return Step{integer(1), integer(2), parse_terms(row[3])};
   throw Error(code::kInvalidRequest, text("program: unknown instruction \"", name, "\""));
 }
@@ -66,7 +67,8 @@ void register_program(py::module_& module) {
            "InvalidRequestError.")
       .def_property_readonly("denoise_count", &Program::count_denoise)
       .def_property_readonly("step_count", &Program::count_steps)
-      .def_property_readonly("draws_noise", &Program::draws_noise);
+      .def_property_readonly("draws_noise", &Program::draws_noise)
+      .def_property_readonly("blends", &Program::blends);
 }
 
 }  // namespace textopia::binding

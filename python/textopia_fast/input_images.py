@@ -24,6 +24,7 @@ __all__ = [
     "MAX_PIXELS",
     "fitting_size",
     "open_image",
+    "read_masks",
     "read_pictures",
     "resize_nearest",
 ]
@@ -70,6 +71,35 @@ def read_pictures(
     if high > 1.0 + _SLACK:
         _fail(name, f"values up to {high:g}, allowed are 0..1, -1..1, or uint8")
     return np.ascontiguousarray(np.float32(2) * unit - np.float32(1))
+
+
+def read_masks(name: str, value: Any, height: int, width: int) -> np.ndarray:
+    """Masks as bool [N, 1, height, width]: true where the picture is to be painted anew.
+
+    Args:
+        name: Of the parameter, for errors.
+        value: A PIL image, whose lightness counts; an array or tensor [H, W] or [N, H, W], with an
+            axis of one channel (NumPy: last, torch: first) or without, bool, uint8, or real in
+            0..1; or a list of one of these. From the middle of the range on it is true.
+        height, width: Pixels of the result.
+
+    Raises:
+        InputImageError: As of `read_pictures`.
+    """
+    items = _items(name, value)
+    if _is_pil(items[0]):
+        for item in items:
+            _check_pixels(name, item.height, item.width)
+        grey = np.stack([_pil_array(name, item, height, width, "L") for item in items])
+        unit = grey.astype(np.float32) / np.float32(255)
+    else:
+        planes = [_planes(name, item) for item in items]
+        _expect_one_size(name, [plane.shape[1:] for plane in planes])
+        unit = resize_nearest(np.concatenate(planes), height, width)
+    low, high = float(unit.min()), float(unit.max())
+    if low < -_SLACK or high > 1.0 + _SLACK:
+        _fail(name, f"values {low:g}..{high:g}, allowed are 0..1, bool, or uint8")
+    return np.asarray(unit[:, None] >= 0.5)
 
 
 def fitting_size(name: str, value: Any, factor: int) -> tuple[int, int]:
@@ -208,11 +238,28 @@ def _batch(name: str, item: Any) -> np.ndarray:
     return values.transpose(0, 3, 1, 2) if isinstance(item, np.ndarray) else values
 
 
+def _planes(name: str, item: Any) -> np.ndarray:
+    """A mask's array or tensor as float32 [N, H, W]."""
+    shape = tuple(int(size) for size in item.shape)
+    last = isinstance(item, np.ndarray)
+    has_channel = len(shape) == 4 or (last and len(shape) == 3 and shape[-1] == 1)
+    one = shape[-1 if last else 1] == 1 if has_channel else True
+    if len(shape) not in (2, 3, 4) or 0 in shape or not one:
+        _fail(name, f"shape {shape}, allowed are [H, W], [N, H, W], and either with one channel")
+    _check_pixels(name, *((shape[-3:-1] if last else shape[-2:]) if has_channel else shape[-2:]))
+    values = _finite(name, item)
+    if has_channel:
+        values = values[..., 0] if last else values[:, 0]
+    return values if values.ndim == 3 else values[None]
+
+
 def _finite(name: str, item: Any) -> np.ndarray:
     try:
         values = to_numpy(item, name)
     except Exception as error:
         raise InputImageError(f"{name}: {error}", param=name) from error
+    if values.dtype == bool:
+        return values.astype(np.float32)
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
     if values.dtype.kind != "f":

@@ -1,4 +1,4 @@
-"""`Pipeline`: text to image, and image to image, over a model directory."""
+"""`Pipeline`: text to image, image to image and inpainting over a model directory."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ class Pipeline:
         sampler_options: Mapping[str, Any] | None = None,
         noise: str = "torch",
         image: Any = None,
+        mask_image: Any = None,
         strength: float | None = None,
+        keep_unmasked: bool = True,
         cancel: _core.CancelToken | None = None,
         deadline: float | None = None,
         progress: ProgressCallback | _core.Progress | None = None,
@@ -177,7 +179,14 @@ class Pipeline:
                 uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
                 prompt, or one per image. Its size, rounded down, is that of the result unless
                 `height` and `width` say otherwise.
-            strength: With `image`: the part of the steps that runs, above 0 up to 1; None for 0.8.
+            mask_image: Inpainting: where `image` is to be painted anew, white (from 0.5 on); a PIL
+                image, an array [H, W] or [N, H, W], or a list.
+            strength: With `image`: the part of the steps that runs, above 0 up to 1; None for 0.8,
+                with `mask_image` for 1.
+            keep_unmasked: Puts the input's own pixels back where nothing is masked, so that they
+                are the same in the result ("latent" has no pixels). diffusers does that only with
+                its `padding_mask_crop`; False gives its pictures, which the VAE changes a little
+                everywhere.
             cancel: A `CancelToken`.
             deadline: Seconds that the call may take.
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
@@ -251,7 +260,9 @@ class Pipeline:
         )
         edit = read_edit(
             image,
+            mask_image,
             strength,
+            keep_unmasked,
             (request.height, request.width),
             factor,
             request.image_count // num_images_per_prompt,
@@ -260,7 +271,7 @@ class Pipeline:
         if edit is not None:
             encoder = need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
-        program = trace_plan(plan)
+        program = trace_plan(plan, inpaint=mask_image is not None)
 
         positive, negative = _embed(
             graphs.text_encoder,
@@ -278,10 +289,12 @@ class Pipeline:
             known = edit.encode(encoder, stream, cancel)
             clock.lap("vae_encoder")
         start = _start(request, facts, latents, stream)
-        if known is None:
+        inpainting = {}
+        if edit is None or known is None:
             start = start * np.float32(program.initial_scale)
-        else:  # in the frame of every program, whatever its sampler holds later on
-            start = known + np.float32(plan.schedule.sigmas[0]) * start
+        else:
+            inpainting = edit.inpainting(encoder, known, start, stream)
+            start = edit.start(known, start, plan.schedule.sigmas[0], program.initial_scale)
         result = sample(
             graphs.denoiser,
             start,
@@ -290,6 +303,7 @@ class Pipeline:
             uncond=None if negative is None else {graphs.embedding_input: negative},
             guidance=1.0 if negative is None else request.guidance,
             noise=stream,
+            **inpainting,
             cancel=cancel,
             deadline=clock.remaining(),
             progress=progress if isinstance(progress, _core.Progress) else None,
@@ -302,6 +316,8 @@ class Pipeline:
             pictures: Any = result
         else:
             pictures = images.to_numpy(graphs.decoder.decode(result, cancel))
+            if edit is not None:
+                pictures = edit.finish(pictures)
             if request.output_type == "pil":
                 pictures = images.to_pil(pictures)
         clock.lap("vae_decoder")

@@ -173,6 +173,11 @@ class Encoder:
         self._output = ports.outputs[role].name
         self._facts = facts
 
+    @property
+    def has_variance(self) -> bool:
+        """Whether a picture gives a distribution, and `Posterior.std` is there."""
+        return self._has_variance
+
     def encode(self, pictures: np.ndarray, cancel: _core.CancelToken | None = None) -> Posterior:
         """Distributions of the latents of `pictures`, float32 [N, 3, H, W] in -1..1.
 

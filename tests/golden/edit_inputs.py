@@ -8,7 +8,7 @@ PROMPTS = ["a red circle on a blue background", "a painting of a small boat, nig
 NEGATIVE = ["blurry dark", "photo"]
 SEED = 11
 STEPS = 10
-STRENGTHS = (0.35, 0.8)
+STRENGTHS = {"image": (0.35, 0.8), "inpaint": (0.6, 1.0)}
 SD = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,

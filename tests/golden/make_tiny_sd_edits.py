@@ -27,6 +27,7 @@ FILE = HERE / "tiny_sd_edits.npz"
 STRIDE = 4
 CLASSES = {
     "image": diffusers.StableDiffusionImg2ImgPipeline,
+    "inpaint": diffusers.StableDiffusionInpaintPipeline,
 }
 
 
@@ -58,7 +59,7 @@ def main() -> None:
             pipe = cls(**text_to_image.components, requires_safety_checker=False)
             pipe.set_progress_bar_config(disable=True)
             for sampler in SCHEDULERS:
-                for strength in STRENGTHS:
+                for strength in STRENGTHS[kind]:
                     image = edit(pipe, sampler, kind, strength)
                     cases.append({"kind": kind, "sampler": sampler, "strength": strength})
                     pictures.append(image[:, ::STRIDE, ::STRIDE])

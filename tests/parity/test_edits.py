@@ -1,4 +1,4 @@
-"""Image-to-image gives the pictures that diffusers gives, seed for seed.
+"""Image-to-image and inpainting give the pictures that diffusers gives, seed for seed.
 
 The golden pictures come from diffusers with torch networks (tests/golden/make_tiny_sd_edits.py);
 the live comparison runs diffusers here over the same ONNX graphs, when it is installed.
@@ -25,6 +25,11 @@ with np.load(GOLDEN / "tiny_sd_edits.npz") as _file:
     PROVENANCE = json.loads(str(_file["provenance"]))
     IMAGES = _file["images"].astype(np.float32) / 65535
 
+CLASS_NAMES = {
+    "image": "StableDiffusionImg2ImgPipeline",
+    "inpaint": "StableDiffusionInpaintPipeline",
+}
+
 # As for text-to-image: another runtime's float32 networks, and sigmas in float64.
 TOLERANCE = 3e-4
 REGENERATE = "run tests/golden/make_tiny_sd_edits.py if the model was changed"
@@ -49,7 +54,9 @@ def pipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tx.Pipe
 
 
 def request(kind: str, strength: float, height: int = 64, width: int = 64) -> dict[str, Any]:
+    masks = [Image.fromarray(inputs.mask(k, height, width)) for k in range(2)]
     return {
+        **({"mask_image": masks} if kind == "inpaint" else {}),
         "prompt": inputs.PROMPTS,
         "negative_prompt": inputs.NEGATIVE,
         "num_inference_steps": inputs.STEPS,
@@ -64,14 +71,15 @@ def request(kind: str, strength: float, height: int = 64, width: int = 64) -> di
 )
 def test_golden_picture(index: int, pipe_of: Callable[[str], tx.Pipeline]) -> None:
     case = CASES[index]
-    out = pipe_of(case["sampler"])(**request(case["kind"], case["strength"]), seed=inputs.SEED)
+    options = request(case["kind"], case["strength"])
+    out = pipe_of(case["sampler"])(**options, seed=inputs.SEED, keep_unmasked=False)
     stride = PROVENANCE["stride"]
     seen = out.images[:, ::stride, ::stride]
     np.testing.assert_allclose(seen, IMAGES[index], rtol=0, atol=TOLERANCE, err_msg=REGENERATE)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # diffusers'
-@pytest.mark.parametrize("kind", ["image"])
+@pytest.mark.parametrize("kind", ["image", "inpaint"])
 @pytest.mark.parametrize("sampler", inputs.SCHEDULERS)
 def test_live_picture(sampler: str, kind: str, pipe_of: Callable[[str], tx.Pipeline]) -> None:
     torch = pytest.importorskip("torch")
@@ -84,11 +92,13 @@ def test_live_picture(sampler: str, kind: str, pipe_of: Callable[[str], tx.Pipel
         GOLDEN / "tiny_sd",
         getattr(diffusers, class_name)(**inputs.SD, **settings),
         threads=1,
-        pipeline=diffusers.StableDiffusionImg2ImgPipeline,
+        pipeline=getattr(diffusers, CLASS_NAMES[kind]),
     )
     options = request(kind, 0.6, height=53, width=80)  # is resized to 48 x 80
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 2**40 + 1)]
-    expected = theirs(**options, generator=generators).images
-    ours = pipe_of(sampler)(**options, seed=[3, 2**40 + 1]).images
+    # its inpainting takes the model's size, not the picture's
+    size = {"height": 48, "width": 80} if kind == "inpaint" else {}
+    expected = theirs(**options, **size, generator=generators).images
+    ours = pipe_of(sampler)(**options, seed=[3, 2**40 + 1], keep_unmasked=False).images
     assert ours.shape == (2, 48, 80, 3)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE)

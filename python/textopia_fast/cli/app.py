@@ -79,6 +79,10 @@ def generate(
         str | None,
         typer.Option("--image", metavar="FILE", help="Picture to start from: PNG, JPEG or WebP."),
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", metavar="FILE", help="White where --image is to be painted anew."),
+    ] = None,
     strength: Annotated[
         float | None,
         typer.Option("--strength", help="How much of --image may change, above 0 up to 1."),
@@ -116,6 +120,7 @@ def generate(
                 "guidance_scale": guidance,
                 "seed": seed,
                 "image": image,
+                "mask_image": mask,
                 "strength": strength,
                 "sampler": sampler,
                 "schedule": schedule,

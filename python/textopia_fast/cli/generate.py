@@ -20,7 +20,7 @@ from .exits import say
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("index", "seed")
 # Options that are paths of pictures here, and pictures for the pipeline.
-_FILES = ("image",)
+_FILES = ("image", "mask_image")
 _MAX_SIDE = 1 << 16
 
 
