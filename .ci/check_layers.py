@@ -45,6 +45,8 @@ def problems_in(path: Path) -> list[str]:
 def problems_in_python(path: Path) -> list[str]:
     """Imports of a module that do not point down. Inside of a folder they may point anywhere."""
     own = path.relative_to(PACKAGE).with_suffix("").parts
+    if own[0] not in PYTHON_LEVEL:
+        return [f"{path}: stands on no rung of PYTHON_RUNGS"]
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         named = []
@@ -59,7 +61,7 @@ def problems_in_python(path: Path) -> list[str]:
             found += [
                 f"{path}:{node.lineno}: {own[0]} may not import {name}"
                 for name in names
-                if name != own[0] and PYTHON_LEVEL[name] >= PYTHON_LEVEL[own[0]]
+                if name != own[0] and PYTHON_LEVEL.get(name, 0) >= PYTHON_LEVEL[own[0]]
             ]
     return found
 

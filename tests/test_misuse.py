@@ -266,3 +266,8 @@ def test_seeds_may_come_in_an_array(pipe: tx.Pipeline) -> None:
     given = pipe(["a", "b"], seed=np.array([3, 4]), **options)
     assert given.seeds == (3, 4)
     np.testing.assert_array_equal(given.images, pipe(["a", "b"], seed=[3, 4], **options).images)
+
+
+def test_a_default_may_be_given() -> None:
+    given = tx.trace("euler", LEVELS, s_churn=1.0, s_tmax=float("inf"))
+    assert given == tx.trace("euler", LEVELS, s_churn=1.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import InvalidRequestError
 
-__all__ = ["like", "to_float32", "to_numpy"]
+__all__ = ["like", "to_array", "to_float32"]
 
 
 def to_float32(value: Any, name: str) -> np.ndarray:
@@ -18,7 +18,7 @@ def to_float32(value: Any, name: str) -> np.ndarray:
     Raises:
         InvalidRequestError: `value` is no array on the CPU, or is not numeric.
     """
-    array = to_numpy(value, name)
+    array = to_array(value, name)
     if array.dtype.kind not in "fiu":
         raise InvalidRequestError(
             f"{name}: dtype {array.dtype}, allowed are real numbers.", param=name
@@ -26,7 +26,7 @@ def to_float32(value: Any, name: str) -> np.ndarray:
     return np.asarray(array, dtype=np.float32, order="C")
 
 
-def to_numpy(value: Any, name: str) -> np.ndarray:
+def to_array(value: Any, name: str) -> np.ndarray:
     """`value` as a NumPy array, without a copy where the protocols allow it.
 
     Raises:

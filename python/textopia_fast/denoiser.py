@@ -37,6 +37,11 @@ _OUTPUT_NAMES = ("out_sample", "sample", "output", "score", "denoised", "epsilon
 class Denoiser:
     """An ONNX graph with the roles of its tensors, ready to be sampled from natively.
 
+    Attributes:
+        prediction, noise_input: As given.
+        conditioning_names: Inputs of the graph that `sample` is given as `cond`.
+        session: The open graph.
+
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
             float32 or float16, the noise level a scalar, [1] or [B]; every other input is
@@ -100,6 +105,9 @@ class Denoiser:
                 param="schedule",
             )
         return trace(sampler, schedule, prediction=self.prediction, **options)
+
+    def __repr__(self) -> str:
+        return f"Denoiser({self.session.label!r}, {self.prediction} at {self.noise_input})"
 
     def __reduce__(self) -> NoReturn:
         raise EngineStateError(

@@ -67,7 +67,7 @@ def to_numpy(decoded: np.ndarray, *, stage: str = _STAGE) -> np.ndarray:
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Images with values in [0, 1] (float [N, H, W, 3]) to uint8, rounded half to even."""
-    return (images * 255).round().astype(np.uint8)
+    return np.asarray((images * 255).round(), dtype=np.uint8)
 
 
 def to_pil(images: np.ndarray) -> list[Image]:

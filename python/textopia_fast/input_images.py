@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .arrays import to_numpy
+from .arrays import to_array
 from .checks import shown
 from .errors import InputImageError
 
@@ -255,7 +255,7 @@ def _planes(name: str, item: Any) -> np.ndarray:
 
 def _finite(name: str, item: Any) -> np.ndarray:
     try:
-        values = to_numpy(item, name)
+        values = to_array(item, name)
     except Exception as error:
         raise InputImageError(f"{name}: {error}", param=name) from error
     if values.dtype == bool:

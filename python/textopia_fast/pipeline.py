@@ -38,7 +38,7 @@ from .request import (
     reject_unsupported,
 )
 from .samplers import Schedule
-from .samplers.scheduler_config import from_config, trace_plan
+from .samplers.scheduler_config import Plan, from_config, trace_plan
 from .samplers.trace import Sampler
 from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, TextEncoder, to_embeddings
@@ -49,7 +49,7 @@ ProgressCallback = Callable[[int, int], Any]
 PreviewCallback = Callable[[int, np.ndarray], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Output:
     """What a call returns.
 
@@ -59,7 +59,10 @@ class Output:
         seeds: The seed of each image.
         timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
             "vae_decoder", "total".
-        parameters: What was asked for, by name, with every default filled in.
+        parameters: What the call was made with, by name, every default filled in: the texts of each
+            image, "num_inference_steps" (those made), "guidance_scale", "height", "width",
+            "sampler", "sampler_options", "schedule" (None: the model's own), "sigmas", "noise", and
+            "strength" with an image.
     """
 
     images: Any
@@ -321,12 +324,12 @@ class Pipeline:
             if request.output_type == "pil":
                 pictures = images.to_pil(pictures)
         clock.lap("vae_decoder")
-        return Output(
-            pictures,
-            request.seeds,
-            clock.timings(),
-            _parameters(request, program.name, schedule, edit),
-        )
+        used = _parameters(request, program.name, schedule, plan, edit)
+        return Output(pictures, request.seeds, clock.timings(), used)
+
+    def __repr__(self) -> str:
+        state = "" if self._graphs is not None else ", closed"
+        return f"Pipeline({self.directory.name!r}{state})"
 
     def close(self) -> None:
         """Frees the graphs once running calls have ended; later calls raise EngineClosedError."""
@@ -408,16 +411,20 @@ def _watch(
     return on_step
 
 
-def _parameters(request: Request, sampler: str, schedule: Any, edit: Edit | None) -> dict[str, Any]:
+def _parameters(
+    request: Request, sampler: str, schedule: str | Schedule | None, plan: Plan, edit: Edit | None
+) -> dict[str, Any]:
     return {
         "prompt": list(request.prompts),
         "negative_prompt": list(request.negative_prompts),
-        "num_inference_steps": request.steps,
+        "num_inference_steps": plan.schedule.step_count,
         "guidance_scale": request.guidance,
         "height": request.height,
         "width": request.width,
         "sampler": sampler,
-        "schedule": schedule if isinstance(schedule, str) else getattr(schedule, "name", None),
+        "sampler_options": dict(plan.options),
+        "schedule": schedule if isinstance(schedule, str) else None,
+        "sigmas": list(plan.schedule.sigmas),
         "noise": request.noise,
         **({} if edit is None else {"strength": edit.strength}),
     }

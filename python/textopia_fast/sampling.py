@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import like, to_float32, to_numpy
+from .arrays import like, to_array, to_float32
 from .checks import check_instance, check_mapping, check_number, check_numbers, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
@@ -164,7 +164,7 @@ def _conditioning(
     arrays = check_mapping(name, values, "is a mapping from input to array")
     dtypes = {info.name: info.dtype for info in denoiser.session.inputs}
     return {
-        key: np.asarray(to_numpy(value, key), dtype=dtypes.get(key), order="C")
+        key: np.asarray(to_array(value, key), dtype=dtypes.get(key), order="C")
         for key, value in arrays.items()
     }
 

@@ -284,7 +284,7 @@ def spaced_timesteps(
         timesteps = (np.arange(points) * (last // points))[::-1].astype(np.float64) + steps_offset
     else:
         timesteps = np.arange(last, 0, -steps / n).round() - 1
-    return timesteps[:n].copy()
+    return np.array(timesteps[:n])
 
 
 def spaced_scale(sigma_max: float, spacing: str) -> float:
