@@ -77,10 +77,20 @@ StepCallback wrap_callback(const py::function& callback, const Shape& shape) {
   };
 }
 
+// The values of an optional array of x's shape, or null.
+const float* latents_like(const Latents& x, const std::optional<Latents>& array, const char* name) {
+  if (!array) return nullptr;
+  check(shape_of(*array) == shape_of(x), code::kInvalidRequest, name, ": got the shape ",
+        to_string(shape_of(*array)), "; that of x, ", to_string(shape_of(x)), ", is allowed");
+  return array->data();
+}
+
 Latents run_sample(const Denoiser& denoiser, const Program& program, const Latents& x, const py::dict& cond,
                    const py::dict& uncond, std::vector<double> guidance, rng::NoiseStream* noise,
-                   CancelToken* cancel, std::optional<double> timeout, Progress* progress,
-                   std::optional<py::function> on_step, bool wants_denoised, std::optional<std::string> isa) {
+                   std::optional<Latents> known, std::optional<Latents> mask,
+                   std::optional<Latents> known_noise, CancelToken* cancel, std::optional<double> timeout,
+                   Progress* progress, std::optional<py::function> on_step, bool wants_denoised,
+                   std::optional<std::string> isa) {
   SampleRequest request;
   request.shape = shape_of(x);
   Latents result = copy_of(x.data(), request.shape);
@@ -90,6 +100,8 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
   request.conditioning = conditioning_of(denoiser, cond, uncond, kept);
   request.guidance = std::move(guidance);
   request.noise = noise;
+  request.inpainting = {latents_like(x, known, "known"), latents_like(x, mask, "mask"),
+                        latents_like(x, known_noise, "known_noise")};
   request.limits.cancel = cancel;
   if (timeout) {
     check(std::isfinite(*timeout), code::kInvalidRequest, "deadline: got ", *timeout, "; it must be finite");
@@ -139,9 +151,10 @@ void register_engine(py::module_& module) {
   module.def(
       "sample", &run_sample, py::arg("denoiser"), py::arg("program"), py::arg("x"), py::kw_only(),
       py::arg("cond") = py::dict(), py::arg("uncond") = py::dict(),
-      py::arg("guidance") = std::vector<double>{1.0}, py::arg("noise") = nullptr, py::arg("cancel") = nullptr,
-      py::arg("timeout") = std::nullopt, py::arg("progress") = nullptr, py::arg("on_step") = std::nullopt,
-      py::arg("wants_denoised") = false, py::arg("isa") = std::nullopt,
+      py::arg("guidance") = std::vector<double>{1.0}, py::arg("noise") = nullptr,
+      py::arg("known") = std::nullopt, py::arg("mask") = std::nullopt, py::arg("known_noise") = std::nullopt,
+      py::arg("cancel") = nullptr, py::arg("timeout") = std::nullopt, py::arg("progress") = nullptr,
+      py::arg("on_step") = std::nullopt, py::arg("wants_denoised") = false, py::arg("isa") = std::nullopt,
       "Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].");
 }
 

@@ -53,6 +53,7 @@ Instruction parse_instruction(const py::tuple& row) {
   if (is("clamp", 5)) return Clamp{integer(1), integer(2), real(3), real(4)};
   if (is("langevin_step", 6))
     return LangevinStep{integer(1), integer(2), integer(3), real(4), parse_is_batch(row[5])};
+  if (is("blend", 5)) return Blend{integer(1), integer(2), real(3), real(4)};
   if (is("step", 4)) return Step{integer(1), integer(2), parse_terms(row[3])};
   throw Error(code::kInvalidRequest, text("program: unknown instruction \"", name, "\""));
 }
@@ -91,7 +92,8 @@ void register_program(py::module_& module) {
            "InvalidRequestError.")
       .def_property_readonly("denoise_count", &Program::count_denoise)
       .def_property_readonly("step_count", &Program::count_steps)
-      .def_property_readonly("draws_noise", &Program::draws_noise);
+      .def_property_readonly("draws_noise", &Program::draws_noise)
+      .def_property_readonly("blends", &Program::blends);
 }
 
 }  // namespace textopia::binding

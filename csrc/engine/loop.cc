@@ -83,6 +83,16 @@ class Loop {
     }
   }
 
+  void operator()(const Blend& op) {
+    const auto [known, mask, noise] = request_.inpainting;
+    const float known_weight = static_cast<float>(op.known), noise_weight = static_cast<float>(op.noise);
+    const float* source = latents_[op.src].data();
+    float* target = latents_[op.dst].data();
+    for (size_t i = 0; i < count_; ++i)
+      target[i] =
+          mask[i] * source[i] + (1.0f - mask[i]) * (known_weight * known[i] + noise_weight * noise[i]);
+  }
+
   void operator()(const Step& op) {
     if (request_.on_step) {
       float* denoised = nullptr;
@@ -231,6 +241,9 @@ void sample(const Denoiser& denoiser, const SampleRequest& request) {
     check(std::isfinite(value), code::kInvalidRequest, "guidance: got ", value, "; it must be finite");
   check(request.noise || !request.program->draws_noise(), code::kInvalidRequest,
         "noise: this program draws noise, and no noise stream was given");
+  const Inpainting& given = request.inpainting;
+  check(!request.program->blends() || (given.known && given.mask && given.noise), code::kInvalidRequest,
+        "known: this program blends known latents in; known, mask and known_noise are needed");
   if (request.progress) {
     request.progress->steps_done.store(0);  // it may have counted an earlier call
     request.progress->steps_total.store(request.program->count_steps());

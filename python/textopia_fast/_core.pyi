@@ -199,6 +199,8 @@ class Program:
         instructions: tuples as made by textopia_fast.samplers.Program.to_native(). Raises InvalidRequestError.
         """
     @property
+    def blends(self) -> bool: ...
+    @property
     def denoise_count(self) -> int: ...
     @property
     def draws_noise(self) -> bool: ...
@@ -273,6 +275,9 @@ def sample(
     uncond: dict = {},
     guidance: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [1.0],
     noise: NoiseStream | None = None,
+    known: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None = None,
+    mask: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None = None,
+    known_noise: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None = None,
     cancel: CancelToken | None = None,
     timeout: typing.SupportsFloat | typing.SupportsIndex | None = None,
     progress: Progress | None = None,

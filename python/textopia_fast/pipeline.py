@@ -1,4 +1,4 @@
-"""`Pipeline`: text to image over a model directory."""
+"""`Pipeline`: text to image, image to image and inpainting over a model directory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .checks import (
     check_number,
     refuse,
 )
+from .editing import Edit, need_encoder, read_edit, shorten
 from .errors import (
     ConfigurationError,
     EngineClosedError,
     EngineStateError,
     InvalidRequestError,
 )
+from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .models.facts import DirectoryFacts
 from .noise import NOISE_KINDS, Noise, draw
@@ -55,10 +57,12 @@ class Output:
         images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
             h, w] ("latent").
         seeds: The seed of each image.
-        timings: Milliseconds per stage: "text_encoder", "denoise", "vae_decoder", "total".
+        timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
+            "vae_decoder", "total".
         parameters: What the call was made with, by name, every default filled in: the texts of each
             image, "num_inference_steps" (those made), "guidance_scale", "height", "width",
-            "sampler", "sampler_options", "schedule" (None: the model's own), "sigmas", "noise".
+            "sampler", "sampler_options", "schedule" (None: the model's own), "sigmas", "noise", and
+            "strength" with an image.
     """
 
     images: Any
@@ -137,6 +141,10 @@ class Pipeline:
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         noise: str = "torch",
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float | None = None,
+        keep_unmasked: bool = True,
         cancel: _core.CancelToken | None = None,
         deadline: float | None = None,
         progress: ProgressCallback | _core.Progress | None = None,
@@ -157,7 +165,8 @@ class Pipeline:
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM (other samplers ignore it, as in diffusers).
-            latents: Start noise, float32 [N, C, H/f, W/f], unit normal.
+            latents: Start noise, float32 [N, C, H/f, W/f], unit normal; with `image`, what is added
+                to it.
             prompt_embeds, negative_prompt_embeds: float32 [N, T, D] instead of the texts.
             output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1) or "latent".
             seed: Image k gets seed + k and equals the image made alone with that seed; or one seed
@@ -169,6 +178,18 @@ class Pipeline:
                 configuration.
             noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
                 "philox".
+            image: Image-to-image: a PIL image, float NumPy [H, W, 3] or [N, H, W, 3] in 0..1 (or
+                uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
+                prompt, or one per image. Its size, rounded down, is that of the result unless
+                `height` and `width` say otherwise.
+            mask_image: Inpainting: where `image` is to be painted anew, white (from 0.5 on); a PIL
+                image, an array [H, W] or [N, H, W], or a list.
+            strength: With `image`: the part of the steps that runs, above 0 up to 1; None for 0.8,
+                with `mask_image` for 1.
+            keep_unmasked: Puts the input's own pixels back where nothing is masked, so that they
+                are the same in the result ("latent" has no pixels). diffusers does that only with
+                its `padding_mask_crop`; False gives its pictures, which the VAE changes a little
+                everywhere.
             cancel: A `CancelToken`.
             deadline: Seconds that the call may take.
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
@@ -183,7 +204,9 @@ class Pipeline:
         Raises:
             InvalidRequestError: A parameter is not allowed; `details["param"]` names it.
             UnsupportedParameterError: One that this version cannot honour.
-            UnsupportedModelError: The model's scheduler is not known here: name a `sampler`.
+            InputImageError: `image` cannot be used.
+            UnsupportedModelError: The model's scheduler is not known here: name a `sampler`; or an
+                `image` for a model without VAE encoder.
             GenerationCancelled, DeadlineExceededError: As asked for.
             NumericalError: NaN or infinity appeared.
             ExecutionError: A graph failed.
@@ -213,11 +236,15 @@ class Pipeline:
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts = self.directory.facts
         factor = facts.vae_scale_factor
+        if image is None:
+            sizes = (facts.default_height, facts.default_width)
+        else:
+            sizes = fitting_size("image", image, factor)
         request = Request(
             prompts=prompts,
             negative_prompts=negatives,
-            height=check_size("height", height, facts.default_height, factor),
-            width=check_size("width", width, facts.default_width, factor),
+            height=check_size("height", height, sizes[0], factor),
+            width=check_size("width", width, sizes[1], factor),
             steps=check_steps(num_inference_steps),
             guidance=check_number("guidance_scale", guidance_scale),
             seeds=expand_seeds(seed, len(prompts)),
@@ -234,7 +261,20 @@ class Pipeline:
             eta=check_number("eta", eta),
             sampler_options=sampler_options,
         )
-        program = trace_plan(plan)
+        edit = read_edit(
+            image,
+            mask_image,
+            strength,
+            keep_unmasked,
+            (request.height, request.width),
+            factor,
+            request.image_count // num_images_per_prompt,
+            num_images_per_prompt,
+        )
+        if edit is not None:
+            encoder = need_encoder(graphs.encoder)
+            plan = shorten(plan, edit.strength)
+        program = trace_plan(plan, inpaint=mask_image is not None)
 
         positive, negative = _embed(
             graphs.text_encoder,
@@ -247,14 +287,26 @@ class Pipeline:
         clock.lap("text_encoder")
 
         stream = Noise(request.noise, request.seeds).stream(request.image_count)
+        known = None
+        if edit is not None:
+            known = edit.encode(encoder, stream, cancel)
+            clock.lap("vae_encoder")
+        start = _start(request, facts, latents, stream)
+        inpainting = {}
+        if edit is None or known is None:
+            start = start * np.float32(program.initial_scale)
+        else:
+            inpainting = edit.inpainting(encoder, known, start, stream)
+            start = edit.start(known, start, plan.schedule.sigmas[0], program.initial_scale)
         result = sample(
             graphs.denoiser,
-            _start(request, facts, latents, stream) * np.float32(program.initial_scale),
+            start,
             program,
             cond={graphs.embedding_input: positive},
             uncond=None if negative is None else {graphs.embedding_input: negative},
             guidance=1.0 if negative is None else request.guidance,
             noise=stream,
+            **inpainting,
             cancel=cancel,
             deadline=clock.remaining(),
             progress=progress if isinstance(progress, _core.Progress) else None,
@@ -267,10 +319,12 @@ class Pipeline:
             pictures: Any = result
         else:
             pictures = images.to_numpy(graphs.decoder.decode(result, cancel))
+            if edit is not None:
+                pictures = edit.finish(pictures)
             if request.output_type == "pil":
                 pictures = images.to_pil(pictures)
         clock.lap("vae_decoder")
-        used = _parameters(request, program.name, schedule, plan)
+        used = _parameters(request, program.name, schedule, plan, edit)
         return Output(pictures, request.seeds, clock.timings(), used)
 
     def __repr__(self) -> str:
@@ -358,7 +412,7 @@ def _watch(
 
 
 def _parameters(
-    request: Request, sampler: str, schedule: str | Schedule | None, plan: Plan
+    request: Request, sampler: str, schedule: str | Schedule | None, plan: Plan, edit: Edit | None
 ) -> dict[str, Any]:
     return {
         "prompt": list(request.prompts),
@@ -372,4 +426,5 @@ def _parameters(
         "schedule": schedule if isinstance(schedule, str) else None,
         "sigmas": list(plan.schedule.sigmas),
         "noise": request.noise,
+        **({} if edit is None else {"strength": edit.strength}),
     }

@@ -32,6 +32,9 @@ def sample(
     guidance: float | Sequence[float] = 1.0,
     noise: Noise | _core.NoiseStream | None = None,
     *,
+    known: Any = None,
+    mask: Any = None,
+    known_noise: Any = None,
     cancel: _core.CancelToken | None = None,
     deadline: float | None = None,
     progress: _core.Progress | None = None,
@@ -52,6 +55,9 @@ def sample(
             evaluation. Where it is 1 the negative half is not computed.
         noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
             draw.
+        known: Clean latents [B, ...] of what is to stay, for programs traced with `inpaint`.
+        mask: In 0..1, [B, ...] or what broadcasts to it: 1 is to be painted, 0 stays.
+        known_noise: Unit normal [B, ...], what noises `known` between the steps.
         cancel: Ends the call at the next step or graph node when its `cancel()` is called.
         deadline: Seconds from now after which the call ends at the next step.
         progress: Counts steps, for whoever looks.
@@ -86,6 +92,7 @@ def sample(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
     result = _core.sample(
         denoiser._native,
         _native(program),
@@ -94,6 +101,9 @@ def sample(
         uncond=_conditioning(denoiser, "uncond", uncond),
         guidance=_guidance(guidance),
         noise=stream,
+        known=blended["known"],
+        mask=blended["mask"],
+        known_noise=blended["known_noise"],
         cancel=cancel,
         timeout=_seconds(deadline),
         progress=progress,
@@ -119,6 +129,31 @@ def check_watchers(cancel: _core.CancelToken | None, **callbacks: Any) -> None:
     for name, callback in callbacks.items():
         if callback is not None and not callable(callback):
             refuse(name, callback, "is a function")
+
+
+def _inpainting(
+    program: Program, shape: tuple[int, ...], **given: Any
+) -> dict[str, np.ndarray | None]:
+    """The three arrays of inpainting in the latents' shape; all None without it."""
+    arrays: dict[str, np.ndarray | None] = {}
+    for name, value in given.items():
+        if (value is not None) != program.blends:
+            refuse(name, value, "are latents, with a program that was traced with inpaint=True")
+        if value is None:
+            arrays[name] = None
+            continue
+        array = to_float32(value, name)
+        low, high = (0.0, 1.0) if name == "mask" else (-np.inf, np.inf)
+        if not (np.isfinite(array).all() and np.all((array >= low) & (array <= high))):
+            refuse(name, value, f"are finite numbers{' 0..1' if name == 'mask' else ''}")
+        try:
+            arrays[name] = np.ascontiguousarray(np.broadcast_to(array, shape))
+        except ValueError:
+            raise InvalidRequestError(
+                f"{name}: shape {array.shape}, allowed is {shape} or what broadcasts to it.",
+                param=name,
+            ) from None
+    return arrays
 
 
 def _conditioning(

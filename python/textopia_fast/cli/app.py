@@ -75,6 +75,18 @@ def generate(
     ] = None,
     width: Annotated[int | None, typer.Option("--width", help="Width in pixels.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Height in pixels.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="FILE", help="Picture to start from: PNG, JPEG or WebP."),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", metavar="FILE", help="White where --image is to be painted anew."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", help="How much of --image may change, above 0 up to 1."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="See `textopia-fast samplers`.")
     ] = None,
@@ -107,6 +119,9 @@ def generate(
                 "num_inference_steps": steps,
                 "guidance_scale": guidance,
                 "seed": seed,
+                "image": image,
+                "mask_image": mask,
+                "strength": strength,
                 "sampler": sampler,
                 "schedule": schedule,
                 "num_images_per_prompt": count,

@@ -13,11 +13,14 @@ from typing import Any
 from ..checks import shown
 from ..errors import InvalidRequestError, OutputError
 from ..images import parameters_text, save_png
+from ..input_images import open_image
 from ..pipeline import Output, Pipeline
 from .exits import say
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("index", "seed")
+# Options that are paths of pictures here, and pictures for the pipeline.
+_FILES = ("image", "mask_image")
 _MAX_SIDE = 1 << 16
 
 
@@ -45,6 +48,9 @@ def run(job: Job) -> None:
     options = {name: value for name, value in job.options.items() if value is not None}
     count = options.get("num_images_per_prompt", 1) * len(job.prompts)
     check_template(job.output)
+    for name in _FILES:
+        if name in options:
+            options[name] = open_image(name, options[name])
     # Early, so that minutes of work do not end at a typing error.
     _check_writable(job, count, options.get("seed"))
     pipeline = open_pipeline(job.model, job.threads)
@@ -155,6 +161,7 @@ def _parameters(job: Job, result: Output, index: int) -> str:
         Schedule_type=used.get("schedule"),
         CFG_scale=used.get("guidance_scale"),
         Seed=result.seeds[index],
+        Denoising_strength=used.get("strength"),
         Size=f"{width}x{height}" if width and height else None,
         # The name only: a path says more about the machine than about the picture.
         Model=os.path.basename(os.path.normpath(job.model)),

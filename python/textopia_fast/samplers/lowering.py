@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .program import (
     MAX_OPERANDS,
+    Blend,
     Clamp,
     Combine,
     Denoise,
@@ -245,6 +246,9 @@ def _instruction(
     if kind is Clamp:
         (src,) = sources.values()
         return Clamp(dst, src, *facts)
+    if kind is Blend:
+        (src,) = sources.values()
+        return Blend(dst, src, *facts)
     score, factor, norm = facts
     src = next((r for v, r in sources.items() if v != score), sources[score])
     return LangevinStep(dst, src, sources[score], factor, norm)

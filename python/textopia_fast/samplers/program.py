@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "MAX_OPERANDS",
+    "Blend",
     "Clamp",
     "Combine",
     "Denoise",
@@ -102,6 +103,24 @@ class LangevinStep(NamedTuple):
         )
 
 
+class Blend(NamedTuple):
+    """dst = mask*src + (1 - mask)*(known*K + noise*N): inpainting. dst may be src.
+
+    The run gives the mask (1: to be painted), the known latents K and one unit normal N.
+    """
+
+    dst: Register
+    src: Register
+    known: float
+    noise: float
+
+    def __str__(self) -> str:
+        return (
+            f"BLEND          {self.dst!s:<3} <- {self.src} where masked,"
+            f" else {self.known:.9g}*known {self.noise:+.9g}*known_noise"
+        )
+
+
 class Step(NamedTuple):
     """End of sampler step `index`: progress, cancellation, preview.
 
@@ -119,7 +138,7 @@ class Step(NamedTuple):
         return f"STEP {self.index:<9} {self.x}{denoised}"
 
 
-Instruction = Denoise | Combine | Clamp | LangevinStep | Step
+Instruction = Denoise | Combine | Clamp | LangevinStep | Blend | Step
 
 
 @dataclass(frozen=True)
@@ -164,6 +183,11 @@ class Program:
         """How many unit normal latents are drawn, without the initial one."""
         noisy = sum(1 for i in self.instructions if type(i) is Combine and i.noise != 0.0)
         return noisy + self._count(LangevinStep)
+
+    @property
+    def blends(self) -> bool:
+        """Whether it was traced for inpainting."""
+        return self._count(Blend) > 0
 
     @property
     def noise_levels(self) -> tuple[float, ...]:
@@ -215,4 +239,6 @@ def _native(i: Instruction) -> tuple[Any, ...]:
         return ("clamp", i.dst.index, i.src.index, i.low, i.high)
     if isinstance(i, LangevinStep):
         return ("langevin_step", i.dst.index, i.src.index, i.score.index, i.factor, i.norm)
+    if isinstance(i, Blend):
+        return ("blend", i.dst.index, i.src.index, i.known, i.noise)
     return ("step", i.index, i.x.index, [(r.kind, r.index, w) for r, w in i.denoised])

@@ -171,7 +171,7 @@ def prediction_of(config: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
 
 
-def trace_plan(plan: Plan) -> Program:
+def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program:
     """The program of a plan; repeated calls give the same object.
 
     Raises:
@@ -181,13 +181,15 @@ def trace_plan(plan: Plan) -> Program:
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
-        return _traced.__wrapped__(plan)
-    return _traced(plan)
+        return _traced.__wrapped__(plan, inpaint)
+    return _traced(plan, inpaint)
 
 
 @lru_cache(maxsize=128)
-def _traced(plan: Plan) -> Program:
-    return make_program(plan.sampler, plan.schedule, plan.prediction, dict(plan.options))
+def _traced(plan: Plan, inpaint: bool) -> Program:
+    return make_program(
+        plan.sampler, plan.schedule, plan.prediction, dict(plan.options), inpaint=inpaint
+    )
 
 
 def _with_schedule(settings: dict[str, Any], schedule: str) -> dict[str, Any]:

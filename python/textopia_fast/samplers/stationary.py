@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..checks import check_integer, check_number
 from .program import Program
 from .schedules import explicit
@@ -43,5 +45,5 @@ def langevin_program(
     check_number("sigma", sigma)
     levels = None if noise_level is None else [noise_level] * steps
     schedule = explicit([sigma] * (steps + 1), levels, initial_scale=initial_scale)
-    options = {"eta": eta, "coefficients": coefficients, "denoise": denoise}
+    options: dict[str, Any] = {"eta": eta, "coefficients": coefficients, "denoise": denoise}
     return trace("langevin", schedule, prediction, **options)

@@ -26,7 +26,7 @@ from ..errors import InvalidRequestError
 from . import registry
 from .lowering import Node, lower, operand_count
 from .prediction import PREDICTIONS, coefficients
-from .program import MAX_OPERANDS, Clamp, Combine, Denoise, LangevinStep, Program, Step
+from .program import MAX_OPERANDS, Blend, Clamp, Combine, Denoise, LangevinStep, Program, Step
 from .schedules import Schedule, explicit
 from .symbols import Linear
 
@@ -41,7 +41,13 @@ _OWN = tuple(info.function for info in registry.SAMPLERS.values())
 class Tracer:
     """The `m` of a sampler while it is traced."""
 
-    def __init__(self, noise_level: Callable[[float], float], prediction: str) -> None:
+    def __init__(
+        self,
+        noise_level: Callable[[float], float],
+        prediction: str,
+        inpaint_sigmas: Sequence[float] | None = None,
+    ) -> None:
+        """`inpaint_sigmas`: the schedule's noise levels, for inpainting; None without."""
         self._noise_level = noise_level
         self._coefficients = coefficients(prediction)
         self._levels: dict[float, tuple[float, float, float, float]] = {}
@@ -49,12 +55,18 @@ class Tracer:
         self.kinds: list[str] = ["x"]
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
+        self._inpaint_sigmas = inpaint_sigmas
+        self._blends: dict[int, int] = {}  # blended value -> its node
+        self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
+        self._calls_in_step = 0
 
     def denoise(self, x: Linear, sigma: float) -> Linear:
         """The estimate of the clean latent at x, seen at noise level sigma > 0."""
         self._expect("denoise", x)
         scale_in, c_skip, c_out, level = self._level("denoise", sigma)
         source, scale = self._scaled(x)
+        if self._inpaint_sigmas is not None:
+            source = self._blended_input(x, source, scale, float(sigma))
         scale_in *= scale
         if abs(scale_in - 1.0) < 1e-15:
             scale_in = 1.0
@@ -106,6 +118,8 @@ class Tracer:
         """Ends a step: x is the latent now, denoised what a preview should show."""
         self._expect("step", x)
         current = self._stored(x)
+        if self._inpaint_sigmas is not None:
+            current = self._blend_step(x, current)
         operands = {current: 0.0}
         if denoised is not None:
             self._expect("step", denoised)
@@ -123,12 +137,64 @@ class Tracer:
                 f"trace: the sampler returned {type(x).__name__}, allowed is the final latent.",
                 param="sampler",
             )
-        return self._stored(x)
+        result = self._stored(x)
+        self._check_blends(result)
+        return result
 
     def value_name(self, value: int) -> str:
         """Name of a value for messages: x0 is the initial latent; counted per kind."""
         kind = self.kinds[value]
         return f"{kind}{self.kinds[:value].count(kind)}"
+
+    def _blend(self, source: int, known: float, noise: float) -> int:
+        blended = self._value("x")
+        self._blends[blended] = len(self.nodes)
+        self.nodes.append(Node(Blend, blended, {source: 1.0}, (known, noise)))
+        return blended
+
+    def _blend_step(self, x: Linear, current: int) -> int:
+        """Blends the latent of a step; `x` goes on as what came out.
+
+        The frame is taken to be x0 + sigma*eps until a DENOISE reads the latent: its factor on it
+        says which frame the sampler holds. After the last DENOISE the known part is clean.
+        """
+        sigmas = self._inpaint_sigmas or (0.0,)
+        blended = self._blend(current, 1.0, sigmas[min(self.step_count + 1, len(sigmas) - 1)])
+        self._open_blends.add(blended)
+        self._calls_in_step = 0
+        x.weights, x.base, x.scale = {blended: 1.0}, x, 1.0
+        return blended
+
+    def _blended_input(self, x: Linear, source: int, scale: float, sigma: float) -> int:
+        """What the network reads: of the second and later calls in a step blended, too, as by
+        diffusers' schedulers of second order, whose every call is a step of the pipeline."""
+        first = self._calls_in_step == 0
+        self._calls_in_step += 1
+        if source in self._open_blends:
+            self._open_blends.discard(source)
+            node = self._blends[source]
+            self.nodes[node] = self.nodes[node]._replace(facts=(1.0 / scale, sigma / scale))
+        if first or source in self._blends:
+            return source
+        blended = self._blend(source, 1.0 / scale, sigma / scale)
+        if x.base.weights == {source: 1.0}:
+            x.base.weights = {blended: 1.0}
+        x.weights = {blended: scale}
+        return blended
+
+    def _check_blends(self, result: int) -> None:
+        """After the last DENOISE the known part is clean; every blended latent must be used."""
+        last = max((i for i, node in enumerate(self.nodes) if node.kind is Denoise), default=-1)
+        used = {v for node in self.nodes if node.kind is not Step for v in node.operands}
+        for value, at in self._blends.items():
+            if at > last:
+                self.nodes[at] = self.nodes[at]._replace(facts=(1.0, 0.0))
+            if value not in used and value != result:
+                raise InvalidRequestError(
+                    "trace: the sampler does not go on from the latent that it gave to m.step, "
+                    "which inpainting needs.",
+                    param="sampler",
+                )
 
     def _value(self, kind: str) -> int:
         self.kinds.append(kind)
@@ -202,6 +268,8 @@ def trace(
     sampler: str | Sampler,
     schedule: Schedule | Sequence[float],
     prediction: str = "epsilon",
+    *,
+    inpaint: bool = False,
     **options: Any,
 ) -> Program:
     """Makes the program of a sampler on a schedule.
@@ -211,13 +279,15 @@ def trace(
         schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial
             scale is the largest).
         prediction: What the network predicts: epsilon, v_prediction, sample, score or flow.
+        inpaint: Makes a program that blends known latents in after every step; `sample` is then
+            given known, mask and known_noise.
         **options: Of the sampler. Where it takes `targets` and the schedule has them they are
             passed too.
 
     Raises:
         InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
     """
-    return make_program(sampler, schedule, prediction, options)
+    return make_program(sampler, schedule, prediction, options, inpaint=inpaint)
 
 
 def make_program(
@@ -225,13 +295,19 @@ def make_program(
     schedule: Schedule | Sequence[float],
     prediction: str,
     options: dict[str, Any],
+    *,
+    inpaint: bool = False,
 ) -> Program:
     """`trace` for options that may have any name."""
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
     options = _bind(name, function, schedule, options)
-    tracer = Tracer(schedule.noise_level, check_choice("prediction", prediction, PREDICTIONS))
+    tracer = Tracer(
+        schedule.noise_level,
+        check_choice("prediction", prediction, PREDICTIONS),
+        schedule.sigmas if inpaint else None,
+    )
     x = function(tracer, tracer.initial, schedule.sigmas, **options)
     result = tracer.finish(x)
     lowered = lower(tracer.nodes, tracer.kinds, 0, result)
