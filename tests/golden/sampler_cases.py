@@ -8,6 +8,7 @@ import numpy as np
 
 SHAPE = (2, 3, 2, 2)
 STEPS = (1, 2, 5, 20)
+FEW_STEPS = (1, 3, 10)
 
 # Stable Diffusion's own betas; the classes' defaults are other ones.
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -99,6 +100,27 @@ def diffusers_cases() -> list[Case]:
         cases.append(Case(f"{source}Scheduler", {}, 5, {}))
     trained = {"trained_betas": [0.002 * (i + 1) for i in range(40)], "num_train_timesteps": 40}
     cases.append(Case("EulerDiscreteScheduler", trained, 5, {}))
+    return cases + multistep_cases()
+
+
+def multistep_cases() -> list[Case]:
+    """The classes that remember more than one network output."""
+    cases: list[Case] = []
+
+    def add(source: str, steps: tuple[int, ...] = FEW_STEPS, **config: Any) -> None:
+        cases.extend(Case(f"{source}Scheduler", {**SD, **config}, n, {}) for n in steps)
+
+    for spacing in SPACINGS:
+        spaced = {"timestep_spacing": spacing, "steps_offset": 1}
+        add("PNDM", skip_prk_steps=True, **spaced)
+        add(
+            "PNDM", (4, 7, 12), **spaced
+        )  # diffusers needs four timesteps for its Runge-Kutta steps
+    for prediction in ("epsilon", "v_prediction"):
+        kind = {"prediction_type": prediction, "set_alpha_to_one": True}
+        add("PNDM", skip_prk_steps=True, **kind)
+        add("PNDM", (4, 7), **kind)
+    cases.append(Case("PNDMScheduler", {}, 5, {}))
     return cases
 
 

@@ -18,7 +18,7 @@ diffusers = pytest.importorskip("diffusers")
 # torch and NumPy disagree on the spelling of their array protocol.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-PLAIN = {**SD, "clip_sample": False, "steps_offset": 1}
+PLAIN = {**SD, "clip_sample": False, "steps_offset": 1, "skip_prk_steps": True}
 
 
 def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
@@ -41,6 +41,7 @@ def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
         ("EulerDiscrete", {}),
         ("EulerDiscrete", {"use_karras_sigmas": True}),
         ("HeunDiscrete", {}),
+        ("PNDM", {"skip_prk_steps": True}),
         ("DPMSolverMultistep", {}),
         ("DPMSolverMultistep", {"use_karras_sigmas": True}),
     ],
@@ -81,6 +82,7 @@ def test_same_sample_on_the_config_of_another_class(target: str) -> None:
         "EulerAncestralDiscrete",
         "HeunDiscrete",
         "DPMSolverMultistep",
+        "PNDM",
     ],
 )
 def test_same_timesteps(name: str, steps: int) -> None:

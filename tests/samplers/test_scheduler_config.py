@@ -314,3 +314,18 @@ def test_every_number_of_steps(name: str) -> None:
     for n in (1, 2, 499, 1000):
         config = {"_class_name": name, **SD, "clip_sample": False, "steps_offset": 1}
         assert trace_plan(from_config(config, n)).step_count == n
+
+
+def test_pndm_starts_as_its_config_says() -> None:
+    skipped = from_config(PNDM, 10)
+    assert skipped.sampler == "plms"
+    assert trace_plan(skipped).denoise_count == 11
+    full = from_config({**PNDM, "skip_prk_steps": False}, 10)
+    assert full.sampler == "pndm"
+    assert trace_plan(full).denoise_count == 19
+    assert from_config(PNDM, 10, sampler="plms") == skipped
+    told = trace_plan(skipped).noise_levels
+    assert told[:4] == (901.0, 801.0, 801.0, 701.0)
+    assert skipped.latent_scales == (1.0,) * 10
+    assert "restart" not in options(skipped.tail(3))
+    assert trace_plan(skipped.tail(3)).denoise_count == 8

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.reference import multistep_float64 as multistep
 from tests.reference import samplers_float64 as paper
 from textopia_fast.samplers import schedules, trace
 from textopia_fast.samplers.reference import run
@@ -42,6 +43,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
     "ddim-0.5": ("ddim", {"eta": 0.5}, paper.ddim, {"eta": 0.5}),
     "ddpm-small": ("ddpm", {}, paper.ddpm, {"large": False}),
     "ddpm-large": ("ddpm", {"variance": "fixed_large"}, paper.ddpm, {"large": True}),
+    "plms": ("plms", {}, multistep.plms, {}),
+    "pndm": ("pndm", {}, multistep.pndm, {}),
     "annealed": (
         "annealed_langevin",
         {"n_steps": 2, "step": 0.07},

@@ -12,6 +12,7 @@ from .dpm import dpmpp_2m
 from .euler import euler, euler_ancestral
 from .heun import heun
 from .langevin import annealed_langevin, langevin, predictor_corrector
+from .pndm import plms, pndm
 
 __all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
 
@@ -81,6 +82,22 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Ho, Jain & Abbeel 2020, arXiv 2006.11239",
             "leading",
             "DDPMScheduler",
+        ),
+        SamplerInfo(
+            "plms",
+            plms,
+            "fourth order multistep, n+1 network runs: Stable Diffusion's first sampler",
+            "Liu et al. 2022, arXiv 2202.09778",
+            "leading",
+            "PNDMScheduler",
+        ),
+        SamplerInfo(
+            "pndm",
+            pndm,
+            "plms started by three Runge-Kutta steps of four network runs each",
+            "Liu et al. 2022, arXiv 2202.09778",
+            "leading",
+            "PNDMScheduler",
         ),
         SamplerInfo(
             "langevin",

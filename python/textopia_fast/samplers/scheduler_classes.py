@@ -67,6 +67,17 @@ CLASSES: dict[str, SchedulerClass] = {
         },
         _NO_CLIP,
     ),
+    "PNDMScheduler": SchedulerClass(
+        "pndm",
+        "ddim",
+        {
+            **_TABLE,
+            "skip_prk_steps": False,
+            "set_alpha_to_one": False,
+            "timestep_spacing": "leading",
+        },
+        {},
+    ),
     "EulerDiscreteScheduler": SchedulerClass(
         "euler",
         "euler",
@@ -136,6 +147,7 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {
 _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     "DDIMScheduler": {"thresholding": (False,)},
     "DDPMScheduler": {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_large")},
+    "PNDMScheduler": {},
     "EulerDiscreteScheduler": {
         "use_beta_sigmas": (False,),
         "interpolation_type": ("linear",),

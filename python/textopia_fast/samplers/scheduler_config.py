@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InvalidRequestError, UnsupportedModelError
 from . import registry
+from .class_options import OF_THE_FIRST_STEPS, VP_SAMPLERS, class_options, class_sampler
 from .prediction import PREDICTIONS
 from .program import Program
 from .scheduler_classes import CLASSES, SchedulerClass, check_supported
@@ -70,10 +71,7 @@ class Plan:
     def latent_scales(self) -> tuple[float, ...]:
         """Factor per step from the program's x at STEP to the latents that diffusers shows."""
         sigmas = self.schedule.sigmas[1:]
-        if not self.vp_latents or self.sampler in (
-            "ddim",
-            "ddpm",
-        ):  # those two hold VP latents themselves
+        if not self.vp_latents or self.sampler in VP_SAMPLERS:
             return (1.0,) * len(sigmas)
         scales = [1.0 / sqrt(1.0 + sigma * sigma) for sigma in sigmas]
         if ("vp_result", True) in self.options:
@@ -82,7 +80,8 @@ class Plan:
 
     def tail(self, start: int) -> Plan:
         """The plan without its first `start` steps (image-to-image)."""
-        return replace(self, schedule=self.schedule.tail(start))
+        options = tuple(o for o in self.options if o[0] not in OF_THE_FIRST_STEPS or start == 0)
+        return replace(self, schedule=self.schedule.tail(start), options=options)
 
 
 def from_config(
@@ -124,14 +123,14 @@ def from_config(
                 hint="Or name a sampler: that works with any config.",
                 component="scheduler",
             )
-        sampler = CLASSES[own_class].sampler
+        sampler = class_sampler(own_class, config)
         class_name = own_class
     elif callable(sampler):
         class_name = "EulerDiscreteScheduler"
     else:
         class_name = registry.get(sampler).diffusers_class
     rules = CLASSES[class_name]
-    own = class_name == own_class and sampler == rules.sampler
+    own = class_name == own_class and sampler == class_sampler(own_class, config)
     settings = dict(rules.defaults) if own else {**rules.defaults, **rules.foreign_defaults}
     # A live diffusers config lists here what its class only assumed; another class assumes its own.
     assumed = config.get("_use_default_values")
@@ -153,7 +152,7 @@ def from_config(
     if not isinstance(schedule, Schedule):
         table = _table(settings, rules)
         schedule = _schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
-    options = {**_class_options(rules, sampler, settings, schedule, eta), **sampler_options}
+    options = {**class_options(rules, sampler, settings, schedule, eta), **sampler_options}
     return Plan(
         sampler=sampler,
         options=tuple(sorted(options.items())),
@@ -338,37 +337,6 @@ def _final(settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTa
     if rules.family == "ddim":
         return 0.0 if settings["set_alpha_to_one"] else final_sigma("sigma_min", table)
     return final_sigma(settings.get("final_sigmas_type", "zero"), table)
-
-
-def _class_options(
-    rules: SchedulerClass,
-    sampler: str | Sampler,
-    settings: Mapping[str, Any],
-    schedule: Schedule,
-    eta: float,
-) -> dict[str, Any]:
-    """The sampler options that the class's settings stand for."""
-    clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
-    if sampler == "ddim":
-        return {"eta": _eta(eta), "clip": clip}
-    if sampler == "ddpm":
-        return {"variance": settings["variance_type"], "clip": clip}
-    if sampler == "heun":
-        return {"clip": clip}
-    if sampler == "dpmpp_2m":
-        few = settings["lower_order_final"] and schedule.step_count < 15
-        return {
-            "order": settings["solver_order"],
-            "euler_at_final": bool(settings["euler_at_final"] or few),
-            "vp_result": schedule.sigmas[-1] > 0.0,
-        }
-    return {}
-
-
-def _eta(eta: float) -> float:
-    if not 0.0 <= eta < inf:
-        raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers >= 0.", param="eta")
-    return float(eta)
 
 
 def _numbers(name: str, values: Sequence[float]) -> list[float]:

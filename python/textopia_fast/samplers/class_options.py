@@ -1,0 +1,75 @@
+"""What a scheduler class and its settings mean for a sampler: which one, with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any
+
+from ..errors import InvalidRequestError
+from .scheduler_classes import CLASSES, SchedulerClass
+from .schedules import Schedule
+from .trace import Sampler
+
+__all__ = ["OF_THE_FIRST_STEPS", "VP_SAMPLERS", "class_options", "class_sampler"]
+
+# These hold their latents in the variance-preserving frame.
+VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm")
+# Options that hold for a whole schedule and not for its tail.
+OF_THE_FIRST_STEPS = ("restart", "middles")
+
+
+def class_sampler(class_name: str, config: Mapping[str, Any]) -> str:
+    """The sampler that a class with this config stands for."""
+    if class_name == "PNDMScheduler" and config.get("skip_prk_steps"):
+        return "plms"
+    return CLASSES[class_name].sampler
+
+
+def class_options(
+    rules: SchedulerClass,
+    sampler: str | Sampler,
+    settings: Mapping[str, Any],
+    schedule: Schedule,
+    eta: float,
+) -> dict[str, Any]:
+    """The sampler options that the class's settings stand for."""
+    clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
+    if sampler == "ddim":
+        return {"eta": _eta(eta), "clip": clip}
+    if sampler == "ddpm":
+        return {"variance": settings["variance_type"], "clip": clip}
+    if sampler in ("plms", "pndm"):
+        return {
+            "velocity": settings["prediction_type"] == "v_prediction",
+            **_pndm_levels(sampler, schedule),
+        }
+    if sampler == "heun":
+        return {"clip": clip}
+    if sampler == "dpmpp_2m":
+        few = settings["lower_order_final"] and schedule.step_count < 15
+        return {
+            "order": settings["solver_order"],
+            "euler_at_final": bool(settings["euler_at_final"] or few),
+            "vp_result": schedule.sigmas[-1] > 0.0,
+        }
+    return {}
+
+
+def _pndm_levels(sampler: str, schedule: Schedule) -> dict[str, Any]:
+    """Where diffusers puts the stages of PNDM's first steps, by timesteps that are T//n apart."""
+    table, told = schedule.table, schedule.timesteps
+    if table is None or schedule.targets is None or len(told) < 2:
+        return {}
+    ratio = table.steps // len(told)
+    if sampler == "plms":
+        return {"restart": float(table.sigma_of(told[1] + ratio))}
+    half = ratio // 2
+    pairs = [(told[i] - half, told[i + 1] + half) for i in range(min(3, len(told) - 1))]
+    return {"middles": tuple((float(a), float(b)) for a, b in table.sigma_of(pairs))}
+
+
+def _eta(eta: float) -> float:
+    if not 0.0 <= eta < inf:
+        raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers >= 0.", param="eta")
+    return float(eta)
