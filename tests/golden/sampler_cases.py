@@ -121,6 +121,14 @@ def multistep_cases() -> list[Case]:
         add("PNDM", skip_prk_steps=True, **kind)
         add("PNDM", (4, 7), **kind)
     cases.append(Case("PNDMScheduler", {}, 5, {}))
+    for source in ("LMSDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"):
+        for spacing in SPACINGS:
+            add(source, timestep_spacing=spacing, steps_offset=1)
+        add(source, use_karras_sigmas=True)
+        add(source, use_exponential_sigmas=True)
+        add(source, prediction_type="v_prediction")
+        cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    cases += [Case("LMSDiscreteScheduler", SD, 6, {"order": order}) for order in (1, 2, 3, 5)]
     return cases
 
 
@@ -144,4 +152,25 @@ def k_diffusion_cases() -> list[Case]:
     first, *others = schedules
     cases = [Case(f"sample_{name}", first, n, options) for name, options in runs for n in STEPS]
     cases += [Case("sample_dpmpp_2m", schedule, n, {}) for schedule in others for n in STEPS]
+    more: list[tuple[str, dict[str, Any]]] = [
+        *(("lms", {"order": order}) for order in (1, 2, 3, 4, 5)),
+        ("dpm_2", {}),
+        ("dpm_2", {"s_churn": 2.0, "s_noise": 1.01}),
+        *((name, {}) for name in ("dpm_2_ancestral", "dpmpp_2s_ancestral")),
+        *((name, {"eta": 0.5}) for name in ("dpm_2_ancestral", "dpmpp_2s_ancestral")),
+        ("dpmpp_sde", {}),
+        ("dpmpp_sde", {"eta": 0.5, "s_noise": 0.9, "r": 0.3}),
+        ("dpmpp_sde", {"eta": 0.0}),
+        ("dpmpp_2m_sde", {}),
+        ("dpmpp_2m_sde", {"solver_type": "heun"}),
+        ("dpmpp_2m_sde", {"eta": 0.5, "s_noise": 0.9, "solver_type": "heun"}),
+        ("dpmpp_2m_sde", {"eta": 0.0}),
+        ("dpmpp_3m_sde", {}),
+        ("dpmpp_3m_sde", {"eta": 0.5, "s_noise": 0.9}),
+        ("dpmpp_3m_sde", {"eta": 0.0}),
+    ]
+    for name, options in more:
+        # k-diffusion's multistep SDE samplers fail where the only step goes to 0
+        few = STEPS[1:] if name in ("dpmpp_2m_sde", "dpmpp_3m_sde") else STEPS
+        cases += [Case(f"sample_{name}", first, n, options) for n in few]
     return cases

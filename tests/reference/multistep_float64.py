@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -50,4 +51,26 @@ def pndm(x: np.ndarray, sigmas: Sequence[float], eps: Source, z: Source) -> np.n
         if i < min(3, len(sigmas) - 2):
             change = outputs[-1] / 6 + eps() / 3 + eps() / 3 + eps() / 6
         x = transfer(x, sigmas[i], sigmas[i + 1], change)
+    return x
+
+
+def lms(
+    x: np.ndarray, sigmas: Sequence[float], eps: Source, z: Source, order: int = 4
+) -> np.ndarray:
+    """Integrates the polynomial through the last slopes in exact arithmetic."""
+    slopes: list[np.ndarray] = []
+    for i in range(len(sigmas) - 1):
+        slopes.append(eps())
+        nodes = [Fraction(sigma) for sigma in sigmas[max(i + 1 - order, 0) : i + 1]]
+        ends = Fraction(sigmas[i]), Fraction(sigmas[i + 1])
+        for node, slope in zip(nodes, slopes[-len(nodes) :], strict=True):
+            basis = [Fraction(1)]  # coefficients of the Lagrange polynomial, exact
+            for other in nodes:
+                if other != node:
+                    shifted = zip([Fraction(0), *basis], [*basis, Fraction(0)], strict=True)
+                    basis = [(low - other * high) / (node - other) for low, high in shifted]
+            upper, lower = (
+                sum(c * end ** (k + 1) / (k + 1) for k, c in enumerate(basis)) for end in ends[::-1]
+            )
+            x = x + float(upper - lower) * slope
     return x

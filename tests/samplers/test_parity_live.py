@@ -42,11 +42,15 @@ def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
         ("EulerDiscrete", {"use_karras_sigmas": True}),
         ("HeunDiscrete", {}),
         ("PNDM", {"skip_prk_steps": True}),
+        ("KDPM2Discrete", {}),
+        ("LMSDiscrete", {}),
         ("DPMSolverMultistep", {}),
         ("DPMSolverMultistep", {"use_karras_sigmas": True}),
     ],
 )
 def test_same_sample(name: str, extra: dict[str, Any], spacing: str, steps: int) -> None:
+    if name == "LMSDiscrete":
+        pytest.importorskip("scipy", reason="diffusers' LMS needs SciPy")
     config = {**PLAIN, **extra, "timestep_spacing": spacing}
     scheduler = getattr(diffusers, f"{name}Scheduler").from_config(config)
     expected = sample_with_diffusers(scheduler, steps)

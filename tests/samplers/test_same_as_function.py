@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.samplers.helpers import assert_same_run
+from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import Schedule, TrainingTable, schedules, trace
 from textopia_fast.samplers.program import Clamp, Combine, Denoise
 from textopia_fast.samplers.registry import SAMPLERS
@@ -28,6 +29,20 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("ddpm", {"clip": 0.8}),
     ("plms", {"restart": 7.0, "velocity": True}),
     ("pndm", {"middles": ((4.0, 3.9), (2.0, 1.9), (0.9, 0.8)), "velocity": True}),
+    *(("lms", {"order": order}) for order in (1, 2, 3)),
+    ("dpm_2", {"s_churn": 2.0}),
+    ("dpm_2_ancestral", {"eta": 0.0}),
+    ("dpm_2_ancestral", {"mid_apart": True, "s_noise": 0.9}),
+    ("dpmpp_2s_ancestral", {"eta": 0.0}),
+    ("dpmpp_2s_ancestral", {"eta": 0.4, "s_noise": 0.9}),
+    ("dpmpp_sde", {"eta": 0.0}),
+    ("dpmpp_sde", {"eta": 0.4, "s_noise": 0.9, "r": 0.3}),
+    ("dpmpp_2m_sde", {"eta": 0.0}),
+    ("dpmpp_2m_sde", {"eta": 0.4, "s_noise": 0.9, "solver_type": "heun"}),
+    ("dpmpp_2m_sde", {"euler_at_final": True, "vp_result": True}),
+    ("dpmpp_2m_sde", {"order": 1}),
+    ("dpmpp_3m_sde", {"eta": 0.0}),
+    ("dpmpp_3m_sde", {"eta": 0.4, "s_noise": 0.9}),
     ("langevin", {"eta": 0.01, "denoise": True}),
     ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
     ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
@@ -83,6 +98,7 @@ ONE_UPDATE_PER_RUN = [
     for name, options in OPTIONS
     if "clip" not in options
     and "s_churn" not in options
+    and name != "dpmpp_sde"  # the draw that both stages use is kept in a latent
     and not (name == "predictor_corrector" and options.get("norm") == "batch")
 ]
 
@@ -110,6 +126,13 @@ WIDTHS = {
     "ddpm": (3, 2, 1),
     "plms": (5, 2, 4),
     "pndm": (8, 4, 6),
+    "lms": (5, 2, 4),
+    "dpm_2": (2, 2, 2),
+    "dpm_2_ancestral": (3, 2, 2),
+    "dpmpp_2s_ancestral": (4, 2, 2),
+    "dpmpp_sde": (5, 3, 2),
+    "dpmpp_2m_sde": (5, 2, 2),
+    "dpmpp_3m_sde": (7, 3, 3),
     "langevin": (3, 2, 1),
     "annealed_langevin": (3, 2, 1),
     "predictor_corrector": (3, 2, 1),
@@ -134,3 +157,20 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
 
     program = assert_same_run(ancestral, SCHEDULES["karras"])
     assert (program.x_registers, program.e_registers) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("lms", "order", 0),
+        ("lms", "order", 7),
+        ("lms", "order", 2.0),
+        ("dpmpp_sde", "r", 0.0),
+        ("dpmpp_sde", "r", 1.0),
+        ("dpmpp_2m_sde", "solver_type", "ralston"),
+    ],
+)
+def test_refuses_options(name: str, option: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="allowed are") as caught:
+        trace(name, SCHEDULES["karras"], **{option: value})
+    assert caught.value.details["param"] == option

@@ -14,6 +14,7 @@ import pytest
 
 from tests.reference import multistep_float64 as multistep
 from tests.reference import samplers_float64 as paper
+from tests.reference import two_stage_float64 as two_stage
 from textopia_fast.samplers import schedules, trace
 from textopia_fast.samplers.reference import run
 
@@ -45,6 +46,34 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
     "ddpm-large": ("ddpm", {"variance": "fixed_large"}, paper.ddpm, {"large": True}),
     "plms": ("plms", {}, multistep.plms, {}),
     "pndm": ("pndm", {}, multistep.pndm, {}),
+    "lms": ("lms", {}, multistep.lms, {}),
+    "lms-2": ("lms", {"order": 2}, multistep.lms, {"order": 2}),
+    "dpm_2": ("dpm_2", {}, two_stage.dpm_2, {}),
+    "dpm_2_ancestral-1": ("dpm_2_ancestral", {}, two_stage.dpm_2, {"eta": 1.0}),
+    "dpm_2_ancestral-0.4": ("dpm_2_ancestral", {"eta": 0.4}, two_stage.dpm_2, {"eta": 0.4}),
+    "2s-1": ("dpmpp_2s_ancestral", {}, two_stage.dpmpp_2s, {"eta": 1.0}),
+    "2s-0": ("dpmpp_2s_ancestral", {"eta": 0.0}, two_stage.dpmpp_2s, {"eta": 0.0}),
+    "sde-1": ("dpmpp_sde", {}, two_stage.dpmpp_sde, {"eta": 1.0, "r": 0.5}),
+    "sde-0.4": (
+        "dpmpp_sde",
+        {"eta": 0.4, "r": 0.3},
+        two_stage.dpmpp_sde,
+        {"eta": 0.4, "r": 0.3},
+    ),
+    "2m_sde": (
+        "dpmpp_2m_sde",
+        {},
+        two_stage.multistep_sde,
+        {"eta": 1.0, "order": 2, "midpoint": True},
+    ),
+    "2m_sde-heun": (
+        "dpmpp_2m_sde",
+        {"eta": 0.4, "solver_type": "heun"},
+        two_stage.multistep_sde,
+        {"eta": 0.4, "order": 2},
+    ),
+    "3m_sde": ("dpmpp_3m_sde", {}, two_stage.multistep_sde, {"eta": 1.0, "order": 3}),
+    "3m_sde-0": ("dpmpp_3m_sde", {"eta": 0.0}, two_stage.multistep_sde, {"eta": 0.0, "order": 3}),
     "annealed": (
         "annealed_langevin",
         {"n_steps": 2, "step": 0.07},

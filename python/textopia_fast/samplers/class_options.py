@@ -11,10 +11,12 @@ from .scheduler_classes import CLASSES, SchedulerClass
 from .schedules import Schedule
 from .trace import Sampler
 
-__all__ = ["OF_THE_FIRST_STEPS", "VP_SAMPLERS", "class_options", "class_sampler"]
+__all__ = ["OF_THE_FIRST_STEPS", "ROUNDS_KARRAS", "VP_SAMPLERS", "class_options", "class_sampler"]
 
 # These hold their latents in the variance-preserving frame.
 VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm")
+# Their classes tell the network whole timesteps with Karras sigmas.
+ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
 # Options that hold for a whole schedule and not for its tail.
 OF_THE_FIRST_STEPS = ("restart", "middles")
 
@@ -43,6 +45,16 @@ def class_options(
         return {
             "velocity": settings["prediction_type"] == "v_prediction",
             **_pndm_levels(sampler, schedule),
+        }
+    if sampler == "dpm_2_ancestral":
+        return {"mid_apart": bool(settings.get("use_karras_sigmas"))}
+    if sampler == "dpmpp_2m_sde":
+        few = settings["lower_order_final"] and schedule.step_count < 15
+        return {
+            "order": min(settings["solver_order"], 2),
+            "solver_type": settings["solver_type"],
+            "euler_at_final": bool(settings["euler_at_final"] or few),
+            "vp_result": schedule.sigmas[-1] > 0.0,
         }
     if sampler == "heun":
         return {"clip": clip}

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 from ..errors import InvalidRequestError
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
+from .dpm2 import dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral
+from .dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from .euler import euler, euler_ancestral
 from .heun import heun
 from .langevin import annealed_langevin, langevin, predictor_corrector
+from .linear_multistep import lms
 from .pndm import plms, pndm
 
 __all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
@@ -98,6 +101,62 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Liu et al. 2022, arXiv 2202.09778",
             "leading",
             "PNDMScheduler",
+        ),
+        SamplerInfo(
+            "lms",
+            lms,
+            "multistep with slopes of up to four steps, one network run per step",
+            "Zhang & Chen 2022, arXiv 2204.13902",
+            "linspace",
+            "LMSDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_2",
+            dpm_2,
+            "second order midpoint rule, two network runs per step",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "KDPM2DiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_2_ancestral",
+            dpm_2_ancestral,
+            "dpm_2 with fresh noise in every step",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "KDPM2AncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2s_ancestral",
+            dpmpp_2s_ancestral,
+            "second order with fresh noise, two network runs per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "KDPM2AncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_sde",
+            dpmpp_sde,
+            "second order on the reverse SDE, two network runs per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2m_sde",
+            dpmpp_2m_sde,
+            "second order multistep on the reverse SDE, one network run per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "DPMSolverMultistepScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_3m_sde",
+            dpmpp_3m_sde,
+            "third order multistep on the reverse SDE, one network run per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "exponential",
+            "EulerDiscreteScheduler",
         ),
         SamplerInfo(
             "langevin",

@@ -39,6 +39,13 @@ _CURVES: dict[str, Any] = {
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
 }
+_KDPM2: dict[str, Any] = {
+    **_TABLE,
+    **_CURVES,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "timestep_spacing": "linspace",
+}
 _CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
 _NO_CLIP = {"clip_sample": False}
 
@@ -114,6 +121,11 @@ CLASSES: dict[str, SchedulerClass] = {
         },
         _NO_CLIP,
     ),
+    "LMSDiscreteScheduler": SchedulerClass(
+        "lms", "euler", {**_TABLE, **_CURVES, "timestep_spacing": "linspace"}, {}
+    ),
+    "KDPM2DiscreteScheduler": SchedulerClass("dpm_2", "euler", _KDPM2, {}),
+    "KDPM2AncestralDiscreteScheduler": SchedulerClass("dpm_2_ancestral", "euler", _KDPM2, {}),
     "DPMSolverMultistepScheduler": SchedulerClass(
         "dpmpp_2m",
         "dpm",
@@ -156,6 +168,9 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "EulerAncestralDiscreteScheduler": {},
     "HeunDiscreteScheduler": {"use_beta_sigmas": (False,)},
+    "LMSDiscreteScheduler": {"use_beta_sigmas": (False,)},
+    "KDPM2DiscreteScheduler": {"use_beta_sigmas": (False,)},
+    "KDPM2AncestralDiscreteScheduler": {"use_beta_sigmas": (False,)},
     "DPMSolverMultistepScheduler": {
         "use_beta_sigmas": (False,),
         "solver_order": (1, 2),

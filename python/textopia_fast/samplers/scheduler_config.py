@@ -15,7 +15,13 @@ import numpy as np
 
 from ..errors import InvalidRequestError, UnsupportedModelError
 from . import registry
-from .class_options import OF_THE_FIRST_STEPS, VP_SAMPLERS, class_options, class_sampler
+from .class_options import (
+    OF_THE_FIRST_STEPS,
+    ROUNDS_KARRAS,
+    VP_SAMPLERS,
+    class_options,
+    class_sampler,
+)
 from .prediction import PREDICTIONS
 from .program import Program
 from .scheduler_classes import CLASSES, SchedulerClass, check_supported
@@ -260,7 +266,10 @@ def _schedule(
     low, high = settings.get("sigma_min"), settings.get("sigma_max")
     low = float(ends[-1]) if low is None else low
     levels = curve(n, low, float(ends[0]) if high is None else high)
-    return _finish(settings, rules, table, table.timestep_of(np.array(levels[:-1])), levels)
+    told = np.asarray(table.timestep_of(np.array(levels[:-1])))
+    if settings["use_karras_sigmas"] and rules.sampler in ROUNDS_KARRAS:
+        told = told.round()
+    return _finish(settings, rules, table, told, levels)
 
 
 def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
