@@ -13,6 +13,7 @@ FEW_STEPS = (1, 3, 10)
 # Stable Diffusion's own betas; the classes' defaults are other ones.
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SPACINGS = ("leading", "linspace", "trailing")
+DPM_SOLVERS = ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint"), (3, "heun"))
 
 
 class Case(NamedTuple):
@@ -128,6 +129,32 @@ def multistep_cases() -> list[Case]:
         add(source, use_exponential_sigmas=True)
         add(source, prediction_type="v_prediction")
         cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    for source in ("EulerDiscrete", "KDPM2Discrete"):
+        add(source, (1, 7), use_beta_sigmas=True)
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02}
+    open_end = {"final_sigmas_type": "sigma_min"}
+    add("DPMSolverMultistep", use_lu_lambdas=True)
+    for algorithm in ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver"):
+        for order, solver_type in DPM_SOLVERS[: 3 if algorithm.startswith("sde") else 5]:
+            how = {"algorithm_type": algorithm, "solver_order": order, "solver_type": solver_type}
+            add("DPMSolverMultistep", (5, 16) if order == 3 else (1, 5), **how, **open_end)
+            if algorithm != "sde-dpmsolver":
+                add("DPMSolverSinglestep", (1, 6, 7), **how, **open_end)
+            if not algorithm.endswith("dpmsolver"):
+                add("DPMSolverMultistep", (5,), **how)
+                add("DPMSolverSinglestep", (5, 6), **how, lower_order_final=True)
+    add("DPMSolverMultistep", (5,), solver_order=3, lower_order_final=False, **open_end)
+    add("DPMSolverMultistep", (16,), solver_order=3, euler_at_final=True, **open_end)
+    add("DPMSolverMultistep", (5,), algorithm_type="deis", solver_type="logrho", **open_end)
+    add("DPMSolverMultistep", (5,), solver_order=3, prediction_type="v_prediction")
+    for extra in (
+        {"use_karras_sigmas": True},
+        {"use_exponential_sigmas": True},
+        {"prediction_type": "v_prediction"},
+        {**cosine, "lambda_min_clipped": -5.1},
+    ):
+        add("DPMSolverSinglestep", (6,), **extra)
+    cases.append(Case("DPMSolverSinglestepScheduler", {}, 5, {}))
     cases += [Case("LMSDiscreteScheduler", SD, 6, {"order": order}) for order in (1, 2, 3, 5)]
     return cases
 

@@ -78,8 +78,8 @@ def multistep_sde(
 ) -> np.ndarray:
     """Integrates exp(-(1+eta)*(lambda_t - l))*(1+eta)*p(l) over l for a polynomial p through x0.
 
-    With `midpoint` the linear part is taken at the middle of the step. 3M's polynomial counts its
-    quadratic term twice (k-diffusion): as slope*(l - l_s) + second difference*(l - l_s)^2/2.
+    With `midpoint` the linear part is taken at the middle of the step. 3M takes half of the
+    quadratic term of its polynomial, as k-diffusion does.
     """
     outputs: list[np.ndarray] = []
     for i in range(len(sigmas) - 1):

@@ -42,6 +42,8 @@ def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
         ("EulerDiscrete", {"use_karras_sigmas": True}),
         ("HeunDiscrete", {}),
         ("PNDM", {"skip_prk_steps": True}),
+        ("DPMSolverMultistep", {"solver_order": 3, "final_sigmas_type": "sigma_min"}),
+        ("DPMSolverSinglestep", {"lower_order_final": True}),
         ("KDPM2Discrete", {}),
         ("LMSDiscrete", {}),
         ("DPMSolverMultistep", {}),

@@ -43,6 +43,16 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("dpmpp_2m_sde", {"order": 1}),
     ("dpmpp_3m_sde", {"eta": 0.0}),
     ("dpmpp_3m_sde", {"eta": 0.4, "s_noise": 0.9}),
+    *(
+        (name, {"order": order, "solver_type": "heun", "predict": predict})
+        for name in ("dpm_multistep", "dpm_singlestep")
+        for order in (1, 2, 3)
+        for predict in ("x0", "eps")
+    ),
+    ("dpm_multistep", {"lower_order_final": 2, "vp_result": True}),
+    ("dpm_multistep", {"order": 2, "noise": True, "predict": "eps"}),
+    ("dpm_singlestep", {"lower_order_final": False, "vp_result": True}),
+    ("dpm_singlestep", {"order": 2, "noise": True}),
     ("langevin", {"eta": 0.01, "denoise": True}),
     ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
     ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
@@ -133,6 +143,8 @@ WIDTHS = {
     "dpmpp_sde": (5, 3, 2),
     "dpmpp_2m_sde": (5, 2, 2),
     "dpmpp_3m_sde": (7, 3, 3),
+    "dpm_multistep": (6, 3, 3),
+    "dpm_singlestep": (4, 2, 2),
     "langevin": (3, 2, 1),
     "annealed_langevin": (3, 2, 1),
     "predictor_corrector": (3, 2, 1),
@@ -168,9 +180,13 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
         ("dpmpp_sde", "r", 0.0),
         ("dpmpp_sde", "r", 1.0),
         ("dpmpp_2m_sde", "solver_type", "ralston"),
+        ("dpm_multistep", "order", 4),
+        ("dpm_multistep", "noise", True),
+        ("dpm_singlestep", "solver_type", "bh2"),
+        ("dpm_singlestep", "predict", "v"),
     ],
 )
 def test_refuses_options(name: str, option: str, value: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="allowed are") as caught:
+    with pytest.raises(InvalidRequestError, match="allowed (are|is|with)") as caught:
         trace(name, SCHEDULES["karras"], **{option: value})
     assert caught.value.details["param"] == option

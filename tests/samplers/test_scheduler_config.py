@@ -45,7 +45,7 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     assert plan.sampler == CLASSES[name].sampler
     assert plan.scheduler_class == name
     assert plan.prediction == "epsilon"
-    first = 900 if CLASSES[name].defaults["timestep_spacing"] == "leading" else 999
+    first = 900 if CLASSES[name].defaults.get("timestep_spacing") == "leading" else 999
     assert plan.timesteps[0] == first
     assert trace_plan(plan).step_count == 10
 
@@ -90,8 +90,8 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     assert plan.schedule.sigmas[-1] > 0.0
     euler = {**odd, "_class_name": "EulerDiscreteScheduler"}
     assert from_config(euler, 20, sampler="annealed_langevin").sampler == "annealed_langevin"
-    with pytest.raises(UnsupportedModelError, match="use_beta_sigmas"):
-        from_config(euler, 20, sampler="euler")
+    with pytest.raises(UnsupportedModelError, match="interpolation_type"):
+        from_config({**euler, "interpolation_type": "log_linear"}, 20, sampler="euler")
     with pytest.raises(UnsupportedModelError, match=r"UniPCMultistepScheduler.*supported are DDIM"):
         from_config(odd, 20)
 
@@ -256,7 +256,7 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DDIM", "clip_sample", "yes"),
         ("DDPM", "variance_type", "learned_range"),
         ("EulerDiscrete", "interpolation_type", "log_linear"),
-        ("EulerDiscrete", "use_beta_sigmas", True),
+        ("EulerDiscrete", "use_beta_sigmas", "yes"),
         ("EulerDiscrete", "final_sigmas_type", "half"),
         ("EulerDiscrete", "sigma_max", "14"),
         ("EulerDiscrete", "sigma_min", 0),
@@ -275,11 +275,17 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("EulerDiscrete", "steps_offset", 10**30),
         ("EulerDiscrete", "beta_schedule", []),
         ("EulerDiscrete", "prediction_type", {}),
-        ("HeunDiscrete", "use_beta_sigmas", True),
-        ("DPMSolverMultistep", "solver_order", 3),
-        ("DPMSolverMultistep", "algorithm_type", "sde-dpmsolver++"),
-        ("DPMSolverMultistep", "solver_type", "heun"),
-        ("DPMSolverMultistep", "use_lu_lambdas", True),
+        ("DPMSolverMultistep", "solver_order", 4),
+        ("DPMSolverMultistep", "algorithm_type", "ddim"),
+        ("DPMSolverMultistep", "algorithm_type", "dpmsolver"),
+        ("DPMSolverMultistep", "algorithm_type", []),
+        ("DPMSolverMultistep", "solver_type", "ralston"),
+        ("DPMSolverMultistep", "thresholding", True),
+        ("DPMSolverMultistep", "use_lu_lambdas", "yes"),
+        ("DPMSolverSinglestep", "algorithm_type", "sde-dpmsolver"),
+        ("DPMSolverSinglestep", "algorithm_type", "dpmsolver"),
+        ("DPMSolverSinglestep", "thresholding", True),
+        ("DPMSolverSinglestep", "use_flow_sigmas", True),
         ("DPMSolverMultistep", "use_flow_sigmas", True),
         ("DPMSolverMultistep", "variance_type", "learned"),
         ("DPMSolverMultistep", "lambda_min_clipped", float("nan")),
@@ -329,3 +335,42 @@ def test_pndm_starts_as_its_config_says() -> None:
     assert skipped.latent_scales == (1.0,) * 10
     assert "restart" not in options(skipped.tail(3))
     assert trace_plan(skipped.tail(3)).denoise_count == 8
+
+
+def test_dpm_solver_algorithms_are_samplers_of_their_own() -> None:
+    config = {**SD, "_class_name": "DPMSolverMultistepScheduler"}
+
+    def sampler(**settings: Any) -> Any:
+        return from_config({**config, **settings}, 20).sampler
+
+    assert sampler() == sampler(solver_order=1) == sampler(solver_type="bh2") == "dpmpp_2m"
+    assert sampler(algorithm_type="deis") == "dpmpp_2m"
+    assert sampler(algorithm_type="sde-dpmsolver++", solver_type="heun") == "dpmpp_2m_sde"
+    assert sampler(solver_order=3) == sampler(solver_type="heun") == "dpm_multistep"
+    first = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+    assert sampler(**first) == "dpm_multistep"
+    assert options(from_config({**config, **first}, 20))["predict"] == "eps"
+    few = from_config({**config, "solver_order": 3}, 14)
+    assert options(few)["lower_order_final"] == 2
+    assert options(from_config({**config, "solver_order": 3}, 15))["lower_order_final"] == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+        {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "zero"},
+    ],
+)
+def test_dpm_solver_combinations_that_diffusers_gets_wrong_or_refuses(
+    settings: dict[str, Any],
+) -> None:
+    config = {**SD, "_class_name": "DPMSolverMultistepScheduler", **settings}
+    with pytest.raises(UnsupportedModelError, match="supported are"):
+        from_config(config, 20)
+    assert from_config(config, 20, sampler="dpmpp_3m_sde").sampler == "dpmpp_3m_sde"
+
+
+def test_singlestep_has_no_spacing() -> None:
+    config = {**SD, "_class_name": "DPMSolverSinglestepScheduler", "timestep_spacing": "leading"}
+    assert from_config(config, 10).timesteps[0] == 999.0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.reference import dpm_float64 as dpm
 from tests.reference import multistep_float64 as multistep
 from tests.reference import samplers_float64 as paper
 from tests.reference import two_stage_float64 as two_stage
@@ -112,6 +113,74 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
         {},
     ),
 }
+
+
+for order in (1, 2, 3):
+    for solver_type in ("midpoint", "heun"):
+        for predict in ("x0", "eps"):
+            how = {"order": order, "predict": predict}
+            name = f"dpm-{order}-{solver_type}-{predict}"
+            CASES[name] = (
+                "dpm_multistep",
+                {**how, "solver_type": solver_type},
+                dpm.dpm_multistep,
+                {**how, "midpoint": solver_type == "midpoint"},
+            )
+CASES["dpm-lower"] = (
+    "dpm_multistep",
+    {"lower_order_final": 2},
+    dpm.dpm_multistep,
+    {"order": 3, "lower": 2},
+)
+
+
+@pytest.mark.parametrize("sigmas", [(14.6, 3.0, 1.1, 0.4, 0.2, 0.1), LEVELS["karras"], (2.0, 0.0)])
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+@pytest.mark.parametrize(
+    ("predict", "noise", "order"),
+    [
+        *((predict, False, order) for predict in ("x0", "eps") for order in (1, 2, 3)),
+        *(("x0", True, order) for order in (1, 2)),
+    ],
+)
+def test_singlestep_weights(
+    predict: str, noise: bool, order: int, solver_type: str, sigmas: tuple[float, ...]
+) -> None:
+    how = {"predict": predict, "noise": noise}
+    got = weights_of_program(
+        "dpm_singlestep",
+        sigmas,
+        **how,
+        order=order,
+        solver_type=solver_type,
+        lower_order_final=False,
+    )
+    n = len(sigmas) - 1
+    orders = [1 + i % order for i in range(n)]
+    if sigmas[-1] == 0:
+        orders[-1] = 1
+    expected = dpm.dpm_singlestep(
+        unit_vectors(0)(),
+        sigmas,
+        unit_vectors(1),
+        unit_vectors(201),
+        orders=orders,
+        midpoint=solver_type == "midpoint",
+        **how,
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=3e-14 * np.abs(expected).max())
+
+
+def test_the_first_solver_with_noise() -> None:
+    sigmas = (14.6, 3.0, 1.1, 0.4)
+    for heun in (False, True):
+        solver_type = "heun" if heun else "midpoint"
+        how = {"order": 2, "predict": "eps", "noise": True}
+        got = weights_of_program("dpm_multistep", sigmas, **how, solver_type=solver_type)
+        expected = dpm.dpm_multistep(
+            unit_vectors(0)(), sigmas, unit_vectors(1), unit_vectors(201), **how, midpoint=not heun
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def unit_vectors(first: int) -> Callable[..., np.ndarray]:

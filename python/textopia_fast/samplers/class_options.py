@@ -25,6 +25,13 @@ def class_sampler(class_name: str, config: Mapping[str, Any]) -> str:
     """The sampler that a class with this config stands for."""
     if class_name == "PNDMScheduler" and config.get("skip_prk_steps"):
         return "plms"
+    if class_name == "DPMSolverMultistepScheduler":
+        algorithm = config.get("algorithm_type", "dpmsolver++")
+        if algorithm == "sde-dpmsolver++":
+            return "dpmpp_2m_sde"
+        simple = config.get("solver_order", 2) in (1, 2) and config.get("solver_type") != "heun"
+        if algorithm in ("dpmsolver", "sde-dpmsolver") or not simple:
+            return "dpm_multistep"
     return CLASSES[class_name].sampler
 
 
@@ -48,22 +55,38 @@ def class_options(
         }
     if sampler == "dpm_2_ancestral":
         return {"mid_apart": bool(settings.get("use_karras_sigmas"))}
-    if sampler == "dpmpp_2m_sde":
-        few = settings["lower_order_final"] and schedule.step_count < 15
-        return {
-            "order": min(settings["solver_order"], 2),
-            "solver_type": settings["solver_type"],
-            "euler_at_final": bool(settings["euler_at_final"] or few),
-            "vp_result": schedule.sigmas[-1] > 0.0,
-        }
     if sampler == "heun":
         return {"clip": clip}
+    if "algorithm_type" in settings:
+        return _dpm_solver(sampler, settings, schedule)
+    return {}
+
+
+def _dpm_solver(
+    sampler: str | Sampler, settings: Mapping[str, Any], schedule: Schedule
+) -> dict[str, Any]:
+    algorithm, order = settings["algorithm_type"], settings["solver_order"]
+    few = settings["lower_order_final"] and schedule.step_count < 15
+    at_final = bool(settings.get("euler_at_final") or few)
+    heun = settings["solver_type"] == "heun"
+    options: dict[str, Any] = {"order": order, "vp_result": schedule.sigmas[-1] > 0.0}
     if sampler == "dpmpp_2m":
-        few = settings["lower_order_final"] and schedule.step_count < 15
+        return {**options, "order": min(order, 2), "euler_at_final": at_final}
+    options["solver_type"] = "heun" if heun else "midpoint"
+    if sampler == "dpmpp_2m_sde":
+        return {**options, "order": min(order, 2), "euler_at_final": at_final}
+    options["predict"] = "eps" if algorithm in ("dpmsolver", "sde-dpmsolver") else "x0"
+    if sampler == "dpm_multistep":
         return {
-            "order": settings["solver_order"],
-            "euler_at_final": bool(settings["euler_at_final"] or few),
-            "vp_result": schedule.sigmas[-1] > 0.0,
+            **options,
+            "noise": algorithm == "sde-dpmsolver",
+            "lower_order_final": 2 if few else int(at_final),
+        }
+    if sampler == "dpm_singlestep":
+        return {
+            **options,
+            "noise": algorithm == "sde-dpmsolver++",
+            "lower_order_final": bool(settings["lower_order_final"]),
         }
     return {}
 

@@ -10,6 +10,7 @@ from ..errors import InvalidRequestError
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
 from .dpm2 import dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral
+from .dpm_general import dpm_multistep, dpm_singlestep
 from .dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from .euler import euler, euler_ancestral
 from .heun import heun
@@ -157,6 +158,22 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Lu et al. 2022, arXiv 2211.01095",
             "exponential",
             "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_multistep",
+            dpm_multistep,
+            "DPM-Solver of order 1 to 3 with one network run per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "linspace",
+            "DPMSolverMultistepScheduler",
+        ),
+        SamplerInfo(
+            "dpm_singlestep",
+            dpm_singlestep,
+            "DPM-Solver of order 1 to 3 in groups of as many steps",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "DPMSolverSinglestepScheduler",
         ),
         SamplerInfo(
             "langevin",

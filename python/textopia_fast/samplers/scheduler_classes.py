@@ -46,6 +46,18 @@ _KDPM2: dict[str, Any] = {
     "beta_end": 0.012,
     "timestep_spacing": "linspace",
 }
+_DPM_SOLVER: dict[str, Any] = {
+    **_TABLE,
+    **_CURVES,
+    "solver_order": 2,
+    "thresholding": False,
+    "algorithm_type": "dpmsolver++",
+    "solver_type": "midpoint",
+    "use_flow_sigmas": False,
+    "final_sigmas_type": "zero",
+    "lambda_min_clipped": -inf,
+    "variance_type": None,
+}
 _CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
 _NO_CLIP = {"clip_sample": False}
 
@@ -130,23 +142,17 @@ CLASSES: dict[str, SchedulerClass] = {
         "dpmpp_2m",
         "dpm",
         {
-            **_TABLE,
-            **_CURVES,
-            "solver_order": 2,
-            "thresholding": False,
-            "algorithm_type": "dpmsolver++",
-            "solver_type": "midpoint",
+            **_DPM_SOLVER,
             "lower_order_final": True,
             "euler_at_final": False,
             "use_lu_lambdas": False,
-            "use_flow_sigmas": False,
-            "final_sigmas_type": "zero",
-            "lambda_min_clipped": -inf,
-            "variance_type": None,
             "timestep_spacing": "linspace",
             "rescale_betas_zero_snr": False,
         },
         {},
+    ),
+    "DPMSolverSinglestepScheduler": SchedulerClass(
+        "dpm_singlestep", "dpm", {**_DPM_SOLVER, "lower_order_final": False}, {}
     ),
 }
 
@@ -156,32 +162,29 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {
     "timestep_spacing": ("leading", "linspace", "trailing"),
     "prediction_type": ("epsilon", "v_prediction", "sample", "original_sample"),
 }
+# Names of other classes' algorithms that diffusers takes for its own: see `class_options`.
+_DPM_ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
+_DPM_SOLVER_VALUES: dict[str, tuple[Any, ...]] = {
+    "solver_order": (1, 2, 3),
+    "thresholding": (False,),
+    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
+    "use_flow_sigmas": (False,),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "variance_type": (None,),
+}
 _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     "DDIMScheduler": {"thresholding": (False,)},
     "DDPMScheduler": {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_large")},
-    "PNDMScheduler": {},
     "EulerDiscreteScheduler": {
-        "use_beta_sigmas": (False,),
         "interpolation_type": ("linear",),
         "timestep_type": ("discrete", "continuous"),
         "final_sigmas_type": ("zero", "sigma_min"),
     },
-    "EulerAncestralDiscreteScheduler": {},
-    "HeunDiscreteScheduler": {"use_beta_sigmas": (False,)},
-    "LMSDiscreteScheduler": {"use_beta_sigmas": (False,)},
-    "KDPM2DiscreteScheduler": {"use_beta_sigmas": (False,)},
-    "KDPM2AncestralDiscreteScheduler": {"use_beta_sigmas": (False,)},
     "DPMSolverMultistepScheduler": {
-        "use_beta_sigmas": (False,),
-        "solver_order": (1, 2),
-        "thresholding": (False,),
-        "algorithm_type": ("dpmsolver++",),
-        "solver_type": ("midpoint",),
-        "use_lu_lambdas": (False,),
-        "use_flow_sigmas": (False,),
-        "final_sigmas_type": ("zero", "sigma_min"),
-        "variance_type": (None,),
+        **_DPM_SOLVER_VALUES,
+        "algorithm_type": (*_DPM_ALGORITHMS, "sde-dpmsolver"),
     },
+    "DPMSolverSinglestepScheduler": {**_DPM_SOLVER_VALUES, "algorithm_type": _DPM_ALGORITHMS},
 }
 # Ranges (low, high) of numbers; both ends are allowed.
 _RANGES = {
@@ -207,7 +210,7 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
     for key, allowed in _ALWAYS.items():
         if settings[key] not in allowed:
             _refuse(class_name, key, settings[key], allowed)
-    for key, allowed in _BY_CLASS[class_name].items():
+    for key, allowed in _BY_CLASS.get(class_name, {}).items():
         if settings[key] in allowed or (settings[key] is None and False in allowed):
             continue
         if strict:
@@ -222,10 +225,22 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):
                 _refuse(class_name, key, value, (f"numbers {low:g}..{high:g}",))
-    if settings.get("use_karras_sigmas") and settings.get("use_exponential_sigmas"):
-        _refuse(class_name, "use_exponential_sigmas", True, ("False with use_karras_sigmas",))
+    curves = [key for key in _CURVES if settings.get(key)]
+    if len(curves) > 1:
+        _refuse(class_name, curves[1], True, (f"False with {curves[0]}",))
+    if strict and "algorithm_type" in settings:
+        _check_dpm_solver(class_name, settings)
     if not isinstance(settings["steps_offset"], int):
         _refuse(class_name, "steps_offset", settings["steps_offset"], ("integers",))
+
+
+def _check_dpm_solver(class_name: str, settings: dict[str, Any]) -> None:
+    algorithm = settings["algorithm_type"]
+    if algorithm in ("dpmsolver", "sde-dpmsolver") and settings["final_sigmas_type"] == "zero":
+        _refuse(class_name, "final_sigmas_type", "zero", (f"sigma_min with {algorithm}",))
+    if algorithm.startswith("sde") and settings["solver_order"] == 3:
+        # the third order of diffusers has a wrong sign here, and is not of third order
+        _refuse(class_name, "solver_order", 3, (f"1, 2 with {algorithm}",))
 
 
 def _refuse(class_name: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:

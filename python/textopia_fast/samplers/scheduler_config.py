@@ -28,6 +28,7 @@ from .scheduler_classes import CLASSES, SchedulerClass, check_supported
 from .schedules import (
     SPACINGS,
     Schedule,
+    beta_sigmas,
     exponential_sigmas,
     final_sigma,
     karras_sigmas,
@@ -40,7 +41,7 @@ from .trace import Sampler, trace
 __all__ = ["SCHEDULES", "Plan", "from_config", "trace_plan"]
 
 # Names that `schedule=` takes.
-SCHEDULES = (*SPACINGS, "karras", "exponential")
+SCHEDULES = (*SPACINGS, "karras", "exponential", "beta")
 
 # What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
 # which keep the exact 0 in the VP frame, one whose effect is below float32.
@@ -110,8 +111,8 @@ def from_config(
         sampler: Use this one instead of the class's. Where it belongs to another class of
             diffusers, the rules of that class are followed, and what it does not support in the
             config is ignored.
-        schedule: "leading", "linspace", "trailing", "karras", "exponential", or a Schedule, instead
-            of the config's.
+        schedule: "leading", "linspace", "trailing", "karras", "exponential", "beta", or a Schedule,
+            instead of the config's.
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM; as in diffusers, other samplers do not look at it.
@@ -142,6 +143,7 @@ def from_config(
     assumed = config.get("_use_default_values")
     assumed = assumed if isinstance(assumed, list) else []
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
+    settings.setdefault("timestep_spacing", "linspace")  # of classes that know no other
     check_supported(class_name, settings, strict=own)
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InvalidRequestError(
@@ -218,7 +220,8 @@ def _table(settings: Mapping[str, Any], rules: SchedulerClass) -> TrainingTable:
 
 
 def _with_schedule(settings: dict[str, Any], schedule: str) -> dict[str, Any]:
-    changed = {**settings, "use_karras_sigmas": False, "use_exponential_sigmas": False}
+    curves = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas")
+    changed = {**settings, **{f"use_{curve}": False for curve in curves}}
     if schedule in SPACINGS:
         return {**changed, "timestep_spacing": schedule}
     return {**changed, f"use_{schedule}_sigmas": True}
@@ -258,7 +261,9 @@ def _schedule(
         low, high = float(table.sigmas[0]), float(table.sigmas[-1])
         levels = curve(n, low, high)
         told = table.timestep_of(np.array(levels[:-1]))
-        if settings["use_karras_sigmas"] and settings["beta_schedule"] != "squaredcos_cap_v2":
+        rounds = settings.get("use_karras_sigmas") or settings.get("use_lu_lambdas")
+        cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
+        if rounds and not (cosine and rules.sampler == "dpmpp_2m"):
             told = told.round()
         return _finish(settings, rules, table, np.floor(told), levels)
     # Between the ends of the spaced levels, told in fractions.
@@ -275,7 +280,9 @@ def _schedule(
 def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
     if settings.get("use_karras_sigmas"):
         return karras_sigmas
-    return exponential_sigmas if settings.get("use_exponential_sigmas") else None
+    if settings.get("use_lu_lambdas") or settings.get("use_exponential_sigmas"):
+        return exponential_sigmas
+    return beta_sigmas if settings.get("use_beta_sigmas") else None
 
 
 def _spaced(

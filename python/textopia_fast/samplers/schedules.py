@@ -14,12 +14,14 @@ from math import expm1, inf, isfinite, log, sqrt
 import numpy as np
 
 from ..errors import InvalidRequestError
+from .beta import inverse_beta
 from .tables import TrainingTable
 
 __all__ = [
     "SPACINGS",
     "Schedule",
     "TrainingTable",
+    "beta_sigmas",
     "discrete",
     "explicit",
     "exponential",
@@ -223,6 +225,15 @@ def vp_sigmas(
     _check_range(n, eps_s, 1.0)
     times = np.linspace(1.0, eps_s, n)
     return (*(sqrt(expm1(beta_d * t * t / 2 + beta_min * t)) for t in times.tolist()), 0.0)
+
+
+def beta_sigmas(
+    n: int, sigma_min: float, sigma_max: float, alpha: float = 0.6, beta: float = 0.6
+) -> tuple[float, ...]:
+    """n quantiles of the beta distribution, and 0 (Lee et al. 2024, arXiv 2407.12173)."""
+    _check_range(n, sigma_min, sigma_max)
+    quantiles = [inverse_beta(p, alpha, beta) for p in np.linspace(1.0, 0.0, n).tolist()]
+    return (*(sigma_min + q * (sigma_max - sigma_min) for q in quantiles), 0.0)
 
 
 def spaced_timesteps(
