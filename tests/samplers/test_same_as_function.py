@@ -187,6 +187,6 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
     ],
 )
 def test_refuses_options(name: str, option: str, value: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="allowed (are|is|with)") as caught:
+    with pytest.raises(InvalidRequestError, match=r"allowed (are|is|with)") as caught:
         trace(name, SCHEDULES["karras"], **{option: value})
     assert caught.value.details["param"] == option
