@@ -156,6 +156,48 @@ def multistep_cases() -> list[Case]:
         add("DPMSolverSinglestep", (6,), **extra)
     cases.append(Case("DPMSolverSinglestepScheduler", {}, 5, {}))
     cases += [Case("LMSDiscreteScheduler", SD, 6, {"order": order}) for order in (1, 2, 3, 5)]
+    return cases + predictor_corrector_cases()
+
+
+def predictor_corrector_cases() -> list[Case]:
+    """UniPC, DEIS, and the classes of distilled models."""
+    cases: list[Case] = []
+
+    def add(source: str, steps: tuple[int, ...], config: dict[str, Any], **options: Any) -> None:
+        cases.extend(Case(f"{source}Scheduler", {**SD, **config}, n, options) for n in steps)
+
+    curves = ("use_karras_sigmas", "use_exponential_sigmas")
+    for source in ("UniPCMultistep", "DEISMultistep"):
+        for spacing in SPACINGS:
+            add(source, (1, 3, 10), {"timestep_spacing": spacing, "steps_offset": 1})
+        for curve in curves:
+            add(source, (8,), {curve: True})
+        for order in (1, 2, 3):
+            add(source, (1, 6, 16), {"solver_order": order})
+        for kind in ("v_prediction", "sample"):
+            add(source, (5,), {"prediction_type": kind})
+        cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    add("DEISMultistep", (6,), {"solver_order": 3, "lower_order_final": False})
+    add("DEISMultistep", (5,), {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"})
+    open_end = {"final_sigmas_type": "sigma_min"}
+    for predict_x0 in (True, False):
+        for order in (1, 2, 3):
+            how = {"predict_x0": predict_x0, "solver_order": order}
+            for solver_type in ("bh1", "bh2"):
+                add("UniPCMultistep", (1, 7), {**how, "solver_type": solver_type, **open_end})
+    add("UniPCMultistep", (7,), {"solver_order": 3, "lower_order_final": False, **open_end})
+    add("UniPCMultistep", (7,), {"disable_corrector": [0, 2], "solver_type": "midpoint"})
+    zero_snr = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    add("UniPCMultistep", (7,), {**zero_snr, "timestep_spacing": "trailing"})
+    add("UniPCMultistep", (5,), {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 9.0})
+    for source, options in (("LCM", ({},)), ("TCD", ({"eta": 0.0}, {"eta": 0.3}, {"eta": 1.0}))):
+        for option in options:
+            add(source, (1, 2, 4, 8), {}, **option)
+            add(source, (4, 7), {"original_inference_steps": 33}, **option)
+            add(source, (4,), {"prediction_type": "v_prediction"}, **option)
+    add("LCM", (1, 4), {"clip_sample": True, "clip_sample_range": 0.7, "timestep_scaling": 0.01})
+    add("LCM", (4,), {"prediction_type": "sample"})
+    cases.append(Case("LCMScheduler", {}, 4, {}))
     return cases
 
 

@@ -45,6 +45,8 @@ def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
         ("DPMSolverMultistep", {"solver_order": 3, "final_sigmas_type": "sigma_min"}),
         ("DPMSolverSinglestep", {"lower_order_final": True}),
         ("KDPM2Discrete", {}),
+        ("UniPCMultistep", {}),
+        ("DEISMultistep", {"solver_order": 3}),
         ("LMSDiscrete", {}),
         ("DPMSolverMultistep", {}),
         ("DPMSolverMultistep", {"use_karras_sigmas": True}),

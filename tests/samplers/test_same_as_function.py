@@ -53,6 +53,20 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("dpm_multistep", {"order": 2, "noise": True, "predict": "eps"}),
     ("dpm_singlestep", {"lower_order_final": False, "vp_result": True}),
     ("dpm_singlestep", {"order": 2, "noise": True}),
+    *(
+        ("unipc", {"order": order, "solver_type": kind, "predict_x0": predict_x0})
+        for order in (1, 2, 3)
+        for kind in ("bh1", "bh2")
+        for predict_x0 in (True, False)
+    ),
+    ("unipc", {"lower_order_final": False, "disable_corrector": (0, 2), "vp_result": True}),
+    ("deis", {"order": 1}),
+    ("deis", {"order": 3, "lower_order_final": True, "vp_result": True}),
+    ("ipndm", {"order": 2}),
+    ("lcm", {"timestep_scaling": 0.01}),
+    ("lcm", {"clip": 0.8}),
+    ("tcd", {"eta": 0.0}),
+    ("tcd", {"eta": 1.0}),
     ("langevin", {"eta": 0.01, "denoise": True}),
     ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
     ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
@@ -144,6 +158,11 @@ WIDTHS = {
     "dpmpp_2m_sde": (5, 2, 2),
     "dpmpp_3m_sde": (7, 3, 3),
     "dpm_multistep": (6, 3, 3),
+    "unipc": (6, 3, 3),
+    "deis": (4, 2, 3),
+    "ipndm": (5, 2, 4),
+    "lcm": (3, 2, 1),
+    "tcd": (3, 2, 1),
     "dpm_singlestep": (4, 2, 2),
     "langevin": (3, 2, 1),
     "annealed_langevin": (3, 2, 1),
@@ -180,6 +199,10 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
         ("dpmpp_sde", "r", 0.0),
         ("dpmpp_sde", "r", 1.0),
         ("dpmpp_2m_sde", "solver_type", "ralston"),
+        ("unipc", "order", 4),
+        ("unipc", "solver_type", "midpoint"),
+        ("deis", "order", 0),
+        ("ipndm", "order", 5),
         ("dpm_multistep", "order", 4),
         ("dpm_multistep", "noise", True),
         ("dpm_singlestep", "solver_type", "bh2"),

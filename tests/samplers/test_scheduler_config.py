@@ -45,6 +45,20 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     assert plan.sampler == CLASSES[name].sampler
     assert plan.scheduler_class == name
     assert plan.prediction == "epsilon"
+    if CLASSES[name].fixed.get("timestep_spacing") == "lcm":
+        assert plan.timesteps == (
+            999.0,
+            899.0,
+            799.0,
+            699.0,
+            599.0,
+            499.0,
+            399.0,
+            299.0,
+            199.0,
+            99.0,
+        )
+        return
     first = 900 if CLASSES[name].defaults.get("timestep_spacing") == "leading" else 999
     assert plan.timesteps[0] == first
     assert trace_plan(plan).step_count == 10
@@ -76,7 +90,7 @@ def test_a_foreign_config_gives_its_betas_and_says_nothing_of_clipping() -> None
 def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     odd = {
         **SD,
-        "_class_name": "UniPCMultistepScheduler",
+        "_class_name": "SASolverScheduler",
         "solver_order": 3,
         "solver_type": "bh2",
         "algorithm_type": "sde-dpmsolver++",
@@ -92,7 +106,7 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     assert from_config(euler, 20, sampler="annealed_langevin").sampler == "annealed_langevin"
     with pytest.raises(UnsupportedModelError, match="interpolation_type"):
         from_config({**euler, "interpolation_type": "log_linear"}, 20, sampler="euler")
-    with pytest.raises(UnsupportedModelError, match=r"UniPCMultistepScheduler.*supported are DDIM"):
+    with pytest.raises(UnsupportedModelError, match=r"SASolverScheduler.*supported are DDIM"):
         from_config(odd, 20)
 
 
@@ -290,6 +304,22 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DPMSolverMultistep", "variance_type", "learned"),
         ("DPMSolverMultistep", "lambda_min_clipped", float("nan")),
         ("DPMSolverMultistep", "lambda_min_clipped", 100.0),
+        ("UniPCMultistep", "solver_order", 4),
+        ("UniPCMultistep", "solver_type", "ralston"),
+        ("UniPCMultistep", "solver_p", {"_class_name": "DDIMScheduler"}),
+        ("UniPCMultistep", "disable_corrector", 3),
+        ("UniPCMultistep", "disable_corrector", ["a"]),
+        ("UniPCMultistep", "predict_x0", "no"),
+        ("UniPCMultistep", "thresholding", True),
+        ("UniPCMultistep", "use_flow_sigmas", True),
+        ("DEISMultistep", "algorithm_type", "sde"),
+        ("DEISMultistep", "use_flow_sigmas", True),
+        ("DEISMultistep", "thresholding", True),
+        ("LCM", "thresholding", True),
+        ("LCM", "original_inference_steps", 0),
+        ("LCM", "original_inference_steps", 2.5),
+        ("LCM", "timestep_scaling", -1.0),
+        ("TCD", "thresholding", True),
         ("EulerDiscrete", "trained_betas", [0.9] * 100),
     ],
 )
@@ -301,7 +331,7 @@ def test_refuses_values_of_the_config(name: str, key: str, value: Any) -> None:
         from_config(config, 5)
 
 
-@pytest.mark.parametrize("name", ["", "LCMScheduler", None, [], 7])
+@pytest.mark.parametrize("name", ["", "SASolverScheduler", None, [], 7])
 def test_refuses_unknown_classes(name: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="supported are DDIMScheduler") as caught:
         from_config({"_class_name": name}, 5)
@@ -319,6 +349,7 @@ def test_karras_and_exponential_at_once() -> None:
 def test_every_number_of_steps(name: str) -> None:
     for n in (1, 2, 499, 1000):
         config = {"_class_name": name, **SD, "clip_sample": False, "steps_offset": 1}
+        config["original_inference_steps"] = 1000
         assert trace_plan(from_config(config, n)).step_count == n
 
 
@@ -374,3 +405,23 @@ def test_dpm_solver_combinations_that_diffusers_gets_wrong_or_refuses(
 def test_singlestep_has_no_spacing() -> None:
     config = {**SD, "_class_name": "DPMSolverSinglestepScheduler", "timestep_spacing": "leading"}
     assert from_config(config, 10).timesteps[0] == 999.0
+
+
+@pytest.mark.parametrize("name", ["LCM", "TCD"])
+def test_distilled_models_have_so_many_steps(name: str) -> None:
+    config = {**SD, "_class_name": f"{name}Scheduler", "original_inference_steps": 8}
+    assert from_config(config, 8).timesteps[-1] == 124.0
+    for steps in (0, 9, 2.5):
+        with pytest.raises(InvalidRequestError, match=r"1\.\.8 \(original_inference_steps\)"):
+            from_config(config, steps)  # type: ignore[arg-type]
+    assert from_config(config, 20, schedule="trailing").timesteps[0] == 999.0
+    if name == "TCD":
+        with pytest.raises(InvalidRequestError, match="eta"):
+            from_config(config, 4, eta=1.5)
+
+
+def test_deis_ends_where_the_table_ends() -> None:
+    config = {**SD, "_class_name": "DEISMultistepScheduler", "final_sigmas_type": "zero"}
+    plan = from_config(config, 5)
+    assert plan.schedule.sigmas[-1] == pytest.approx(0.0292, abs=1e-4)
+    assert options(plan)["vp_result"] is True

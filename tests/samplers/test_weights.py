@@ -49,6 +49,26 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
     "pndm": ("pndm", {}, multistep.pndm, {}),
     "lms": ("lms", {}, multistep.lms, {}),
     "lms-2": ("lms", {"order": 2}, multistep.lms, {"order": 2}),
+    "ipndm": ("ipndm", {}, multistep.ipndm, {}),
+    **{
+        f"deis-{order}": ("deis", {"order": order}, multistep.deis, {"order": order})
+        for order in (1, 2, 3)
+    },
+    **{
+        f"unipc-{order}-{kind}-{predict_x0}": (
+            "unipc",
+            {"order": order, "solver_type": kind, "predict_x0": predict_x0},
+            multistep.unipc,
+            {"order": order, "bh1": kind == "bh1", "predict_x0": predict_x0},
+        )
+        for order in (1, 2, 3)
+        for kind in ("bh1", "bh2")
+        for predict_x0 in (True, False)
+    },
+    "lcm": ("lcm", {"timestep_scaling": 0.3}, multistep.lcm, {"scaling": 0.3}),
+    "lcm-plain": ("lcm", {}, multistep.lcm, {"scaling": 1e100}),
+    "tcd": ("tcd", {}, multistep.tcd, {"gamma": 0.3}),
+    "tcd-0": ("tcd", {"eta": 0.0}, multistep.tcd, {"gamma": 0.0}),
     "dpm_2": ("dpm_2", {}, two_stage.dpm_2, {}),
     "dpm_2_ancestral-1": ("dpm_2_ancestral", {}, two_stage.dpm_2, {"eta": 1.0}),
     "dpm_2_ancestral-0.4": ("dpm_2_ancestral", {"eta": 0.4}, two_stage.dpm_2, {"eta": 0.4}),

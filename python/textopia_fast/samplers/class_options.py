@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
+
+import numpy as np
 
 from ..errors import InvalidRequestError
 from .scheduler_classes import CLASSES, SchedulerClass
 from .schedules import Schedule
+from .tables import TrainingTable
 from .trace import Sampler
 
-__all__ = ["OF_THE_FIRST_STEPS", "ROUNDS_KARRAS", "VP_SAMPLERS", "class_options", "class_sampler"]
+__all__ = [
+    "OF_THE_FIRST_STEPS",
+    "ROUNDS_KARRAS",
+    "VP_SAMPLERS",
+    "class_options",
+    "class_sampler",
+    "lcm_timesteps",
+    "tcd_schedule",
+]
 
 # These hold their latents in the variance-preserving frame.
-VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm")
+VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm", "lcm", "tcd")
 # Their classes tell the network whole timesteps with Karras sigmas.
 ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
 # Options that hold for a whole schedule and not for its tail.
@@ -57,9 +69,49 @@ def class_options(
         return {"mid_apart": bool(settings.get("use_karras_sigmas"))}
     if sampler == "heun":
         return {"clip": clip}
+    if sampler == "lcm":
+        return {"clip": clip, "timestep_scaling": float(settings["timestep_scaling"])}
+    if sampler == "unipc":
+        return _unipc(settings, schedule)
+    if sampler == "deis":
+        few = settings["lower_order_final"] and schedule.step_count < 15
+        at_end = {"lower_order_final": bool(few), "vp_result": schedule.sigmas[-1] > 0.0}
+        return {"order": settings["solver_order"], **at_end}
     if "algorithm_type" in settings:
         return _dpm_solver(sampler, settings, schedule)
     return {}
+
+
+def lcm_timesteps(n: int, steps: int, original: int) -> np.ndarray:
+    """float64 [n]: every so many of the `original` timesteps of the distillation (LCM, TCD)."""
+    original = min(original, steps)
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= original:
+        raise InvalidRequestError(
+            f"num_inference_steps: {n!r}, allowed are integers 1..{original} "
+            "(original_inference_steps).",
+            param="num_inference_steps",
+        )
+    trained = (np.arange(1, original + 1) * (steps // original) - 1)[::-1]
+    return trained[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)].astype(float)
+
+
+def tcd_schedule(schedule: Schedule, table: TrainingTable, eta: float) -> Schedule:
+    """With the levels that TCD jumps to: the timesteps (1 - eta)*t, rounded down."""
+    if not 0.0 <= eta <= 1.0:
+        raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers 0..1.", param="eta")
+    following = np.array([*schedule.timesteps[1:], 0.0])
+    return replace(schedule, targets=tuple(table.sigma_of(np.floor((1 - eta) * following))))
+
+
+def _unipc(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
+    return {
+        "order": settings["solver_order"],
+        "solver_type": "bh1" if settings["solver_type"] == "bh1" else "bh2",
+        "predict_x0": bool(settings["predict_x0"]),
+        "lower_order_final": bool(settings["lower_order_final"]),
+        "disable_corrector": tuple(settings["disable_corrector"]),
+        "vp_result": schedule.sigmas[-1] > 0.0,
+    }
 
 
 def _dpm_solver(

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ..errors import InvalidRequestError
+from .consistency import lcm, tcd
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
 from .dpm2 import dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral
@@ -15,8 +16,9 @@ from .dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from .euler import euler, euler_ancestral
 from .heun import heun
 from .langevin import annealed_langevin, langevin, predictor_corrector
-from .linear_multistep import lms
+from .linear_multistep import deis, ipndm, lms
 from .pndm import plms, pndm
+from .unipc import unipc
 
 __all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
 
@@ -174,6 +176,46 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Lu et al. 2022, arXiv 2206.00927",
             "linspace",
             "DPMSolverSinglestepScheduler",
+        ),
+        SamplerInfo(
+            "unipc",
+            unipc,
+            "predictor and corrector in one network run per step: good at 5-15 steps",
+            "Zhao et al. 2023, arXiv 2302.04867",
+            "linspace",
+            "UniPCMultistepScheduler",
+        ),
+        SamplerInfo(
+            "deis",
+            deis,
+            "multistep with a polynomial in log sigma, one network run per step",
+            "Zhang & Chen 2022, arXiv 2204.13902",
+            "linspace",
+            "DEISMultistepScheduler",
+        ),
+        SamplerInfo(
+            "ipndm",
+            ipndm,
+            "multistep with the fixed weights of equal steps",
+            "Zhang & Chen 2022, arXiv 2204.13902",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "lcm",
+            lcm,
+            "for latent consistency models: 1 to 8 steps with fresh noise",
+            "Luo et al. 2023, arXiv 2310.04378",
+            "trailing",
+            "LCMScheduler",
+        ),
+        SamplerInfo(
+            "tcd",
+            tcd,
+            "for trajectory consistency models: 1 to 8 steps, noise by eta",
+            "Zheng et al. 2024, arXiv 2402.19159",
+            "trailing",
+            "TCDScheduler",
         ),
         SamplerInfo(
             "langevin",

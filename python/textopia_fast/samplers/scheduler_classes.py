@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..errors import UnsupportedModelError
@@ -14,7 +16,8 @@ __all__ = ["CLASSES", "SchedulerClass", "check_supported"]
 class SchedulerClass(NamedTuple):
     """One class.
 
-    `family` groups classes with the same `set_timesteps`. `foreign_defaults` replace `defaults`
+    `family` groups classes with the same `set_timesteps`. `fixed` are settings that no config
+    changes. `foreign_defaults` replace `defaults`
     when the class is used on the config of another one: a Stable Diffusion config that never heard
     of clip_sample does not want it.
     """
@@ -23,6 +26,7 @@ class SchedulerClass(NamedTuple):
     family: str
     defaults: dict[str, Any]
     foreign_defaults: dict[str, Any]
+    fixed: Mapping[str, Any] = MappingProxyType({})
 
 
 _TABLE: dict[str, Any] = {
@@ -59,6 +63,17 @@ _DPM_SOLVER: dict[str, Any] = {
     "variance_type": None,
 }
 _CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
+_LCM: dict[str, Any] = {
+    **_TABLE,
+    **_CLIP,
+    "clip_sample": False,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "original_inference_steps": 50,
+    "timestep_scaling": 10.0,
+    "rescale_betas_zero_snr": False,
+}
 _NO_CLIP = {"clip_sample": False}
 
 CLASSES: dict[str, SchedulerClass] = {
@@ -152,7 +167,58 @@ CLASSES: dict[str, SchedulerClass] = {
         {},
     ),
     "DPMSolverSinglestepScheduler": SchedulerClass(
-        "dpm_singlestep", "dpm", {**_DPM_SOLVER, "lower_order_final": False}, {}
+        "dpm_singlestep",
+        "dpm",
+        {**_DPM_SOLVER, "lower_order_final": False},
+        {},
+        {"timestep_spacing": "linspace"},
+    ),
+    "UniPCMultistepScheduler": SchedulerClass(
+        "unipc",
+        "dpm",
+        {
+            **_TABLE,
+            **_CURVES,
+            "solver_order": 2,
+            "thresholding": False,
+            "predict_x0": True,
+            "solver_type": "bh2",
+            "lower_order_final": True,
+            "disable_corrector": [],
+            "solver_p": None,
+            "use_flow_sigmas": False,
+            "timestep_spacing": "linspace",
+            "final_sigmas_type": "zero",
+            "rescale_betas_zero_snr": False,
+            "sigma_min": None,
+            "sigma_max": None,
+        },
+        {},
+    ),
+    "DEISMultistepScheduler": SchedulerClass(
+        "deis",
+        "dpm",
+        {
+            **_TABLE,
+            **_CURVES,
+            "solver_order": 2,
+            "thresholding": False,
+            "algorithm_type": "deis",
+            "solver_type": "logrho",
+            "lower_order_final": True,
+            "use_flow_sigmas": False,
+            "timestep_spacing": "linspace",
+        },
+        {},
+        {"final_sigmas_type": "sigma_min"},
+    ),
+    "LCMScheduler": SchedulerClass("lcm", "lcm", _LCM, {}, {"timestep_spacing": "lcm"}),
+    "TCDScheduler": SchedulerClass(
+        "tcd",
+        "lcm",
+        _LCM,
+        {},
+        {"timestep_spacing": "lcm", "final_sigmas_type": "sigma_min"},
     ),
 }
 
@@ -164,10 +230,11 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {
 }
 # Names of other classes' algorithms that diffusers takes for its own: see `class_options`.
 _DPM_ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
+_DPM_SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
 _DPM_SOLVER_VALUES: dict[str, tuple[Any, ...]] = {
     "solver_order": (1, 2, 3),
     "thresholding": (False,),
-    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
+    "solver_type": _DPM_SOLVER_TYPES,
     "use_flow_sigmas": (False,),
     "final_sigmas_type": ("zero", "sigma_min"),
     "variance_type": (None,),
@@ -185,6 +252,23 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
         "algorithm_type": (*_DPM_ALGORITHMS, "sde-dpmsolver"),
     },
     "DPMSolverSinglestepScheduler": {**_DPM_SOLVER_VALUES, "algorithm_type": _DPM_ALGORITHMS},
+    "UniPCMultistepScheduler": {
+        "solver_order": (1, 2, 3),
+        "thresholding": (False,),
+        "solver_type": _DPM_SOLVER_TYPES,
+        "solver_p": (None,),
+        "use_flow_sigmas": (False,),
+        "final_sigmas_type": ("zero", "sigma_min"),
+    },
+    "DEISMultistepScheduler": {
+        "solver_order": (1, 2, 3),
+        "thresholding": (False,),
+        "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
+        "solver_type": _DPM_SOLVER_TYPES,
+        "use_flow_sigmas": (False,),
+    },
+    "LCMScheduler": {"thresholding": (False,)},
+    "TCDScheduler": {"thresholding": (False,)},
 }
 # Ranges (low, high) of numbers; both ends are allowed.
 _RANGES = {
@@ -195,6 +279,8 @@ _RANGES = {
     "sigma_max": (1e-6, 1e6),
     "lambda_min_clipped": (-inf, 1e6),
     "steps_offset": (0, 1_000_000),
+    "original_inference_steps": (1, 1_000_000),
+    "timestep_scaling": (0.0, 1e6),
 }
 
 
@@ -208,7 +294,7 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         UnsupportedModelError: A value is not supported.
     """
     for key, allowed in _ALWAYS.items():
-        if settings[key] not in allowed:
+        if settings.get(key, allowed[0]) not in allowed:
             _refuse(class_name, key, settings[key], allowed)
     for key, allowed in _BY_CLASS.get(class_name, {}).items():
         if settings[key] in allowed or (settings[key] is None and False in allowed):
@@ -228,10 +314,14 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
     curves = [key for key in _CURVES if settings.get(key)]
     if len(curves) > 1:
         _refuse(class_name, curves[1], True, (f"False with {curves[0]}",))
-    if strict and "algorithm_type" in settings:
+    if strict and "variance_type" in settings and "algorithm_type" in settings:
         _check_dpm_solver(class_name, settings)
-    if not isinstance(settings["steps_offset"], int):
-        _refuse(class_name, "steps_offset", settings["steps_offset"], ("integers",))
+    for key in ("steps_offset", "original_inference_steps"):
+        if not isinstance(settings.get(key, 0), int):
+            _refuse(class_name, key, settings[key], ("integers",))
+    corrector = settings.get("disable_corrector", [])
+    if not (isinstance(corrector, list) and all(isinstance(i, int) for i in corrector)):
+        _refuse(class_name, "disable_corrector", corrector, ("lists of integers",))
 
 
 def _check_dpm_solver(class_name: str, settings: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from .class_options import (
     VP_SAMPLERS,
     class_options,
     class_sampler,
+    lcm_timesteps,
+    tcd_schedule,
 )
 from .prediction import PREDICTIONS
 from .program import Program
@@ -115,7 +117,7 @@ def from_config(
             instead of the config's.
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
-        eta: Of DDIM; as in diffusers, other samplers do not look at it.
+        eta: Of DDIM and TCD; as in diffusers, other samplers do not look at it.
         **sampler_options: Further options of the sampler.
 
     Raises:
@@ -143,8 +145,8 @@ def from_config(
     assumed = config.get("_use_default_values")
     assumed = assumed if isinstance(assumed, list) else []
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
-    settings.setdefault("timestep_spacing", "linspace")  # of classes that know no other
     check_supported(class_name, settings, strict=own)
+    settings.update(rules.fixed)
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InvalidRequestError(
             f"schedule: {schedule!r}, allowed are {', '.join(SCHEDULES)} or a Schedule.",
@@ -160,6 +162,8 @@ def from_config(
     if not isinstance(schedule, Schedule):
         table = _table(settings, rules)
         schedule = _schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
+        if sampler == "tcd" and timesteps is sigmas is None:
+            schedule = tcd_schedule(schedule, table, eta)
     options = {**class_options(rules, sampler, settings, schedule, eta), **sampler_options}
     return Plan(
         sampler=sampler,
@@ -167,7 +171,7 @@ def from_config(
         schedule=schedule,
         prediction=_prediction(settings["prediction_type"]),
         scheduler_class=class_name,
-        vp_latents=rules.family in ("ddim", "ddpm", "dpm"),
+        vp_latents=rules.family in ("ddim", "ddpm", "dpm", "lcm"),
     )
 
 
@@ -199,7 +203,7 @@ def _prediction(name: str) -> str:
 def _table(settings: Mapping[str, Any], rules: SchedulerClass) -> TrainingTable:
     terminal = None
     if settings.get("rescale_betas_zero_snr"):
-        vp = rules.family in ("ddim", "ddpm")
+        vp = rules.family in ("ddim", "ddpm", "lcm")
         terminal = _TERMINAL_ALPHA_BAR_VP if vp else _TERMINAL_ALPHA_BAR
     betas = settings["trained_betas"]
     try:
@@ -259,11 +263,13 @@ def _schedule(
         return _finish(settings, rules, table, told, ratio=table.steps // n)
     if rules.family == "dpm":  # over the whole table, told in integers
         low, high = float(table.sigmas[0]), float(table.sigmas[-1])
+        low = low if settings.get("sigma_min") is None else settings["sigma_min"]
+        high = high if settings.get("sigma_max") is None else settings["sigma_max"]
         levels = curve(n, low, high)
         told = table.timestep_of(np.array(levels[:-1]))
         rounds = settings.get("use_karras_sigmas") or settings.get("use_lu_lambdas")
         cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
-        if rounds and not (cosine and rules.sampler == "dpmpp_2m"):
+        if rounds and not (cosine and "use_lu_lambdas" in settings):
             told = told.round()
         return _finish(settings, rules, table, np.floor(told), levels)
     # Between the ends of the spaced levels, told in fractions.
@@ -289,16 +295,19 @@ def _spaced(
     settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
 ) -> np.ndarray:
     spacing, offset = settings["timestep_spacing"], settings["steps_offset"]
+    if spacing == "lcm":
+        return lcm_timesteps(n, table.steps, settings["original_inference_steps"])
     if rules.family != "dpm":
-        rounded = rules.family in ("ddim", "ddpm")
+        rounded = rules.family != "euler"
         return spaced_timesteps(n, table.steps, spacing, offset, rounded=rounded)
     last = table.steps
-    if settings["lambda_min_clipped"] > -inf:
+    lowest = settings.get("lambda_min_clipped", -inf)
+    if lowest > -inf:
         lambdas = -np.log(table.sigmas)[::-1]
-        last -= int(np.searchsorted(lambdas, settings["lambda_min_clipped"]))
+        last -= int(np.searchsorted(lambdas, lowest))
         if last < 1:
             raise UnsupportedModelError(
-                f"scheduler_config.json: lambda_min_clipped {settings['lambda_min_clipped']!r} "
+                f"scheduler_config.json: lambda_min_clipped {lowest!r} "
                 f"leaves no timestep, supported are numbers up to {lambdas[-1]:.6g}.",
                 component="scheduler",
             )

@@ -212,8 +212,8 @@ def trace(
         schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial
             scale is the largest).
         prediction: What the network predicts: epsilon, v_prediction, sample, score or flow.
-        **options: Of the sampler. Where it takes `targets` and the schedule has them they are
-            passed too.
+        **options: Of the sampler. Where it takes `targets` or `timesteps` and the schedule has
+            them they are passed too.
 
     Raises:
         InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
@@ -252,6 +252,8 @@ def _bind(
                 f"{', '.join(allowed) or 'none'}.",
                 param=option,
             )
-    if schedule.targets is not None and "targets" in allowed and "targets" not in options:
-        return {**options, "targets": schedule.targets}
+    for facts in ("targets", "timesteps"):
+        known = getattr(schedule, facts)
+        if known is not None and facts in allowed and facts not in options:
+            options = {**options, facts: known}
     return options
