@@ -51,10 +51,12 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
     module.randn_tensor = lambda *_, **__: torch.from_numpy(draws())
     try:
         scheduler.set_timesteps(case.steps)
-        x = torch.from_numpy(initial_noise()) * scheduler.init_noise_sigma
+        init = float(getattr(scheduler, "init_noise_sigma", 1.0))  # flow matching has none
+        scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
+        x = torch.from_numpy(initial_noise()) * init
         trajectory = []
         for t in scheduler.timesteps:
-            output = torch_network(scheduler.scale_model_input(x, t), t)
+            output = torch_network(scale(x, t), t)
             x = scheduler.step(output, t, x, **case.options).prev_sample
             trajectory.append(x.numpy())
     finally:
@@ -64,7 +66,7 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
         "trajectory": np.stack(trajectory),
         "timesteps": scheduler.timesteps.numpy(),
         "sigmas": np.zeros(0) if sigmas is None else sigmas.numpy(),
-        "init": np.array([float(scheduler.init_noise_sigma)]),
+        "init": np.array([init]),
     }
 
 

@@ -198,7 +198,28 @@ def predictor_corrector_cases() -> list[Case]:
     add("LCM", (1, 4), {"clip_sample": True, "clip_sample_range": 0.7, "timestep_scaling": 0.01})
     add("LCM", (4,), {"prediction_type": "sample"})
     cases.append(Case("LCMScheduler", {}, 4, {}))
-    return cases
+    return cases + continuous_cases()
+
+
+def continuous_cases() -> list[Case]:
+    """The classes without a training table."""
+    runs: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+        ("FlowMatchEulerDiscrete", {}, (1, 2, 10)),
+        ("FlowMatchEulerDiscrete", {"shift": 3.0}, (1, 2, 10)),
+        ("FlowMatchEulerDiscrete", {"shift_terminal": 0.1}, (5,)),
+        ("FlowMatchEulerDiscrete", {"use_karras_sigmas": True, "shift": 3.0}, (5,)),
+        ("FlowMatchEulerDiscrete", {"use_exponential_sigmas": True}, (5,)),
+        ("FlowMatchEulerDiscrete", {"use_beta_sigmas": True}, (5,)),
+        ("FlowMatchEulerDiscrete", {"stochastic_sampling": True, "shift": 2.0}, (1, 4)),
+        ("FlowMatchHeunDiscrete", {}, (1, 2, 6)),
+        ("FlowMatchHeunDiscrete", {"shift": 3.0}, (6,)),
+        ("EDMEuler", {}, (1, 2, 10)),
+        ("EDMEuler", {"sigma_schedule": "exponential", "sigma_max": 20.0}, (1, 6)),
+        ("EDMEuler", {"final_sigmas_type": "sigma_min", "rho": 5.0, "sigma_min": 0.02}, (6,)),
+    ]
+    return [
+        Case(f"{source}Scheduler", config, n, {}) for source, config, steps in runs for n in steps
+    ]
 
 
 def k_diffusion_cases() -> list[Case]:

@@ -106,3 +106,31 @@ def multistep_sde(
         if eta > 0:
             x = x + t * np.sqrt(-np.expm1(-2 * eta * h)) * z()
     return x
+
+
+def flow(
+    x: np.ndarray,
+    sigmas: Sequence[float],
+    eps: Source,
+    z: Source,
+    heun: bool = False,
+    stochastic: bool = False,
+) -> np.ndarray:
+    """Lipman et al. 2023: dy/dtau = eps - x0 for y = (1-tau)*x0 + tau*eps."""
+    y = x / (1 + sigmas[0])
+
+    def estimate(y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+        e = eps()
+        x0 = (1 + sigma) * y - sigma * e
+        return x0, e - x0
+
+    for s, t in pairwise(sigmas):
+        step = t / (1 + t) - s / (1 + s)
+        x0, v = estimate(y, s)
+        if stochastic:
+            y = x0 / (1 + t) + (t / (1 + t) * z() if t > 0 else 0)
+            continue
+        if heun and t > 0:
+            v = (v + estimate(y + step * v, t)[1]) / 2
+        y = y + step * v
+    return y

@@ -65,6 +65,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("ipndm", {"order": 2}),
     ("lcm", {"timestep_scaling": 0.01}),
     ("lcm", {"clip": 0.8}),
+    ("flow_euler", {"stochastic": True}),
     ("tcd", {"eta": 0.0}),
     ("tcd", {"eta": 1.0}),
     ("langevin", {"eta": 0.01, "denoise": True}),
@@ -96,7 +97,7 @@ def test_every_option(name: str, options: dict[str, Any], schedule: str) -> None
     assert program.step_count == SCHEDULES[schedule].step_count
 
 
-@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "score", "flow"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "score", "flow", "edm"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_prediction(name: str, prediction: str) -> None:
     assert_same_run(name, SCHEDULES["karras"], prediction)
@@ -163,6 +164,8 @@ WIDTHS = {
     "ipndm": (5, 2, 4),
     "lcm": (3, 2, 1),
     "tcd": (3, 2, 1),
+    "flow_euler": (2, 1, 1),
+    "flow_heun": (4, 2, 2),
     "dpm_singlestep": (4, 2, 2),
     "langevin": (3, 2, 1),
     "annealed_langevin": (3, 2, 1),

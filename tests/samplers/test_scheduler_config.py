@@ -17,6 +17,7 @@ from textopia_fast.samplers import (
     schedules,
     trace_plan,
 )
+from textopia_fast.samplers.continuous import CONTINUOUS
 from textopia_fast.samplers.scheduler_classes import CLASSES
 from textopia_fast.samplers.scheduler_config import SCHEDULES
 
@@ -44,7 +45,10 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     plan = from_config({"_class_name": name}, 10)
     assert plan.sampler == CLASSES[name].sampler
     assert plan.scheduler_class == name
-    assert plan.prediction == "epsilon"
+    assert plan.prediction == CLASSES[name].fixed.get("prediction_type", "epsilon")
+    assert trace_plan(plan).step_count == 10
+    if name in CONTINUOUS:
+        return
     if CLASSES[name].fixed.get("timestep_spacing") == "lcm":
         assert plan.timesteps == (
             999.0,
@@ -61,7 +65,6 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
         return
     first = 900 if CLASSES[name].defaults.get("timestep_spacing") == "leading" else 999
     assert plan.timesteps[0] == first
-    assert trace_plan(plan).step_count == 10
 
 
 @pytest.mark.parametrize("schedule", [None, *SCHEDULES])
@@ -315,6 +318,18 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DEISMultistep", "algorithm_type", "sde"),
         ("DEISMultistep", "use_flow_sigmas", True),
         ("DEISMultistep", "thresholding", True),
+        ("FlowMatchEulerDiscrete", "use_dynamic_shifting", True),
+        ("FlowMatchEulerDiscrete", "invert_sigmas", True),
+        ("FlowMatchEulerDiscrete", "shift", 0),
+        ("FlowMatchEulerDiscrete", "shift_terminal", 1.0),
+        ("FlowMatchEulerDiscrete", "num_train_timesteps", 2.5),
+        ("FlowMatchHeunDiscrete", "shift", None),
+        ("EDMEuler", "sigma_data", 1.0),
+        ("EDMEuler", "sigma_schedule", "linear"),
+        ("EDMEuler", "prediction_type", "v_prediction"),
+        ("EDMEuler", "final_sigmas_type", "half"),
+        ("EDMEuler", "rho", 0),
+        ("EDMEuler", "sigma_min", None),
         ("LCM", "thresholding", True),
         ("LCM", "original_inference_steps", 0),
         ("LCM", "original_inference_steps", 2.5),
@@ -425,3 +440,35 @@ def test_deis_ends_where_the_table_ends() -> None:
     plan = from_config(config, 5)
     assert plan.schedule.sigmas[-1] == pytest.approx(0.0292, abs=1e-4)
     assert options(plan)["vp_result"] is True
+
+
+def test_flows_keep_their_class_whatever_the_sampler() -> None:
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    heun = from_config(config, 4, sampler="flow_heun")
+    assert heun.scheduler_class == config["_class_name"]
+    assert heun.prediction == "flow"
+    assert heun.schedule == from_config(config, 4).schedule
+    assert heun.timesteps[0] == pytest.approx(1000.0)
+    assert heun.latent_scales == (1.0,) * 4
+    assert from_config(config, 4, sigmas=[9.0, 1.0, 0.0]).timesteps == (900.0, 500.0)
+    for arguments in ({"sampler": "euler"}, {"schedule": "karras"}, {"timesteps": [5, 1]}):
+        with pytest.raises(InvalidRequestError, match="allowed"):
+            from_config(config, 4, **arguments)
+    for steps in (0, True, 2.5):
+        with pytest.raises(InvalidRequestError, match="num_inference_steps"):
+            from_config(config, steps)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="shift_terminal"):
+        from_config({**config, "shift_terminal": 0.1}, 1)
+
+
+def test_edm_takes_other_samplers() -> None:
+    config = {"_class_name": "EDMEulerScheduler"}
+    for sampler in ("heun", "dpmpp_2m", "ddim", "euler_ancestral"):
+        plan = from_config(config, 5, sampler=sampler)
+        assert plan.prediction == "edm"
+        assert plan.scheduler_class == "EDMEulerScheduler"
+        assert plan.schedule == from_config(config, 5).schedule
+        assert trace_plan(plan).step_count == 5
+    assert plan.timesteps[0] == pytest.approx(0.25 * np.log(80.0))
+    churned = from_config(config, 5, s_churn=5.0)
+    assert trace_plan(churned).draw_count == 5

@@ -65,6 +65,9 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
         for kind in ("bh1", "bh2")
         for predict_x0 in (True, False)
     },
+    "flow_euler": ("flow_euler", {}, two_stage.flow, {}),
+    "flow_noise": ("flow_euler", {"stochastic": True}, two_stage.flow, {"stochastic": True}),
+    "flow_heun": ("flow_heun", {}, two_stage.flow, {"heun": True}),
     "lcm": ("lcm", {"timestep_scaling": 0.3}, multistep.lcm, {"scaling": 0.3}),
     "lcm-plain": ("lcm", {}, multistep.lcm, {"scaling": 1e100}),
     "tcd": ("tcd", {}, multistep.tcd, {"gamma": 0.3}),

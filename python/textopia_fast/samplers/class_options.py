@@ -25,8 +25,8 @@ __all__ = [
     "tcd_schedule",
 ]
 
-# These hold their latents in the variance-preserving frame.
-VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm", "lcm", "tcd")
+# These hold their latents in the variance-preserving frame, or in that of a flow.
+VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm", "lcm", "tcd", "flow_euler", "flow_heun")
 # Their classes tell the network whole timesteps with Karras sigmas.
 ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
 # Options that hold for a whole schedule and not for its tail.
@@ -55,6 +55,10 @@ def class_options(
     eta: float,
 ) -> dict[str, Any]:
     """The sampler options that the class's settings stand for."""
+    if "stochastic_sampling" in settings and sampler == "flow_euler":
+        return {"stochastic": bool(settings["stochastic_sampling"])}
+    if rules.family in ("flow", "edm"):
+        return {"eta": _eta(eta)} if sampler == "ddim" else {}
     clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
     if sampler == "ddim":
         return {"eta": _eta(eta), "clip": clip}

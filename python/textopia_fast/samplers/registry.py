@@ -14,6 +14,7 @@ from .dpm2 import dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral
 from .dpm_general import dpm_multistep, dpm_singlestep
 from .dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from .euler import euler, euler_ancestral
+from .flow import flow_euler, flow_heun
 from .heun import heun
 from .langevin import annealed_langevin, langevin, predictor_corrector
 from .linear_multistep import deis, ipndm, lms
@@ -216,6 +217,22 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Zheng et al. 2024, arXiv 2402.19159",
             "trailing",
             "TCDScheduler",
+        ),
+        SamplerInfo(
+            "flow_euler",
+            flow_euler,
+            "euler in the time of a flow, for flow matching models",
+            "Lipman et al. 2023, arXiv 2210.02747",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "flow_heun",
+            flow_heun,
+            "heun in the time of a flow, for flow matching models",
+            "Lipman et al. 2023, arXiv 2210.02747",
+            "linspace",
+            "EulerDiscreteScheduler",
         ),
         SamplerInfo(
             "langevin",

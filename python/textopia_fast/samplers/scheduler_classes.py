@@ -220,6 +220,44 @@ CLASSES: dict[str, SchedulerClass] = {
         {},
         {"timestep_spacing": "lcm", "final_sigmas_type": "sigma_min"},
     ),
+    "FlowMatchEulerDiscreteScheduler": SchedulerClass(
+        "flow_euler",
+        "flow",
+        {
+            **_CURVES,
+            "num_train_timesteps": 1000,
+            "shift": 1.0,
+            "use_dynamic_shifting": False,
+            "invert_sigmas": False,
+            "shift_terminal": None,
+            "stochastic_sampling": False,
+        },
+        {},
+        {"prediction_type": "flow"},
+    ),
+    "FlowMatchHeunDiscreteScheduler": SchedulerClass(
+        "flow_heun",
+        "flow",
+        {"num_train_timesteps": 1000, "shift": 1.0},
+        {},
+        {"prediction_type": "flow"},
+    ),
+    "EDMEulerScheduler": SchedulerClass(
+        "euler",
+        "edm",
+        {
+            "sigma_min": 0.002,
+            "sigma_max": 80.0,
+            "sigma_data": 0.5,
+            "sigma_schedule": "karras",
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "rho": 7.0,
+            "final_sigmas_type": "zero",
+        },
+        {},
+        {"prediction_type": "edm"},
+    ),
 }
 
 # Values that are supported, by key; first those that matter whatever sampler the caller names.
@@ -267,6 +305,16 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
         "solver_type": _DPM_SOLVER_TYPES,
         "use_flow_sigmas": (False,),
     },
+    "FlowMatchEulerDiscreteScheduler": {
+        "use_dynamic_shifting": (False,),
+        "invert_sigmas": (False,),
+    },
+    "EDMEulerScheduler": {
+        "sigma_data": (0.5,),
+        "sigma_schedule": ("karras", "exponential"),
+        "prediction_type": ("epsilon",),
+        "final_sigmas_type": ("zero", "sigma_min"),
+    },
     "LCMScheduler": {"thresholding": (False,)},
     "TCDScheduler": {"thresholding": (False,)},
 }
@@ -279,6 +327,10 @@ _RANGES = {
     "sigma_max": (1e-6, 1e6),
     "lambda_min_clipped": (-inf, 1e6),
     "steps_offset": (0, 1_000_000),
+    "num_train_timesteps": (1, 1_000_000),
+    "shift": (1e-3, 1e3),
+    "shift_terminal": (0.0, 0.999),
+    "rho": (1e-3, 1e3),
     "original_inference_steps": (1, 1_000_000),
     "timestep_scaling": (0.0, 1e6),
 }
@@ -316,7 +368,7 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         _refuse(class_name, curves[1], True, (f"False with {curves[0]}",))
     if strict and "variance_type" in settings and "algorithm_type" in settings:
         _check_dpm_solver(class_name, settings)
-    for key in ("steps_offset", "original_inference_steps"):
+    for key in ("steps_offset", "original_inference_steps", "num_train_timesteps"):
         if not isinstance(settings.get(key, 0), int):
             _refuse(class_name, key, settings[key], ("integers",))
     corrector = settings.get("disable_corrector", [])

@@ -24,6 +24,7 @@ from .class_options import (
     lcm_timesteps,
     tcd_schedule,
 )
+from .continuous import CONTINUOUS, check_continuous, continuous_schedule
 from .prediction import PREDICTIONS
 from .program import Program
 from .scheduler_classes import CLASSES, SchedulerClass, check_supported
@@ -134,6 +135,9 @@ def from_config(
             )
         sampler = class_sampler(own_class, config)
         class_name = own_class
+    elif own_class in CONTINUOUS:  # what the network was trained on comes with the class
+        check_continuous(own_class, sampler)
+        class_name = own_class
     elif callable(sampler):
         class_name = "EulerDiscreteScheduler"
     else:
@@ -145,7 +149,7 @@ def from_config(
     assumed = config.get("_use_default_values")
     assumed = assumed if isinstance(assumed, list) else []
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
-    check_supported(class_name, settings, strict=own)
+    check_supported(class_name, settings, strict=own or class_name in CONTINUOUS)
     settings.update(rules.fixed)
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise InvalidRequestError(
@@ -157,7 +161,12 @@ def from_config(
             "schedule: more than one of schedule, timesteps, sigmas is given, allowed is one.",
             param="schedule",
         )
-    if isinstance(schedule, str):
+    if class_name in CONTINUOUS:
+        if not isinstance(schedule, Schedule):
+            given = {"schedule": schedule, "timesteps": timesteps}
+            levels = None if sigmas is None else _numbers("sigmas", sigmas)
+            schedule = continuous_schedule(class_name, settings, num_inference_steps, levels, given)
+    elif isinstance(schedule, str):
         settings = _with_schedule(settings, schedule)
     if not isinstance(schedule, Schedule):
         table = _table(settings, rules)
@@ -171,7 +180,7 @@ def from_config(
         schedule=schedule,
         prediction=_prediction(settings["prediction_type"]),
         scheduler_class=class_name,
-        vp_latents=rules.family in ("ddim", "ddpm", "dpm", "lcm"),
+        vp_latents=rules.family in ("ddim", "ddpm", "dpm", "lcm", "flow"),
     )
 
 

@@ -211,7 +211,8 @@ def trace(
         sampler: A registered name or a function `sampler(m, x, sigmas, **options) -> x`.
         schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial
             scale is the largest).
-        prediction: What the network predicts: epsilon, v_prediction, sample, score or flow.
+        prediction: What the network predicts: epsilon, v_prediction, sample, score, flow
+            or edm.
         **options: Of the sampler. Where it takes `targets` or `timesteps` and the schedule has
             them they are passed too.
 
