@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-from ..checks import check_choice
+from ..checks import check_choice, refuse
 from .euler import pairs
 
 __all__ = ["ddim", "ddpm"]
@@ -30,6 +30,8 @@ def ddim(
     network's).
     targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
     """
+    if targets is not None and len(targets) != len(sigmas) - 1:
+        refuse("targets", targets, f"are {len(sigmas) - 1} numbers, one per step")
     x = x * sqrt(_split(sigmas[0])[0])
     for i, s in enumerate(sigmas[:-1]):
         t = sigmas[i + 1] if targets is None else targets[i]

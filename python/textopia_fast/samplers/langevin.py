@@ -69,6 +69,8 @@ def annealed_langevin(
     sqrt(2*eta_i) and noise b = sqrt(eta_i): the temperature depends on the level, and the drift
     overshoots (a > 2*sigma_i^2) where sigma_i < sqrt(step/2).
     """
+    if n_steps < 1:
+        refuse("n_steps", n_steps, "are integers >= 1")
     for i, s in enumerate(sigmas[:-1]):
         drift, noise = _coefficients(step * s * s, coefficients)
         for _ in range(n_steps):
