@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_integer, check_numbers, refuse
+from ..checks import check_numbers, refuse
 from ..errors import InvalidRequestError, UnsupportedModelError
 from .class_options import ROUNDS_KARRAS, lcm_timesteps
 from .scheduler_classes import SchedulerClass
@@ -101,7 +101,6 @@ def class_schedule(
         if not told.size or not inside:
             refuse("timesteps", timesteps, f"are falling numbers in 0..{table.steps - 1}")
         return _finish(settings, rules, table, told)
-    check_integer("num_inference_steps", n, 1, table.steps)
     told = _spaced(settings, rules, table, n)
     if not curve:
         return _finish(settings, rules, table, told, ratio=table.steps // n)
