@@ -472,5 +472,5 @@ def test_edm_takes_other_samplers() -> None:
         assert plan.schedule == from_config(config, 5).schedule
         assert trace_plan(plan).step_count == 5
     assert plan.timesteps[0] == pytest.approx(0.25 * np.log(80.0))
-    churned = from_config(config, 5, s_churn=5.0)
+    churned = from_config(config, 5, sampler_options={"s_churn": 5.0})
     assert trace_plan(churned).draw_count == 5
