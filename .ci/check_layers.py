@@ -20,7 +20,7 @@ PYTHON_RUNGS = [
     {"text", "denoiser"},
     {"sampling", "request", "images"},
     {"stages"},
-    {"pipeline", "doctor"},
+    {"pipeline", "doctor", "interop"},
     {"cli"},
     {"__init__", "__main__"},
 ]
