@@ -13,9 +13,11 @@ import numpy as np
 
 from ..checks import check_numbers, refuse
 from ..errors import InvalidRequestError, UnsupportedModelError
+from .class_options import ROUNDS_KARRAS, lcm_timesteps
 from .scheduler_classes import SchedulerClass
 from .schedules import (
     Schedule,
+    beta_sigmas,
     exponential_sigmas,
     final_sigma,
     karras_sigmas,
@@ -48,7 +50,7 @@ def training_table(settings: Mapping[str, Any], rules: SchedulerClass) -> Traini
     """
     terminal = None
     if settings.get("rescale_betas_zero_snr"):
-        vp = rules.family in ("ddim", "ddpm")
+        vp = rules.family in ("ddim", "ddpm", "lcm")
         terminal = _TERMINAL_ALPHA_BAR_VP if vp else _TERMINAL_ALPHA_BAR
     betas = settings["trained_betas"]
     try:
@@ -104,9 +106,13 @@ def class_schedule(
         return _finish(settings, rules, table, told, ratio=table.steps // n)
     if rules.family == "dpm":  # over the whole table, told in integers
         low, high = float(table.sigmas[0]), float(table.sigmas[-1])
+        low = low if settings.get("sigma_min") is None else settings["sigma_min"]
+        high = high if settings.get("sigma_max") is None else settings["sigma_max"]
         curved = curve(n, low, high)
         told = table.timestep_of(curved[:-1])
-        if settings["use_karras_sigmas"] and settings["beta_schedule"] != "squaredcos_cap_v2":
+        rounds = settings.get("use_karras_sigmas") or settings.get("use_lu_lambdas")
+        cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
+        if rounds and not (cosine and "use_lu_lambdas" in settings):
             told = told.round()
         return _finish(settings, rules, table, np.floor(told), curved)
     # Between the ends of the spaced levels, told in fractions.
@@ -115,29 +121,37 @@ def class_schedule(
     low = float(ends[-1]) if given_low is None else given_low
     high = float(ends[0]) if given_high is None else given_high
     curved = curve(n, low, high)
-    return _finish(settings, rules, table, table.timestep_of(curved[:-1]), curved)
+    told = table.timestep_of(curved[:-1])
+    if settings["use_karras_sigmas"] and rules.sampler in ROUNDS_KARRAS:
+        told = told.round()
+    return _finish(settings, rules, table, told, curved)
 
 
 def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
     if settings.get("use_karras_sigmas"):
         return karras_sigmas
-    return exponential_sigmas if settings.get("use_exponential_sigmas") else None
+    if settings.get("use_lu_lambdas") or settings.get("use_exponential_sigmas"):
+        return exponential_sigmas
+    return beta_sigmas if settings.get("use_beta_sigmas") else None
 
 
 def _spaced(
     settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
 ) -> np.ndarray:
     spacing, offset = settings["timestep_spacing"], settings["steps_offset"]
+    if spacing == "lcm":
+        return lcm_timesteps(n, table.steps, settings["original_inference_steps"])
     if rules.family != "dpm":
-        rounded = rules.family in ("ddim", "ddpm")
+        rounded = rules.family != "euler"
         return spaced_timesteps(n, table.steps, spacing, offset, rounded=rounded)
     last = table.steps
-    if settings["lambda_min_clipped"] > -inf:
+    lowest = settings.get("lambda_min_clipped", -inf)
+    if lowest > -inf:
         lambdas = -np.log(table.sigmas)[::-1]
-        last -= int(np.searchsorted(lambdas, settings["lambda_min_clipped"]))
+        last -= int(np.searchsorted(lambdas, lowest))
         if last < 1:
             raise UnsupportedModelError(
-                f"scheduler_config.json: lambda_min_clipped {settings['lambda_min_clipped']!r} "
+                f"scheduler_config.json: lambda_min_clipped {lowest!r} "
                 f"leaves no timestep, supported are numbers up to {lambdas[-1]:.6g}.",
                 component="scheduler",
             )
