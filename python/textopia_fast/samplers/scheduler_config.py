@@ -25,6 +25,7 @@ from .class_options import (
     tcd_schedule,
 )
 from .continuous import CONTINUOUS, check_continuous, continuous_schedule
+from .named_schedules import NAMED, named_sigmas
 from .prediction import PREDICTIONS
 from .program import Program
 from .scheduler_classes import CLASSES, SchedulerClass, check_supported
@@ -44,7 +45,7 @@ from .trace import Sampler, trace
 __all__ = ["SCHEDULES", "Plan", "from_config", "trace_plan"]
 
 # Names that `schedule=` takes.
-SCHEDULES = (*SPACINGS, "karras", "exponential", "beta")
+SCHEDULES = (*SPACINGS, "karras", "exponential", "beta", *NAMED)
 
 # What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
 # which keep the exact 0 in the VP frame, one whose effect is below float32.
@@ -114,8 +115,7 @@ def from_config(
         sampler: Use this one instead of the class's. Where it belongs to another class of
             diffusers, the rules of that class are followed, and what it does not support in the
             config is ignored.
-        schedule: "leading", "linspace", "trailing", "karras", "exponential", "beta", or a Schedule,
-            instead of the config's.
+        schedule: A name of `SCHEDULES` or a Schedule, instead of the config's.
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM and TCD; as in diffusers, other samplers do not look at it.
@@ -166,6 +166,12 @@ def from_config(
             given = {"schedule": schedule, "timesteps": timesteps}
             levels = None if sigmas is None else _numbers("sigmas", sigmas)
             schedule = continuous_schedule(class_name, settings, num_inference_steps, levels, given)
+    elif isinstance(schedule, str) and schedule in NAMED:
+        table = _table(settings, rules)
+        levels = np.array(named_sigmas(schedule, num_inference_steps, table))
+        told = np.asarray(table.timestep_of(levels[:-1]))
+        whole = np.abs(told - told.round()) < 1e-6  # levels of the table itself
+        schedule = _finish(settings, rules, table, np.where(whole, told.round(), told), levels)
     elif isinstance(schedule, str):
         settings = _with_schedule(settings, schedule)
     if not isinstance(schedule, Schedule):
