@@ -31,4 +31,4 @@ def _regularized(x: float, a: float, b: float) -> float:
         total += term / (a + n)
         n += 1
         term *= (n - b) / n * x
-    return x**a * total * exp(lgamma(a + b) - lgamma(a) - lgamma(b))
+    return float(x**a) * total * exp(lgamma(a + b) - lgamma(a) - lgamma(b))

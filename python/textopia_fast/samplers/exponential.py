@@ -38,4 +38,4 @@ def weights_at(positions: Sequence[float], z: float) -> list[float]:
     r = np.asarray(positions)
     powers = r ** np.arange(1, len(r) + 1)[:, None]
     moments = [factorial(k) * phi(k + 1, z) for k in range(1, len(r) + 1)]
-    return np.linalg.solve(powers, moments).tolist()
+    return [float(weight) for weight in np.linalg.solve(powers, moments)]

@@ -40,7 +40,8 @@ def named_sigmas(name: str, n: int, table: TrainingTable) -> list[float]:
 
 
 def _at(times: Sequence[float] | np.ndarray, table: TrainingTable) -> list[float]:
-    return np.exp(np.interp(times, np.arange(table.steps), np.log(table.sigmas))).tolist()
+    logs = np.interp(times, np.arange(table.steps), np.log(table.sigmas))
+    return [float(sigma) for sigma in np.exp(logs)]
 
 
 def _normal(n: int, table: TrainingTable) -> list[float]:

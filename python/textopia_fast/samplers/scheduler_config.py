@@ -276,26 +276,21 @@ def _schedule(
     told = _spaced(settings, rules, table, n)
     if not curve:
         return _finish(settings, rules, table, told, ratio=table.steps // n)
-    if rules.family == "dpm":  # over the whole table, told in integers
-        low, high = float(table.sigmas[0]), float(table.sigmas[-1])
-        low = low if settings.get("sigma_min") is None else settings["sigma_min"]
-        high = high if settings.get("sigma_max") is None else settings["sigma_max"]
-        levels = curve(n, low, high)
-        told = table.timestep_of(np.array(levels[:-1]))
-        rounds = settings.get("use_karras_sigmas") or settings.get("use_lu_lambdas")
-        cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
-        if rounds and not (cosine and "use_lu_lambdas" in settings):
-            told = told.round()
-        return _finish(settings, rules, table, np.floor(told), levels)
-    # Between the ends of the spaced levels, told in fractions.
-    ends = table.sigma_of(told)
+    whole = rules.family == "dpm"  # over the whole table, told in integers
+    ends = table.sigmas[[-1, 0]] if whole else table.sigma_of(told)[[0, -1]]
     low, high = settings.get("sigma_min"), settings.get("sigma_max")
-    low = float(ends[-1]) if low is None else low
+    low = float(ends[1]) if low is None else low
     levels = curve(n, low, float(ends[0]) if high is None else high)
     told = np.asarray(table.timestep_of(np.array(levels[:-1])))
-    if settings["use_karras_sigmas"] and rules.sampler in ROUNDS_KARRAS:
+    karras = settings.get("use_karras_sigmas")
+    if not whole:
+        rounds = karras and rules.sampler in ROUNDS_KARRAS
+        return _finish(settings, rules, table, told.round() if rounds else told, levels)
+    cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
+    exact = cosine and "use_lu_lambdas" in rules.defaults  # DPMSolverMultistep
+    if (karras or settings.get("use_lu_lambdas")) and not exact:
         told = told.round()
-    return _finish(settings, rules, table, told, levels)
+    return _finish(settings, rules, table, np.floor(told), levels)
 
 
 def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
