@@ -308,7 +308,9 @@ def _noise_level(
             hint="Give the schedule its training table.",
             param="table",
         )
-    return table.timestep_of(sigma)
+    timestep = float(table.timestep_of(sigma))
+    # A level of the table itself must not miss its timestep: some networks take whole ones.
+    return float(round(timestep)) if abs(timestep - round(timestep)) < 1e-6 else timestep
 
 
 def _check_noise_input(noise_input: str) -> None:
