@@ -18,6 +18,7 @@ from textopia_fast.samplers import (
     trace_plan,
 )
 from textopia_fast.samplers.continuous import CONTINUOUS
+from textopia_fast.samplers.named_schedules import NAMED
 from textopia_fast.samplers.scheduler_classes import CLASSES
 from textopia_fast.samplers.scheduler_config import SCHEDULES
 
@@ -67,7 +68,7 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     assert plan.timesteps[0] == first
 
 
-@pytest.mark.parametrize("schedule", [None, *SCHEDULES])
+@pytest.mark.parametrize("schedule", [None, *(name for name in SCHEDULES if name not in NAMED)])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_and_schedule_works_on_a_foreign_config(
     sampler: str, schedule: str | None
@@ -474,3 +475,34 @@ def test_edm_takes_other_samplers() -> None:
     assert plan.timesteps[0] == pytest.approx(0.25 * np.log(80.0))
     churned = from_config(config, 5, sampler_options={"s_churn": 5.0})
     assert trace_plan(churned).draw_count == 5
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "tcd", "dpmpp_2m"])
+@pytest.mark.parametrize("schedule", NAMED)
+def test_named_schedules(schedule: str, sampler: str) -> None:
+    for steps in (1, 6, 10, 1000):
+        plan = from_config(PNDM, steps, sampler=sampler, schedule=schedule)
+        sigmas = np.array(plan.schedule.sigmas)
+        assert sigmas[-1] == 0.0
+        assert np.all(np.diff(sigmas) < 0)
+        assert sampler == "tcd" or plan.schedule.targets is None
+        if schedule not in ("ddim_uniform", "beta_timesteps"):
+            assert len(sigmas) == steps + 1
+    for wrong in (0, 1001, 2.5, True):
+        with pytest.raises(InvalidRequestError, match="num_inference_steps"):
+            from_config(PNDM, wrong, sampler=sampler, schedule=schedule)  # type: ignore[arg-type]
+
+
+def test_named_schedules_tell_whole_timesteps_where_they_are() -> None:
+    plan = from_config(PNDM, 7, sampler="euler", schedule="simple")
+    assert plan.timesteps == (999.0, 857.0, 714.0, 571.0, 428.0, 285.0, 142.0)
+    uniform = from_config(PNDM, 10, sampler="euler", schedule="ddim_uniform").timesteps
+    assert uniform == tuple(float(1 + 100 * i) for i in range(9, -1, -1))
+
+
+def test_tcd_without_noise_on_a_curve_is_deterministic() -> None:
+    plan = from_config(PNDM, 5, sampler="tcd", schedule="karras", eta=0.0)
+    assert plan.schedule.targets is None
+    assert trace_plan(plan).draw_count == 0
+    assert trace_plan(from_config(PNDM, 5, sampler="tcd", eta=0.0)).draw_count == 0
+    assert trace_plan(from_config(PNDM, 5, sampler="tcd", eta=0.3)).draw_count == 4

@@ -207,3 +207,12 @@ def test_beta_quantiles() -> None:
     # the median of a skewed one: I_x(2, 5) = 1 - (1-x)^5*(1+5x)
     x = inverse_beta(0.5, 2.0, 5.0)
     assert 1 - (1 - x) ** 5 * (1 + 5 * x) == pytest.approx(0.5, abs=1e-14)
+
+
+def test_levels_of_the_table_are_told_as_whole_timesteps() -> None:
+    schedule = schedules.discrete(3, SD)
+    told = [schedule.noise_level(float(sigma)) for sigma in SD.sigmas]
+    assert told == list(range(1000))
+    assert schedule.noise_level(float(SD.sigmas[5] + SD.sigmas[6]) / 2) == pytest.approx(
+        5.5, abs=0.1
+    )

@@ -15,7 +15,7 @@ def inverse_beta(p: float, a: float, b: float) -> float:
     while True:
         middle = (low + high) / 2
         if middle in (low, high):
-            return middle
+            return high
         if _regularized(middle, a, b) < p:
             low = middle
         else:

@@ -73,6 +73,10 @@ def class_options(
         return {"mid_apart": bool(settings.get("use_karras_sigmas"))}
     if sampler == "heun":
         return {"clip": clip}
+    if sampler == "tcd":
+        if not 0.0 <= eta <= 1.0:
+            raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers 0..1.", param="eta")
+        return {"eta": float(eta)}
     if sampler == "lcm":
         return {"clip": clip, "timestep_scaling": float(settings["timestep_scaling"])}
     if sampler == "unipc":
@@ -101,9 +105,9 @@ def lcm_timesteps(n: int, steps: int, original: int) -> np.ndarray:
 
 
 def tcd_schedule(schedule: Schedule, table: TrainingTable, eta: float) -> Schedule:
-    """With the levels that TCD jumps to: the timesteps (1 - eta)*t, rounded down."""
-    if not 0.0 <= eta <= 1.0:
-        raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers 0..1.", param="eta")
+    """With the levels that TCD jumps to: whole timesteps (1 - eta)*t, rounded down."""
+    if any(t != int(t) for t in schedule.timesteps):
+        return schedule  # of a curve over sigma: `tcd` scales sigma itself
     following = np.array([*schedule.timesteps[1:], 0.0])
     return replace(schedule, targets=tuple(table.sigma_of(np.floor((1 - eta) * following))))
 

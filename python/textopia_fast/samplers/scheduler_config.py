@@ -27,17 +27,18 @@ from .class_options import (
     tcd_schedule,
 )
 from .continuous import CONTINUOUS, check_continuous, continuous_schedule
+from .named_schedules import NAMED
 from .prediction import PREDICTIONS
 from .program import Program
 from .scheduler_classes import CLASSES, check_supported
-from .scheduler_levels import class_schedule, noise_input_of, training_table
+from .scheduler_levels import class_schedule, named_schedule, noise_input_of, training_table
 from .schedules import SPACINGS, Schedule
 from .trace import Sampler, make_program
 
 __all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
 
 # Names that `schedule=` takes.
-SCHEDULES = (*SPACINGS, "karras", "exponential", "beta")
+SCHEDULES = (*SPACINGS, "karras", "exponential", "beta", *NAMED)
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ def from_config(
         sampler: Use this one instead of the class's. Where it belongs to another class of
             diffusers, the rules of that class are followed, and what it does not support in the
             config is ignored.
-        schedule: "leading", "linspace", "trailing", "karras", "exponential", "beta", or a Schedule,
-            instead of the config's.
+        schedule: A name of `SCHEDULES` or a Schedule, instead of the config's.
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM and TCD; as in diffusers, other samplers do not look at it.
@@ -152,6 +152,9 @@ def from_config(
             given = {"schedule": schedule, "timesteps": timesteps}
             levels = None if sigmas is None else list(check_numbers("sigmas", sigmas))
             schedule = continuous_schedule(class_name, settings, num_inference_steps, levels, given)
+    elif isinstance(schedule, str) and schedule in NAMED:
+        table = training_table(settings, rules)
+        schedule = named_schedule(schedule, settings, rules, table, num_inference_steps)
     elif isinstance(schedule, str):
         settings = _with_schedule(settings, schedule)
     if isinstance(schedule, Schedule):

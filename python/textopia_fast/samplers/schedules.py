@@ -323,7 +323,9 @@ def _noise_level(
             hint="Give the schedule its training table.",
             param="table",
         )
-    return float(table.timestep_of([sigma])[0])
+    timestep = float(table.timestep_of([sigma])[0])
+    # A level of the table itself must not miss its timestep: some networks take whole ones.
+    return float(round(timestep)) if abs(timestep - round(timestep)) < 1e-6 else timestep
 
 
 def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:

@@ -45,9 +45,9 @@ def unipc(
         x0 = m.denoise(x, s)
         now = (-log(s), x0 if predict_x0 else (x - x0) / s)
         if step is not None and i - 1 not in disable_corrector:
-            a, b, used = step
-            with_now = _change(a, b, past[:used], now, solver_type, predict_x0)
-            x = x + with_now - _change(a, b, past[:used], None, solver_type, predict_x0)
+            start, end, used = step
+            with_now = _change(start, end, past[:used], now, solver_type, predict_x0)
+            x = x + with_now - _change(start, end, past[:used], None, solver_type, predict_x0)
         past = [now, *(p for p in past if p[0] != now[0])][:3]
         used = min(order, n - i if lower_order_final else order, len(past))
         step = (s, t, used) if t != s else None
