@@ -463,3 +463,26 @@ def test_help_is_light() -> None:
         out, _ = process.communicate(timeout=60)
     loaded = set(out.splitlines()[-1].split())
     assert not loaded & {"onnx", "tokenizers", "onnxruntime", "PIL", "torch"}
+
+
+# --- pictures to start from ---------------------------------------------------------------------
+
+
+def test_a_picture_to_start_from(fake: FakePipeline) -> None:
+    Image.new("RGB", (24, 16), (1, 2, 3)).save("in.png")
+    Image.new("L", (24, 16), 255).save("mask.png")
+    options = ["--image", "in.png", "--strength", "0.4", "--mask", "mask.png"]
+    assert main(["generate", "a cat", "-o", "x.png", *options]) == 0
+    assert fake.options.pop("mask_image").getpixel((0, 0)) == 255
+    image = fake.options.pop("image")
+    assert image.size == (24, 16)
+    assert image.getpixel((0, 0)) == (1, 2, 3)
+    assert fake.options == {"strength": 0.4}
+
+
+def test_a_picture_that_is_none(fake: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.png").write_text("no picture")
+    for name in ("in.png", "not there.png"):
+        assert main(["generate", "a cat", "-o", "x.png", "--image", name]) != 0
+        assert "image_invalid" in capsys.readouterr().err
+    assert fake.opened is None

@@ -141,6 +141,7 @@ def test_timings_and_parameters(pipe):
     assert set(out.timings) == {"text_encoder", "denoise", "vae_decoder", "total"}
     assert out.parameters["sampler"] == "dpmpp_2m"
     assert out.parameters["num_inference_steps"] == 3
+    assert len(out.parameters["sigmas"]) == 4
 
 
 def test_threads_share_one_pipeline(pipe):
@@ -300,3 +301,21 @@ def test_the_version_is_one():
     assert tx.__version__ == _core.__version__
     project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{tx.__version__}"' in project
+
+
+def test_the_parameters_of_an_output_make_the_same_picture(pipe):
+    out = pipe("a red circle", seed=3, timesteps=[900, 500, 100], sampler="ddim", eta=0.5)
+    used = out.parameters
+    assert used["num_inference_steps"] == 3
+    names = ("prompt", "negative_prompt", "guidance_scale", "sampler", "sampler_options", "sigmas")
+    again = pipe(**{name: used[name] for name in names}, seed=out.seeds, output_type="np")
+    np.testing.assert_array_equal(
+        (again.images[0] * 255).round().astype(np.uint8), np.asarray(out.images[0])
+    )
+
+
+def test_names_of_objects(pipe):
+    assert repr(pipe) == "Pipeline('tiny_sd')"
+    other = tx.Pipeline.from_pretrained(TINY_SD)
+    other.close()
+    assert repr(other) == "Pipeline('tiny_sd', closed)"

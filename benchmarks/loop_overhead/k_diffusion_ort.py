@@ -14,8 +14,12 @@ def make(case: Case) -> Loop:
     require("torch", "k_diffusion", "onnxruntime")
     import onnxruntime
     import torch
-    from k_diffusion import sampling
-    from k_diffusion.external import DiscreteEpsDDPMDenoiser
+
+    try:  # importing it takes packages that its samplers do not use
+        from k_diffusion import sampling
+        from k_diffusion.external import DiscreteEpsDDPMDenoiser
+    except ImportError as error:
+        raise NotInstalledError(f"not installed in full: {error}") from error
 
     if case.sampler == "ddim":
         raise NotInstalledError("k-diffusion has no ddim")

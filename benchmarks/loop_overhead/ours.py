@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import textopia_fast as tx
-from textopia_fast.noise import draw
 
+import textopia_fast as tx
 from benchmarks.loop_overhead.case import GUIDANCE, SEED, Case, Loop
+from textopia_fast.noise import draw
 
 NAME = "textopia_fast"
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
 from textopia_fast import _core
 
 # (sources, outputs): an Euler step, one with history, guidance with noise and both halves' inputs.

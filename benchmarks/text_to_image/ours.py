@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import textopia_fast as tx
 
+import textopia_fast as tx
 from benchmarks.text_to_image.case import GUIDANCE, PROMPT, STEPS, Case
 
 NAME = "textopia_fast"

@@ -15,7 +15,7 @@ class Loop {
       : request_(request),
         program_(*request.program),
         network_(denoiser, request.shape, request.conditioning, program_.output_count, request.guidance),
-        count_(static_cast<size_t>(element_count(request.shape))),
+        count_(element_count(request.shape)),
         guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
     if (program_.draws_noise()) noise_ = Buffer<float>(count_);
@@ -81,6 +81,16 @@ class Loop {
       add_output(args, latents_[op.dst].data() + offset, 1.0);
       run_combine(args, size);
     }
+  }
+
+  void operator()(const Blend& op) {
+    const auto [known, mask, noise] = request_.inpainting;
+    const float known_weight = static_cast<float>(op.known), noise_weight = static_cast<float>(op.noise);
+    const float* source = latents_[op.src].data();
+    float* target = latents_[op.dst].data();
+    for (size_t i = 0; i < count_; ++i)
+      target[i] =
+          mask[i] * source[i] + (1.0f - mask[i]) * (known_weight * known[i] + noise_weight * noise[i]);
   }
 
   void operator()(const Step& op) {
@@ -231,7 +241,13 @@ void sample(const Denoiser& denoiser, const SampleRequest& request) {
     check(std::isfinite(value), code::kInvalidRequest, "guidance: got ", value, "; it must be finite");
   check(request.noise || !request.program->draws_noise(), code::kInvalidRequest,
         "noise: this program draws noise, and no noise stream was given");
-  if (request.progress) request.progress->steps_total.store(request.program->count_steps());
+  const Inpainting& given = request.inpainting;
+  check(!request.program->blends() || (given.known && given.mask && given.noise), code::kInvalidRequest,
+        "known: this program blends known latents in; known, mask and known_noise are needed");
+  if (request.progress) {
+    request.progress->steps_done.store(0);  // it may have counted an earlier call
+    request.progress->steps_total.store(request.program->count_steps());
+  }
   Loop(denoiser, request).run();
 }
 

@@ -17,6 +17,13 @@ namespace textopia::engine {
 // Called at a STEP with the latents (which it may change) and, when asked for, the denoised estimate.
 using StepCallback = std::function<void(int step, float* latents, const float* denoised)>;
 
+// What BLEND mixes in; all of the latents' shape.
+struct Inpainting {
+  const float* known = nullptr;  // clean latents
+  const float* mask = nullptr;   // 1: to be painted, 0: known
+  const float* noise = nullptr;  // one unit normal draw
+};
+
 struct SampleRequest {
   Shape shape;                       // [B, ...] of the latents
   float* latents = nullptr;          // in: the start; out: the sample
@@ -24,6 +31,7 @@ struct SampleRequest {
   std::vector<Conditioning> conditioning;
   std::vector<double> guidance = {1.0};  // one value, or one per DENOISE; 1 runs the positive half alone
   rng::NoiseStream* noise = nullptr;     // needed by programs that draw
+  Inpainting inpainting;                 // needed by programs that blend
   Limits limits;
   Progress* progress = nullptr;
   StepCallback on_step;  // empty: nobody watches, and nothing is spent on it

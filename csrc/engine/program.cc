@@ -44,6 +44,12 @@ class Validator {
     read(Bank::kLatent, op.score);
     write(Bank::kLatent, op.dst);
   }
+  void operator()(const Blend& op) {
+    read(Bank::kLatent, op.src);
+    finite(op.known);
+    finite(op.noise);
+    write(Bank::kLatent, op.dst);
+  }
   void operator()(const Step& op) {
     read(Bank::kLatent, op.x);
     read(op.denoised);
@@ -118,6 +124,8 @@ void Program::validate() const {
 int Program::count_denoise() const { return count_of<Denoise>(*this); }
 
 int Program::count_steps() const { return count_of<Step>(*this); }
+
+bool Program::blends() const { return count_of<Blend>(*this) > 0; }
 
 bool Program::draws_noise() const {
   return std::any_of(instructions.begin(), instructions.end(), [](const Instruction& instruction) {

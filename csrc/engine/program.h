@@ -54,6 +54,15 @@ struct LangevinStep {
   bool is_batch_norm;
 };
 
+// latents[dst] = mask * latents[src] + (1 - mask) * (known * K + noise * N), where the request gives the mask
+// (1: to be painted), the known latents K and one unit normal N. Inpainting; dst may be src.
+struct Blend {
+  int dst;
+  int src;
+  double known;
+  double noise;
+};
+
 // The point between two steps: progress, cancellation, deadline, callback. `denoised` is evaluated only when
 // a callback asks for it.
 struct Step {
@@ -62,7 +71,7 @@ struct Step {
   std::vector<Term> denoised;
 };
 
-using Instruction = std::variant<Denoise, Combine, Clamp, LangevinStep, Step>;
+using Instruction = std::variant<Denoise, Combine, Clamp, LangevinStep, Blend, Step>;
 
 struct Program {
   std::vector<Instruction> instructions;
@@ -77,6 +86,7 @@ struct Program {
   int count_denoise() const;
   int count_steps() const;
   bool draws_noise() const;
+  bool blends() const;
 };
 
 }  // namespace textopia::engine

@@ -1,5 +1,5 @@
 """`python -m textopia_fast` is the program `textopia-fast`."""
 
-from textopia_fast.cli import main
+from .cli import main
 
 raise SystemExit(main())

@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from textopia_fast import _core
+from . import _core
+from .checks import check_instance, check_integer
+from .errors import ConfigurationError
 
 __all__ = ["create_session", "register", "runtime_info"]
+
+MAX_THREADS = 1024
 
 
 def find_libraries() -> list[str]:
@@ -41,7 +45,7 @@ def create_session(
     model: str | os.PathLike[str] | bytes,
     *,
     label: str = "",
-    threads: int = 0,
+    threads: int | None = None,
     optimization_level: int = 99,
     config: Mapping[str, str] | None = None,
 ) -> _core.Session:
@@ -50,7 +54,7 @@ def create_session(
     Args:
         model: A path (weights kept beside the graph are memory-mapped) or the bytes of a graph.
         label: Name in error messages, such as `unet/model.onnx`; the path where empty.
-        threads: Threads per run; 0 means one per usable CPU.
+        threads: Threads per run, up to 1024; None (or 0) means one per usable CPU.
         optimization_level: 0 none, 1 basic, 2 extended, 3 layout, 99 all.
         config: ONNX Runtime's session config entries.
 
@@ -62,12 +66,15 @@ def create_session(
         OutOfMemoryError: The graph does not fit into memory.
         ForkedProcessError: ONNX Runtime was opened before this process was forked.
     """
+    threads = 0 if threads is None else threads  # 0 is what the core has for None
+    check_integer("threads", threads, 0, MAX_THREADS, kind=ConfigurationError)
     register()
     options: dict[str, Any] = {
         "threads": threads,
         "optimization_level": optimization_level,
         "config": dict(config or {}),
     }
+    check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):
         return _core.Session.from_memory(model, label=label or "graph", **options)
     return _core.Session.from_file(model, label=label, **options)

@@ -9,6 +9,8 @@ import numpy as np
 
 from .errors import InvalidRequestError
 
+__all__ = ["like", "to_array", "to_float32"]
+
 
 def to_float32(value: Any, name: str) -> np.ndarray:
     """A C-contiguous float32 view of `value`, copied only when its dtype or layout differs.
@@ -16,16 +18,20 @@ def to_float32(value: Any, name: str) -> np.ndarray:
     Raises:
         InvalidRequestError: `value` is no array on the CPU, or is not numeric.
     """
-    array = to_numpy(value, name)
+    array = to_array(value, name)
     if array.dtype.kind not in "fiu":
         raise InvalidRequestError(
-            f"{name}: dtype {array.dtype}; a numeric array is needed.", param=name
+            f"{name}: dtype {array.dtype}, allowed are real numbers.", param=name
         )
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return np.asarray(array, dtype=np.float32, order="C")
 
 
-def to_numpy(value: Any, name: str) -> np.ndarray:
-    """`value` as a NumPy array, without a copy where the protocols allow it."""
+def to_array(value: Any, name: str) -> np.ndarray:
+    """`value` as a NumPy array, without a copy where the protocols allow it.
+
+    Raises:
+        InvalidRequestError: `value` is no array on the CPU.
+    """
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "detach"):
@@ -34,7 +40,7 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
         return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise InvalidRequestError(
-            f"{name}: {type(value).__name__} cannot be read as an array on the CPU.",
+            f"{name}: got {type(value).__name__}, allowed are arrays on the CPU.",
             param=name,
             cause=str(error),
         ) from error

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from . import _core
 from ._ort import create_session
-from .errors import InvalidRequestError, UnsupportedModelError
-from .request import check_choice
+from .checks import check_choice, check_integer, check_mapping, refuse, shown
+from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
 from .samplers import Program, Schedule, trace
 from .samplers.prediction import PREDICTIONS
+from .samplers.schedules import NOISE_INPUTS, explicit
+from .samplers.trace import Sampler
 
-NOISE_INPUTS = ("timestep", "sigma", "log_sigma")
+__all__ = ["Denoiser"]
 
+MAX_IMAGES_PER_RUN = 65536
+
+_ROLES = ("sample", "noise_level", "output")
 _SAMPLE_NAMES = ("sample", "x", "x_t", "latents", "input")
 _NOISE_NAMES = (
     "timestep",
@@ -31,6 +36,11 @@ _OUTPUT_NAMES = ("out_sample", "sample", "output", "score", "denoised", "epsilon
 
 class Denoiser:
     """An ONNX graph with the roles of its tensors, ready to be sampled from natively.
+
+    Attributes:
+        prediction, noise_input: As given.
+        conditioning_names: Inputs of the graph that `sample` is given as `cond`.
+        session: The open graph.
 
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
@@ -61,40 +71,60 @@ class Denoiser:
         threads: int | None = None,
         images_per_run: int | None = None,
     ) -> None:
-        self.prediction = check_choice("prediction", prediction, tuple(PREDICTIONS))
+        self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
         self.session = (
-            graph
-            if isinstance(graph, _core.Session)
-            else create_session(graph, threads=threads or 0)
+            graph if isinstance(graph, _core.Session) else create_session(graph, threads=threads)
         )
-        roles = self._find_roles(inputs or {})
-        self._native = _core.Denoiser(self.session, images_per_run=images_per_run or 0, **roles)
+        rows = 0  # for the core: the whole batch
+        if images_per_run is not None:
+            rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)
+        roles = self._find_roles(check_mapping("inputs", inputs, "is a mapping from role to name"))
+        self._native = _core.Denoiser(self.session, images_per_run=rows, **roles)
         self.conditioning_names: tuple[str, ...] = tuple(self._native.conditioning_names)
 
     def trace(
-        self, sampler: str | Callable[..., Any], schedule: Schedule, **options: Any
+        self, sampler: str | Sampler, schedule: Schedule | Sequence[float], **options: Any
     ) -> Program:
         """The program of `sampler` over `schedule` for what this network predicts (see `trace`).
+
+        Args:
+            sampler: A name of `tx.samplers` or a function of one's own.
+            schedule: A `Schedule`, or n+1 sigmas for a network that is told sigma itself.
+            **options: Of the sampler.
 
         Raises:
             InvalidRequestError: The schedule tells the network something else than `noise_input`.
         """
+        if not isinstance(schedule, Schedule):
+            schedule = explicit(schedule)
         if schedule.noise_input != self.noise_input:
             raise InvalidRequestError(
-                f"schedule: made for networks that take {schedule.noise_input}, this one takes "
+                f"schedule: made for networks that take {schedule.noise_input}, allowed here is "
                 f"{self.noise_input}.",
                 param="schedule",
             )
         return trace(sampler, schedule, prediction=self.prediction, **options)
 
+    def __repr__(self) -> str:
+        return f"Denoiser({self.session.label!r}, {self.prediction} at {self.noise_input})"
+
+    def __reduce__(self) -> NoReturn:
+        raise EngineStateError(
+            "denoiser: holds an open graph, which cannot be copied or pickled.",
+            hint="Share it between threads as it is; in another process, open the graph again.",
+        )
+
     def _find_roles(self, given: dict[str, str]) -> dict[str, str]:
-        unknown = set(given) - {"sample", "noise_level", "output"}
+        unknown = set(given) - set(_ROLES)
         if unknown:
             raise InvalidRequestError(
-                f"inputs: unknown roles {sorted(unknown)}; sample, noise_level, output are known.",
+                f"inputs: unknown roles {shown(sorted(unknown))}, allowed are {', '.join(_ROLES)}.",
                 param="inputs",
             )
+        for role, name in given.items():
+            if not isinstance(name, str):
+                refuse(f"inputs[{role!r}]", name, "is the name of a tensor")
         inputs = [info.name for info in self.session.inputs]
         outputs = [info.name for info in self.session.outputs]
         return {
@@ -110,6 +140,7 @@ def _pick(role: str, names: list[str], usual: tuple[str, ...]) -> str:
         if name in names:
             return name
     raise UnsupportedModelError(
-        f"graph: cannot tell which tensor is the {role}; the graph has {', '.join(names)}.",
+        f"graph: none of {', '.join(names)} is known as the {role}, allowed are "
+        f"{', '.join(usual)}.",
         hint=f'Name it: inputs={{"{role}": "..."}}.',
     )

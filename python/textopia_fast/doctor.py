@@ -10,7 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from textopia_fast.errors import TextopiaError
+from . import _core, _ort
+from .errors import TextopiaError
+from .models import BUNDLED
+
+__all__ = ["INSTALL_RUNTIME", "Finding", "can_generate", "examine"]
 
 INSTALL_RUNTIME = 'Install ONNX Runtime: pip install "textopia-fast[cpu]"'
 
@@ -22,7 +26,7 @@ class Finding:
     Attributes:
         name: What was looked at.
         value: What was found.
-        problem: Why pictures cannot be made, or None.
+        problem: It stands in the way of making pictures.
         hint: What to do about it, or None.
     """
 
@@ -63,14 +67,11 @@ def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _version() -> Finding:
-    from textopia_fast import _core
-
     try:
         version = metadata.version("textopia-fast")
     except metadata.PackageNotFoundError:
         version = "not installed"
-    core = getattr(_core, "__version__", "unknown")
-    return Finding("textopia-fast", f"{version} (core {core})")
+    return Finding("textopia-fast", f"{version} (core {_core.__version__})")
 
 
 def _python() -> Finding:
@@ -82,29 +83,21 @@ def _platform() -> Finding:
 
 
 def _cpu_features() -> Finding:
-    from textopia_fast import _core
-
     return Finding("cpu features", " ".join(_core.cpu_features()) or "none known")
 
 
 def _instruction_set() -> Finding:
-    from textopia_fast import _core
-
     supported = ", ".join(_core.supported_isas())
     forced = " (TEXTOPIA_FORCE_ISA)" if os.environ.get("TEXTOPIA_FORCE_ISA") else ""
     return Finding("instruction set", f"{_core.active_isa()}{forced} of {supported}")
 
 
 def _cpus() -> Finding:
-    from textopia_fast import _core
-
     usable, present = _core.usable_cpus(), os.cpu_count()
     return Finding("usable cpus", f"{usable} of {present}; a pipeline takes {usable} threads")
 
 
 def _runtime() -> Finding:
-    from textopia_fast import _ort
-
     try:
         info = _ort.runtime_info()
     except TextopiaError as error:
@@ -123,7 +116,5 @@ def _gpu() -> Finding:
 
 
 def _bundled() -> Finding:
-    from textopia_fast.models import BUNDLED
-
     found = [name for name, path in BUNDLED.items() if (path / "model_index.json").is_file()]
     return Finding("bundled models", ", ".join(found) or "none")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textopia_fast.errors import (
+from .errors import (
     InvalidRequestError,
     NumericalError,
     OutputError,
@@ -24,6 +23,8 @@ from textopia_fast.errors import (
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
+
+__all__ = ["MAX_TEXT_BYTES", "parameters_text", "save_png", "to_numpy", "to_pil", "to_uint8"]
 
 MAX_TEXT_BYTES = 80 << 10
 """Longest text that is written into a PNG, in bytes of UTF-8: two of the longest prompts."""
@@ -66,7 +67,7 @@ def to_numpy(decoded: np.ndarray, *, stage: str = _STAGE) -> np.ndarray:
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Images with values in [0, 1] (float [N, H, W, 3]) to uint8, rounded half to even."""
-    return (images * 255).round().astype(np.uint8)
+    return np.asarray((images * 255).round(), dtype=np.uint8)
 
 
 def to_pil(images: np.ndarray) -> list[Image]:
@@ -140,7 +141,7 @@ def save_png(
 
         image = Image.fromarray(image)
     target = os.fspath(path)
-    temporary = os.path.join(os.path.dirname(target), f".textopia-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(target), f".textopia-{os.urandom(8).hex()}.tmp")
     created = False
     try:
         _refuse_special(target)

@@ -1,30 +1,36 @@
-"""`Pipeline`: text to image over a model directory."""
+"""`Pipeline`: text to image, image to image and inpainting over a model directory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core, images
 from .arrays import to_float32
+from .checks import (
+    check_choice,
+    check_instance,
+    check_number,
+    refuse,
+)
+from .editing import Edit, need_encoder, read_edit, shorten
 from .errors import (
     ConfigurationError,
     EngineClosedError,
+    EngineStateError,
     InvalidRequestError,
 )
+from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .models.facts import DirectoryFacts
-from .noise import Noise, draw
+from .noise import NOISE_KINDS, Noise, draw
 from .request import (
-    NOISE_KINDS,
     OUTPUT_TYPES,
     Request,
-    check_choice,
-    check_number,
     check_size,
     check_steps,
     expand_prompts,
@@ -32,15 +38,18 @@ from .request import (
     reject_unsupported,
 )
 from .samplers import Schedule
-from .samplers.scheduler_config import from_config, trace_plan
-from .sampling import sample
-from .stages import Graphs, StageClock, TextEncoder, check_embeddings
+from .samplers.scheduler_config import Plan, from_config, trace_plan
+from .samplers.trace import Sampler
+from .sampling import check_watchers, sample
+from .stages import Graphs, StageClock, TextEncoder, to_embeddings
+
+__all__ = ["Output", "Pipeline"]
 
 ProgressCallback = Callable[[int, int], Any]
 PreviewCallback = Callable[[int, np.ndarray], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Output:
     """What a call returns.
 
@@ -48,8 +57,12 @@ class Output:
         images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
             h, w] ("latent").
         seeds: The seed of each image.
-        timings: Milliseconds per stage: "text_encoder", "denoise", "vae_decoder", "total".
-        parameters: What was asked for, by name, with every default filled in.
+        timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
+            "vae_decoder", "total".
+        parameters: What the call was made with, by name, every default filled in: the texts of each
+            image, "num_inference_steps" (those made), "guidance_scale", "height", "width",
+            "sampler", "sampler_options", "schedule" (None: the model's own), "sigmas", "noise", and
+            "strength" with an image.
     """
 
     images: Any
@@ -66,6 +79,8 @@ class Pipeline:
     """
 
     def __init__(self, directory: ModelDirectory, *, threads: int | None = None) -> None:
+        """Opens the graphs of a directory that `open_directory` has checked."""
+        check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         self.directory = directory
         self._graphs: Graphs | None = Graphs.open(directory, threads)
 
@@ -99,11 +114,9 @@ class Pipeline:
             ("precision", precision, ("auto", "fp32")),
             ("provider", provider, (None, "cpu")),
         ):
-            if value not in allowed:
-                raise ConfigurationError(
-                    f"{name}: got {value!r:.80}; this version has {', '.join(map(repr, allowed))}.",
-                    param=name,
-                )
+            if not (value is None or isinstance(value, str)) or value not in allowed:
+                choices = " or ".join(map(repr, allowed))
+                refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
         return cls(open_directory(name_or_path), threads=threads)
 
     def __call__(
@@ -124,10 +137,14 @@ class Pipeline:
         output_type: str = "pil",
         *,
         seed: int | Sequence[int] | None = None,
-        sampler: str | Callable[..., Any] | None = None,
+        sampler: str | Sampler | None = None,
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         noise: str = "torch",
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float | None = None,
+        keep_unmasked: bool = True,
         cancel: _core.CancelToken | None = None,
         deadline: float | None = None,
         progress: ProgressCallback | _core.Progress | None = None,
@@ -137,7 +154,7 @@ class Pipeline:
         generator: Any = None,
         callback_on_step_end: Any = None,
     ) -> Output:
-        """Makes images. Names and defaults are diffusers'; `seed` and what follows it are ours.
+        """Makes images. Names and defaults are diffusers'; those from `seed` to `preview` are ours.
 
         Args:
             prompt: One text or a list; or give `prompt_embeds`.
@@ -148,7 +165,8 @@ class Pipeline:
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
-            latents: Start noise, float32 [N, C, H/f, W/f], unit normal.
+            latents: Start noise, float32 [N, C, H/f, W/f], unit normal; with `image`, what is added
+                to it.
             prompt_embeds, negative_prompt_embeds: float32 [N, T, D] instead of the texts.
             output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1) or "latent".
             seed: Image k gets seed + k and equals the image made alone with that seed; or one seed
@@ -156,9 +174,22 @@ class Pipeline:
             sampler: A name of `tx.samplers` or a function of one's own; None follows
                 scheduler_config.json.
             schedule: "karras", "exponential", ... or a `Schedule`; None follows the configuration.
-            sampler_options: Keyword arguments of the sampler.
+            sampler_options: Keyword arguments of the sampler; they come before `eta` and the
+                configuration.
             noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
                 "philox".
+            image: Image-to-image: a PIL image, float NumPy [H, W, 3] or [N, H, W, 3] in 0..1 (or
+                uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
+                prompt, or one per image. Its size, rounded down, is that of the result unless
+                `height` and `width` say otherwise.
+            mask_image: Inpainting: where `image` is to be painted anew, white (from 0.5 on); a PIL
+                image, an array [H, W] or [N, H, W], or a list.
+            strength: With `image`: the part of the steps that runs, above 0 up to 1; None for 0.8,
+                with `mask_image` for 1.
+            keep_unmasked: Puts the input's own pixels back where nothing is masked, so that they
+                are the same in the result ("latent" has no pixels). diffusers does that only with
+                its `padding_mask_crop`; False gives its pictures, which the VAE changes a little
+                everywhere.
             cancel: A `CancelToken`.
             deadline: Seconds that the call may take.
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
@@ -167,9 +198,19 @@ class Pipeline:
             guidance_rescale, clip_skip, generator, callback_on_step_end: Of diffusers; not in this
                 version, and refused rather than ignored.
 
+        Returns:
+            An `Output`: images, seeds, timings, parameters.
+
         Raises:
-            InvalidRequestError, UnsupportedParameterError, GenerationCancelled,
-            DeadlineExceededError, NumericalError, ExecutionError, EngineClosedError.
+            InvalidRequestError: A parameter is not allowed; `details["param"]` names it.
+            UnsupportedParameterError: One that this version cannot honour.
+            InputImageError: `image` cannot be used.
+            UnsupportedModelError: The model's scheduler is not known here: name a `sampler`; or an
+                `image` for a model without VAE encoder.
+            GenerationCancelled, DeadlineExceededError: As asked for.
+            NumericalError: NaN or infinity appeared.
+            ExecutionError: A graph failed.
+            EngineClosedError: The pipeline was closed.
         """
         graphs = self._graphs  # a call that runs keeps the graphs, also when another thread closes
         if graphs is None:
@@ -180,21 +221,30 @@ class Pipeline:
             generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
+        if not isinstance(progress, _core.Progress):
+            check_watchers(cancel, progress=progress)
+        check_watchers(cancel, preview=preview)
         clock = StageClock(deadline, cancel)
         if (prompt is None) == (prompt_embeds is None):
             raise InvalidRequestError(
-                "prompt: give exactly one of `prompt` and `prompt_embeds`.", param="prompt"
+                f"prompt: got {'neither it nor' if prompt is None else 'both it and'} "
+                "prompt_embeds, allowed is one of them.",
+                param="prompt",
             )
-        embeds = None if prompt_embeds is None else to_float32(prompt_embeds, "prompt_embeds")
+        embeds = None if prompt_embeds is None else to_embeddings("prompt_embeds", prompt_embeds)
         texts = prompt if embeds is None else [""] * len(embeds)
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts = self.directory.facts
         factor = facts.vae_scale_factor
+        if image is None:
+            sizes = (facts.default_height, facts.default_width)
+        else:
+            sizes = fitting_size("image", image, factor)
         request = Request(
             prompts=prompts,
             negative_prompts=negatives,
-            height=check_size("height", height, facts.default_height, factor),
-            width=check_size("width", width, facts.default_width, factor),
+            height=check_size("height", height, sizes[0], factor),
+            width=check_size("width", width, sizes[1], factor),
             steps=check_steps(num_inference_steps),
             guidance=check_number("guidance_scale", guidance_scale),
             seeds=expand_seeds(seed, len(prompts)),
@@ -209,9 +259,22 @@ class Pipeline:
             timesteps=timesteps,
             sigmas=sigmas,
             eta=check_number("eta", eta),
-            **dict(sampler_options or {}),
+            sampler_options=sampler_options,
         )
-        program = trace_plan(plan)
+        edit = read_edit(
+            image,
+            mask_image,
+            strength,
+            keep_unmasked,
+            (request.height, request.width),
+            factor,
+            request.image_count // num_images_per_prompt,
+            num_images_per_prompt,
+        )
+        if edit is not None:
+            encoder = need_encoder(graphs.encoder)
+            plan = shorten(plan, edit.strength)
+        program = trace_plan(plan, inpaint=mask_image is not None)
 
         positive, negative = _embed(
             graphs.text_encoder,
@@ -224,14 +287,26 @@ class Pipeline:
         clock.lap("text_encoder")
 
         stream = Noise(request.noise, request.seeds).stream(request.image_count)
+        known = None
+        if edit is not None:
+            known = edit.encode(encoder, stream, cancel)
+            clock.lap("vae_encoder")
+        start = _start(request, facts, latents, stream)
+        inpainting = {}
+        if edit is None or known is None:
+            start = start * np.float32(program.initial_scale)
+        else:
+            inpainting = edit.inpainting(encoder, known, start, stream)
+            start = edit.start(known, start, plan.schedule.sigmas[0], program.initial_scale)
         result = sample(
             graphs.denoiser,
-            _start(request, facts, latents, stream) * np.float32(program.initial_scale),
+            start,
             program,
             cond={graphs.embedding_input: positive},
             uncond=None if negative is None else {graphs.embedding_input: negative},
             guidance=1.0 if negative is None else request.guidance,
             noise=stream,
+            **inpainting,
             cancel=cancel,
             deadline=clock.remaining(),
             progress=progress if isinstance(progress, _core.Progress) else None,
@@ -244,16 +319,27 @@ class Pipeline:
             pictures: Any = result
         else:
             pictures = images.to_numpy(graphs.decoder.decode(result, cancel))
+            if edit is not None:
+                pictures = edit.finish(pictures)
             if request.output_type == "pil":
                 pictures = images.to_pil(pictures)
         clock.lap("vae_decoder")
-        return Output(
-            pictures, request.seeds, clock.timings(), _parameters(request, program.name, schedule)
-        )
+        used = _parameters(request, program.name, schedule, plan, edit)
+        return Output(pictures, request.seeds, clock.timings(), used)
+
+    def __repr__(self) -> str:
+        state = "" if self._graphs is not None else ", closed"
+        return f"Pipeline({self.directory.name!r}{state})"
 
     def close(self) -> None:
         """Frees the graphs once running calls have ended; later calls raise EngineClosedError."""
         self._graphs = None
+
+    def __reduce__(self) -> NoReturn:
+        raise EngineStateError(
+            "pipeline: holds open graphs, which cannot be copied or pickled.",
+            hint="Share it between threads as it is; in another process, open the model again.",
+        )
 
     def __enter__(self) -> Pipeline:
         return self
@@ -272,19 +358,23 @@ def _embed(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Embeddings of every image, float32 [B, T, D]; the negative ones are None without guidance."""
 
-    def given(name: str, value: Any) -> np.ndarray:
-        rows = np.repeat(to_float32(value, name), images_per_prompt, axis=0)
-        return check_embeddings(name, rows, request.image_count)
-
     if embeds is None:
         positive = encoder.encode(request.prompts, cancel)
     else:
-        positive = given("prompt_embeds", embeds)
+        positive = np.repeat(embeds, images_per_prompt, axis=0)
     if request.guidance <= 1.0:
         return positive, None
     if negative_embeds is None:
         return positive, encoder.encode(request.negative_prompts, cancel)
-    return positive, given("negative_prompt_embeds", negative_embeds)
+    name, prompt_count = "negative_prompt_embeds", request.image_count // images_per_prompt
+    negative = to_embeddings(name, negative_embeds)
+    if len(negative) not in (1, prompt_count):
+        raise InvalidRequestError(
+            f"{name}: shape {negative.shape} for {prompt_count} prompts, allowed are 1 or "
+            f"{prompt_count} rows.",
+            param=name,
+        )
+    return positive, np.repeat(negative, request.image_count // len(negative), axis=0)
 
 
 def _start(
@@ -299,7 +389,7 @@ def _start(
     start = to_float32(latents, "latents")
     if start.shape != shape:
         raise InvalidRequestError(
-            f"latents: shape {start.shape}; this request needs {shape}.", param="latents"
+            f"latents: shape {start.shape}, allowed for this request is {shape}.", param="latents"
         )
     return start
 
@@ -321,15 +411,20 @@ def _watch(
     return on_step
 
 
-def _parameters(request: Request, sampler: str, schedule: Any) -> dict[str, Any]:
+def _parameters(
+    request: Request, sampler: str, schedule: str | Schedule | None, plan: Plan, edit: Edit | None
+) -> dict[str, Any]:
     return {
         "prompt": list(request.prompts),
         "negative_prompt": list(request.negative_prompts),
-        "num_inference_steps": request.steps,
+        "num_inference_steps": plan.schedule.step_count,
         "guidance_scale": request.guidance,
         "height": request.height,
         "width": request.width,
         "sampler": sampler,
-        "schedule": schedule if isinstance(schedule, str) else getattr(schedule, "name", None),
+        "sampler_options": dict(plan.options),
+        "schedule": schedule if isinstance(schedule, str) else None,
+        "sigmas": list(plan.schedule.sigmas),
         "noise": request.noise,
+        **({} if edit is None else {"strength": edit.strength}),
     }

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import check_integer, refuse, shown
 from .errors import InvalidRequestError, UnsupportedParameterError
-from .noise import MAX_SEED, check_seed
+from .noise import MAX_SEED, check_seed, is_list_of_seeds
+
+__all__ = ["OUTPUT_TYPES", "Request", "check_size", "check_steps", "expand_prompts", "expand_seeds"]
 
 # Limits of one request: beyond them a typo, not a wish.
 MAX_STEPS = 1000
 MAX_IMAGES = 256
-MAX_SIZE = 8192
+MAX_SIDE = 8192
 OUTPUT_TYPES = ("pil", "np", "latent")
-NOISE_KINDS = ("torch", "cuda", "philox")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Request:
 
     @property
     def image_count(self) -> int:
+        """How many images are made."""
         return len(self.prompts)
 
 
@@ -48,10 +49,11 @@ def expand_prompts(
         InvalidRequestError: Not strings, an empty list, or lists of different lengths.
     """
     prompts = _texts("prompt", prompt)
-    count = _integer("num_images_per_prompt", images_per_prompt, 1, MAX_IMAGES)
+    count = check_integer("num_images_per_prompt", images_per_prompt, 1, MAX_IMAGES)
     if len(prompts) * count > MAX_IMAGES:
         raise InvalidRequestError(
-            f"prompt: {len(prompts)} prompts times {count} images; at most {MAX_IMAGES} a call.",
+            f"prompt: {len(prompts)} prompts times {count} images, allowed are {MAX_IMAGES} images "
+            "a call.",
             param="num_images_per_prompt",
             limit=MAX_IMAGES,
         )
@@ -60,8 +62,8 @@ def expand_prompts(
         negative = negative * len(prompts)
     if len(negative) != len(prompts):
         raise InvalidRequestError(
-            f"negative_prompt: {len(negative)} texts for {len(prompts)} prompts; one text, or one "
-            f"per prompt.",
+            f"negative_prompt: {len(negative)} texts for {len(prompts)} prompts, allowed is one "
+            "text, or one per prompt.",
             param="negative_prompt",
         )
     return _repeat(prompts, count), _repeat(negative, count)
@@ -74,18 +76,20 @@ def expand_seeds(seed: Any, image_count: int) -> tuple[int, ...]:
         InvalidRequestError: Out of range, not an integer, or a list of another length.
     """
     if seed is None:
-        seed = secrets.randbelow(2**32)
-    if isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
+        seed = int.from_bytes(os.urandom(4), "little")
+    if is_list_of_seeds(seed):
         if len(seed) != image_count:
             raise InvalidRequestError(
-                f"seed: {len(seed)} seeds for {image_count} images; one integer, or one per image.",
+                f"seed: {len(seed)} seeds for {image_count} images, allowed is one integer, or one "
+                "per image.",
                 param="seed",
             )
         return tuple(check_seed(value) for value in seed)
     first = check_seed(seed)
     if first + image_count - 1 > MAX_SEED:
         raise InvalidRequestError(
-            f"seed: {first} + {image_count - 1} for the last image is above {MAX_SEED}.",
+            f"seed: {first} + {image_count - 1} for the last image, allowed are integers "
+            f"0..{MAX_SEED}.",
             param="seed",
             limit=MAX_SEED,
         )
@@ -96,10 +100,10 @@ def check_size(name: str, value: Any, default: int, multiple: int) -> int:
     """`value`, or `default` for None, in pixels; a positive multiple of the VAE's factor."""
     if value is None:
         return default
-    size = _integer(name, value, 1, MAX_SIZE)
+    size = check_integer(name, value, 1, MAX_SIDE)
     if size % multiple:
         raise InvalidRequestError(
-            f"{name}: got {size}; it has to be divisible by {multiple}.",
+            f"{name}: got {size}, allowed are multiples of {multiple}.",
             param=name,
             hint=f"The nearest sizes are {size // multiple * multiple or multiple} "
             f"and {(size // multiple + 1) * multiple}.",
@@ -109,29 +113,7 @@ def check_size(name: str, value: Any, default: int, multiple: int) -> int:
 
 def check_steps(value: Any) -> int:
     """`num_inference_steps` as an int in 1..1000."""
-    return _integer("num_inference_steps", value, 1, MAX_STEPS)
-
-
-def check_number(name: str, value: Any) -> float:
-    """A finite real number (booleans are none)."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not math.isfinite(float(value))
-    ):
-        raise InvalidRequestError(
-            f"{name}: got {value!r:.80}; a finite number is needed.", param=name
-        )
-    return float(value)
-
-
-def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """`value` when it is one of `allowed`."""
-    if value not in allowed:
-        raise InvalidRequestError(
-            f"{name}: got {value!r:.80}; allowed are {', '.join(allowed)}.", param=name
-        )
-    return value
+    return check_integer("num_inference_steps", value, 1, MAX_STEPS)
 
 
 def reject_unsupported(**given: Any) -> None:
@@ -139,7 +121,7 @@ def reject_unsupported(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise UnsupportedParameterError(
-                f"{name}: got {value!r:.80}; this version cannot honour it.", param=name
+                f"{name}: got {shown(value)}, this version cannot honour it.", param=name
             )
 
 
@@ -150,22 +132,8 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
         or not texts
         or not all(isinstance(text, str) for text in texts)
     ):
-        raise InvalidRequestError(
-            f"{name}: got {value!r:.80}; a string or a non-empty list of strings is needed.",
-            param=name,
-        )
+        refuse(name, value, "are a string or a non-empty list of strings")
     return tuple(texts)
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not is_integer or not low <= int(value) <= high:
-        raise InvalidRequestError(
-            f"{name}: got {value!r:.80}; an integer from {low} to {high} is needed.",
-            param=name,
-            limit=high,
-        )
-    return int(value)
 
 
 def _repeat(texts: tuple[str, ...], count: int) -> tuple[str, ...]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
-import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from . import _core
-from .arrays import like, to_float32, to_numpy
+from .arrays import like, to_array, to_float32
+from .checks import check_instance, check_mapping, check_number, check_numbers, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
 from .samplers import Program
+
+__all__ = ["StepCallback", "check_watchers", "sample"]
 
 StepCallback = Callable[[int, np.ndarray, "np.ndarray | None"], Any]
 
@@ -29,6 +32,9 @@ def sample(
     guidance: float | Sequence[float] = 1.0,
     noise: Noise | _core.NoiseStream | None = None,
     *,
+    known: Any = None,
+    mask: Any = None,
+    known_noise: Any = None,
     cancel: _core.CancelToken | None = None,
     deadline: float | None = None,
     progress: _core.Progress | None = None,
@@ -49,6 +55,9 @@ def sample(
             evaluation. Where it is 1 the negative half is not computed.
         noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
             draw.
+        known: Clean latents [B, ...] of what is to stay, for programs traced with `inpaint`.
+        mask: In 0..1, [B, ...] or what broadcasts to it: 1 is to be painted, 0 stays.
+        known_noise: Unit normal [B, ...], what noises `known` between the steps.
         cancel: Ends the call at the next step or graph node when its `cancel()` is called.
         deadline: Seconds from now after which the call ends at the next step.
         progress: Counts steps, for whoever looks.
@@ -65,23 +74,41 @@ def sample(
         NumericalError: NaN or infinity appeared; `details["step"]` says when.
         ExecutionError: The graph failed.
     """
+    check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
+    check_instance("program", program, Program, "is what `trace` gives")
+    check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
+    check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
+    check_watchers(cancel, on_step=on_step)
+    if program.prediction != denoiser.prediction:
+        raise InvalidRequestError(
+            f"program: made for networks that predict {program.prediction}, allowed here is "
+            f"{denoiser.prediction}.",
+            hint="`denoiser.trace` makes programs that fit.",
+            param="program",
+        )
     start = to_float32(x, "x")
     if start.ndim < 1:
-        raise InvalidRequestError("x: a scalar; a batch of latents [B, ...] is needed.", param="x")
+        raise InvalidRequestError(
+            f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
+        )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
     result = _core.sample(
         denoiser._native,
         _native(program),
         start,
-        cond=_conditioning(denoiser, cond or {}),
-        uncond=_conditioning(denoiser, uncond or {}),
+        cond=_conditioning(denoiser, "cond", cond),
+        uncond=_conditioning(denoiser, "uncond", uncond),
         guidance=_guidance(guidance),
         noise=stream,
+        known=blended["known"],
+        mask=blended["mask"],
+        known_noise=blended["known_noise"],
         cancel=cancel,
         timeout=_seconds(deadline),
         progress=progress,
         on_step=on_step,
-        wants_denoised=wants_denoised,
+        wants_denoised=bool(wants_denoised),
     )
     return like(result, x)
 
@@ -96,33 +123,64 @@ def _native(program: Program) -> _core.Program:
     )
 
 
-def _conditioning(denoiser: Denoiser, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays in the dtypes of the graph; names that the graph does not have are left for the core
-    to report."""
+def check_watchers(cancel: _core.CancelToken | None, **callbacks: Any) -> None:
+    """Refuses a `cancel` that is no CancelToken, and callbacks that cannot be called."""
+    check_instance("cancel", cancel, (_core.CancelToken, NoneType), "is a CancelToken")
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            refuse(name, callback, "is a function")
+
+
+def _inpainting(
+    program: Program, shape: tuple[int, ...], **given: Any
+) -> dict[str, np.ndarray | None]:
+    """The three arrays of inpainting in the latents' shape; all None without it."""
+    arrays: dict[str, np.ndarray | None] = {}
+    for name, value in given.items():
+        if (value is not None) != program.blends:
+            refuse(name, value, "are latents, with a program that was traced with inpaint=True")
+        if value is None:
+            arrays[name] = None
+            continue
+        array = to_float32(value, name)
+        low, high = (0.0, 1.0) if name == "mask" else (-np.inf, np.inf)
+        if not (np.isfinite(array).all() and np.all((array >= low) & (array <= high))):
+            refuse(name, value, f"are finite numbers{' 0..1' if name == 'mask' else ''}")
+        try:
+            arrays[name] = np.ascontiguousarray(np.broadcast_to(array, shape))
+        except ValueError:
+            raise InvalidRequestError(
+                f"{name}: shape {array.shape}, allowed is {shape} or what broadcasts to it.",
+                param=name,
+            ) from None
+    return arrays
+
+
+def _conditioning(
+    denoiser: Denoiser, name: str, values: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
+    """Arrays in the dtypes of the graph; names that the graph does not have, and values that cannot
+    have its dtype, are left for the core to report."""
     dtypes = {info.name: info.dtype for info in denoiser.session.inputs}
-    return {
-        name: np.ascontiguousarray(to_numpy(value, name), dtype=dtypes.get(name))
-        for name, value in values.items()
-    }
-
-
-def _guidance(value: float | Sequence[float]) -> list[float]:
-    values = [value] if isinstance(value, numbers.Real) else list(value)
-    try:
-        return [float(item) for item in values]
-    except (TypeError, ValueError) as error:
-        raise InvalidRequestError(
-            f"guidance: got {value!r:.80}; a number, or one per network evaluation, is needed.",
-            param="guidance",
-        ) from error
+    arrays = {}
+    for key, value in check_mapping(name, values, "is a mapping from input to array").items():
+        array = to_array(value, key)
+        dtype = dtypes.get(key)
+        is_number = array.dtype.kind in "biuf" and dtype in np.sctypeDict
+        arrays[key] = array.astype(dtype, copy=False) if is_number else array
+    return arrays
 
 
 def _seconds(deadline: float | None) -> float | None:
     if deadline is None:
         return None
-    if not isinstance(deadline, numbers.Real) or not math.isfinite(deadline):
-        raise InvalidRequestError(
-            f"deadline: got {deadline!r:.80}; a finite number of seconds is needed.",
-            param="deadline",
-        )
-    return float(deadline)
+    # A clock of 64-bit nanoseconds holds no more than 292 years.
+    return min(max(check_number("deadline", deadline), 0.0), 1e9)
+
+
+def _guidance(value: float | Sequence[float]) -> list[float]:
+    if isinstance(value, numbers.Real):
+        return [check_number("guidance", value)]
+    return list(
+        check_numbers("guidance", value, "are a number, or one per network evaluation, all finite")
+    )

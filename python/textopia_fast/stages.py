@@ -5,22 +5,41 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from . import _core
 from ._ort import create_session
+from .arrays import to_float32
+from .checks import check_number
 from .denoiser import Denoiser
 from .errors import (
     DeadlineExceededError,
     GenerationCancelled,
     InvalidRequestError,
     NumericalError,
+    UnsupportedModelError,
 )
 from .models import ModelDirectory
-from .request import check_number
+from .models.facts import DirectoryFacts
+from .models.signature import Ports
+from .samplers.scheduler_config import prediction_of
 from .text import Tokenizer
+
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "Graphs",
+    "Posterior",
+    "StageClock",
+    "TextEncoder",
+    "run",
+    "to_embeddings",
+]
 
 # Prompts whose embeddings are kept: a service repeats its negative prompt in every request.
 EMBEDDING_CACHE_SIZE = 64
@@ -30,14 +49,7 @@ def run(
     session: _core.Session, feeds: dict[str, np.ndarray], cancel: _core.CancelToken | None
 ) -> dict[str, np.ndarray]:
     """One graph run that `cancel` can end at the next node (GenerationCancelled)."""
-    if cancel is None:
-        return session.run(feeds)
-    control = _core.RunControl()
-    cancel._watch(control)
-    try:
-        return session.run(feeds, control=control)
-    finally:
-        cancel._forget(control)
+    return session.run(feeds, cancel=cancel)
 
 
 class TextEncoder:
@@ -122,13 +134,101 @@ class Decoder:
         return np.concatenate(pictures)
 
 
-def check_embeddings(name: str, embeddings: np.ndarray, image_count: int) -> np.ndarray:
-    """Embeddings given by the caller, float32 [B or 1, T, D], for `image_count` images."""
-    if embeddings.ndim != 3 or embeddings.shape[0] not in (1, image_count):
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What the VAE encoder says of pictures: normal distributions of latents, unscaled.
+
+    Attributes:
+        mean: float32 [N, C, h, w].
+        std: The same, or None where the graph gives a sample itself.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray | None
+
+
+class Encoder:
+    """VAE encoder, one picture at a time. Its graph is opened when it is first needed."""
+
+    def __init__(
+        self,
+        open_session: Callable[[], _core.Session],
+        ports: Ports,
+        facts: DirectoryFacts,
+    ):
+        self._open_session = open_session
+        self._session: _core.Session | None = None
+        self._lock = threading.Lock()
+        self._input_name = ports.inputs["sample"].name
+        # Mean and log-variance where the graph has them: then the draw is the caller's.
+        self._has_variance = "latent_parameters" in ports.outputs
+        role = "latent_parameters" if self._has_variance else "latent_sample"
+        self._output = ports.outputs[role].name
+        self._facts = facts
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether a picture gives a distribution, and `Posterior.std` is there."""
+        return self._has_variance
+
+    def encode(self, pictures: np.ndarray, cancel: _core.CancelToken | None = None) -> Posterior:
+        """Distributions of the latents of `pictures`, float32 [N, 3, H, W] in -1..1.
+
+        Raises:
+            NumericalError: The encoder returned NaN or infinity.
+            UnsupportedModelError: Its output has another shape than the configuration says.
+        """
+        session = self._open()
+        dtype = next(info.dtype for info in session.inputs if info.name == self._input_name)
+        rows = []
+        for picture in pictures:
+            feeds = {self._input_name: np.ascontiguousarray(picture[None], dtype)}
+            rows.append(self._checked(run(session, feeds, cancel)[self._output], picture.shape))
+        found = np.concatenate(rows)
+        if not self._has_variance:
+            return Posterior(found, None)
+        mean, log_variance = np.split(found, 2, axis=1)
+        # diffusers bounds the logarithm of the variance in the same way.
+        return Posterior(mean, np.exp(np.float32(0.5) * log_variance.clip(-30.0, 20.0)))
+
+    def scale(self, latents: np.ndarray) -> np.ndarray:
+        """Latents in the units of the denoiser: those that `Decoder.decode` takes."""
+        shifted = latents - np.float32(self._facts.shift_factor)
+        return np.ascontiguousarray(shifted * np.float32(self._facts.scaling_factor), np.float32)
+
+    def _open(self) -> _core.Session:
+        with self._lock:
+            if self._session is None:
+                self._session = self._open_session()
+            return self._session
+
+    def _checked(self, found: np.ndarray, picture_shape: tuple[int, ...]) -> np.ndarray:
+        channels = self._facts.latent_channels * (2 if self._has_variance else 1)
+        sizes = tuple(size // self._facts.vae_scale_factor for size in picture_shape[1:])
+        if found.shape != (1, channels, *sizes):
+            raise UnsupportedModelError(
+                f"vae_encoder: its result has the shape {found.shape}, "
+                f"{(1, channels, *sizes)} is what its configuration says.",
+                component="vae_encoder",
+            )
+        found = found.astype(np.float32, copy=False)
+        if not np.isfinite(found).all():
+            raise NumericalError(
+                "vae_encoder: NaN or infinity in the latents of the picture.", stage="vae_encoder"
+            )
+        return found
+
+
+def to_embeddings(name: str, value: Any) -> np.ndarray:
+    """Embeddings given by the caller: float32 [B, T, D], B > 0.
+
+    Raises:
+        InvalidRequestError: `value` is something else.
+    """
+    embeddings = to_float32(value, name)
+    if embeddings.ndim != 3 or not embeddings.size:
         raise InvalidRequestError(
-            f"{name}: shape {embeddings.shape} for {image_count} images; [{image_count}, T, D] is "
-            f"needed.",
-            param=name,
+            f"{name}: shape {embeddings.shape}, allowed are [B, T, D].", param=name
         )
     return embeddings
 
@@ -141,6 +241,7 @@ class Graphs:
     denoiser: Denoiser
     embedding_input: str
     decoder: Decoder
+    encoder: Encoder | None
 
     @classmethod
     def open(cls, directory: ModelDirectory, threads: int | None) -> Graphs:
@@ -148,11 +249,12 @@ class Graphs:
 
         def session(name: str) -> _core.Session:
             graph = directory.parts[name].graph
-            return create_session(graph, threads=threads or 0, label=f"{name}/{graph.name}")
+            return create_session(graph, threads=threads, label=f"{name}/{graph.name}")
 
         text, unet, decoder = (
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
         )
+        encoder = directory.parts.get("vae_encoder")
         return cls(
             TextEncoder(
                 session("text_encoder"),
@@ -162,6 +264,7 @@ class Graphs:
             ),
             Denoiser(
                 session("unet"),
+                prediction=prediction_of(directory.scheduler_config),
                 inputs={
                     "sample": unet.inputs["sample"].name,
                     "noise_level": unet.inputs["timestep"].name,
@@ -177,6 +280,9 @@ class Graphs:
                 scaling_factor=directory.facts.scaling_factor,
                 shift_factor=directory.facts.shift_factor,
             ),
+            None
+            if encoder is None
+            else Encoder(partial(session, "vae_encoder"), encoder.ports, directory.facts),
         )
 
 
@@ -190,6 +296,11 @@ class StageClock:
         self._timings: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
+        """Ends a stage.
+
+        Raises:
+            GenerationCancelled, DeadlineExceededError: As asked for.
+        """
         now = time.perf_counter()
         self._timings[stage] = (now - self._last) * 1e3
         self._last = now
@@ -202,9 +313,11 @@ class StageClock:
             )
 
     def remaining(self) -> float | None:
+        """Seconds until the deadline, or None without one."""
         if self._seconds is None:
             return None
         return self._seconds - (time.perf_counter() - self._start)
 
     def timings(self) -> dict[str, float]:
+        """Milliseconds per stage, and "total"."""
         return {**self._timings, "total": (self._last - self._start) * 1e3}

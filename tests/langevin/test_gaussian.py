@@ -12,8 +12,8 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-import textopia_fast as tx
 
+import textopia_fast as tx
 from tests.langevin.mixture import Mixture, graph
 
 COUNT = 10_000

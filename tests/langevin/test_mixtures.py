@@ -18,8 +18,8 @@ from math import sqrt
 
 import numpy as np
 import pytest
-import textopia_fast as tx
 
+import textopia_fast as tx
 from tests.langevin.mixture import PLANE, SPACE, Mixture, graph
 
 COUNT = 10_000

@@ -118,7 +118,7 @@ def test_graph_with_a_dangling_input():
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"threads": -1}, "threads = -1"),
+        ({"threads": -1}, "threads: got -1"),
         ({"optimization_level": 7}, "optimization_level = 7"),
         ({"config": {"": "1"}}, "config"),
     ],

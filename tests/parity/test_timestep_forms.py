@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import textopia_fast as tx
 
+import textopia_fast as tx
 from tests.parity.test_tiny_sd import DIRECTORY
 from tests.support.timestep_forms import FORMS, set_timestep_form
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import textopia_fast as tx
 
 GOLDEN = Path(__file__).parent.parent / "golden"

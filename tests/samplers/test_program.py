@@ -137,7 +137,12 @@ def test_langevin_program() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((2.0, 0), "0 steps"), ((2.0, 1.5), "1.5 steps"), ((0.0, 3), "sigmas"), ((-1.0, 3), "sigmas")],
+    [
+        ((2.0, 0), "steps: got 0"),
+        ((2.0, 1.5), "steps: got 1.5"),
+        ((0.0, 3), "sigmas"),
+        ((-1.0, 3), "sigmas"),
+    ],
 )
 def test_langevin_program_refuses(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -213,17 +213,19 @@ def test_a_sampler_of_the_caller() -> None:
     plan = from_config(PNDM, 4, sampler=mine, schedule="karras")
     assert trace_plan(plan).name == "mine"
     assert trace_plan(plan) is trace_plan(from_config(PNDM, 4, sampler=mine, schedule="karras"))
-    unhashable = from_config(PNDM, 4, sampler=mine, levels=[1, 2])
+    unhashable = from_config(PNDM, 4, sampler=mine, sampler_options={"levels": [1, 2]})
     assert trace_plan(unhashable) == trace_plan(unhashable)
 
 
 def test_sampler_options_pass_and_override() -> None:
-    plan = from_config(PNDM, 4, sampler="euler", s_churn=3.0)
+    plan = from_config(PNDM, 4, sampler="euler", sampler_options={"s_churn": 3.0})
     assert options(plan) == {"s_churn": 3.0}
     assert trace_plan(plan).draw_count == 4
-    assert options(from_config(PNDM, 4, sampler="ddim", clip=0.5))["clip"] == 0.5
+    assert (
+        options(from_config(PNDM, 4, sampler="ddim", sampler_options={"clip": 0.5}))["clip"] == 0.5
+    )
     with pytest.raises(InvalidRequestError, match="'s_chum' is not known"):
-        trace_plan(from_config(PNDM, 4, sampler="euler", s_chum=3.0))
+        trace_plan(from_config(PNDM, 4, sampler="euler", sampler_options={"s_chum": 3.0}))
 
 
 def test_plans_are_values_and_traces_are_kept() -> None:
@@ -471,7 +473,7 @@ def test_edm_takes_other_samplers() -> None:
         assert plan.schedule == from_config(config, 5).schedule
         assert trace_plan(plan).step_count == 5
     assert plan.timesteps[0] == pytest.approx(0.25 * np.log(80.0))
-    churned = from_config(config, 5, s_churn=5.0)
+    churned = from_config(config, 5, sampler_options={"s_churn": 5.0})
     assert trace_plan(churned).draw_count == 5
 
 

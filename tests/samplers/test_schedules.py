@@ -147,7 +147,7 @@ def test_tail() -> None:
     assert tail.targets == (1.0, 0.0)
     assert schedule.tail(0) == schedule
     for start in (-1, 3):
-        with pytest.raises(InvalidRequestError, match=r"allowed are 0\.\.2"):
+        with pytest.raises(InvalidRequestError, match=r"allowed are integers 0\.\.2"):
             schedule.tail(start)
 
 
@@ -171,12 +171,12 @@ def test_schedules_are_values() -> None:
         (lambda: schedules.explicit([float("nan"), 0.0]), "finite numbers"),
         (lambda: schedules.explicit(["a", 0.0]), "finite numbers"),
         (lambda: schedules.explicit([2.0, 1.0, 0.0], [1.0]), "1 timesteps for 3 sigmas"),
-        (lambda: schedules.explicit([1.0, 0.0], noise_input="time"), "noise_input 'time'"),
+        (lambda: schedules.explicit([1.0, 0.0], noise_input="time"), "noise_input: got 'time'"),
         (lambda: schedules.explicit([1.0, 0.0], noise_input="timestep"), "wants timesteps"),
-        (lambda: schedules.explicit([1.0, 0.0], initial_scale=0.0), "initial_scale 0.0"),
+        (lambda: schedules.explicit([1.0, 0.0], initial_scale=0.0), "initial_scale: got 0.0"),
         (lambda: schedules.explicit([1.0, 0.0], [5.0]).noise_level(0.5), "wants timesteps"),
-        (lambda: schedules.karras(0, 0.1, 1.0), "0 steps"),
-        (lambda: schedules.karras(True, 0.1, 1.0), "True steps"),
+        (lambda: schedules.karras(0, 0.1, 1.0), "n: got 0"),
+        (lambda: schedules.karras(True, 0.1, 1.0), "n: got True"),
         (lambda: schedules.karras(3, 1.0, 0.1), "sigma_min <= sigma_max"),
         (lambda: schedules.exponential(3, 0.0, 0.1), "0 < sigma_min"),
         (lambda: schedules.discrete(0, SD), r"allowed are integers 1\.\.1000"),
@@ -184,7 +184,7 @@ def test_schedules_are_values() -> None:
         (lambda: schedules.discrete(2.5, SD), "2.5, allowed"),
         (lambda: schedules.discrete(3, SD, spacing="even"), "'even', allowed are leading"),
         (lambda: schedules.discrete(3, SD, final="one"), "'one', allowed are zero"),
-        (lambda: TrainingTable(steps=0), "0 timesteps, allowed are 1"),
+        (lambda: TrainingTable(steps=0), "steps: got 0, allowed are integers 1"),
         (lambda: TrainingTable(beta_schedule="cosine"), "'cosine', allowed are linear"),
         (lambda: TrainingTable(beta_end=1.5), "between 0 and 1"),
         (lambda: TrainingTable(trained_betas=(0.1, float("nan"))), "between 0 and 1"),

@@ -281,10 +281,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "absolute": (lambda m, x: abs(x), "abs"),
     "result": (lambda m, x: None, "returned NoneType"),
     "denoise a number": (lambda m, x: m.denoise(1.0, 1.0), "m.denoise: float"),
-    "sigma 0": (lambda m, x: m.denoise(x, 0.0), "sigma is 0.0"),
-    "sigma nan": (lambda m, x: m.denoise(x, float("nan")), "sigma is nan"),
+    "sigma 0": (lambda m, x: m.denoise(x, 0.0), "sigma: got 0.0"),
+    "sigma nan": (lambda m, x: m.denoise(x, float("nan")), "sigma: got nan"),
     "clamp": (lambda m, x: m.clamp(x, 1.0, 1.0), "low < high"),
-    "snr": (lambda m, x: m.langevin_step(x, m.score(x, 1.0), snr=0.0), "snr 0.0"),
+    "snr": (lambda m, x: m.langevin_step(x, m.score(x, 1.0), snr=0.0), "snr: got 0.0"),
     "norm": (lambda m, x: m.langevin_step(x, m.score(x, 1.0), snr=1.0, norm="all"), "'all'"),
     "own score": (lambda m, x: m.langevin_step(x, x, snr=1.0), "the same latent"),
     "step": (lambda m, x: m.step(3.0), "m.step: float"),
@@ -342,7 +342,7 @@ def test_refuses_option_values(sampler: str, options: dict[str, Any]) -> None:
 
 
 def test_refuses_an_unknown_prediction() -> None:
-    with pytest.raises(InvalidRequestError, match="'eps' is not known, allowed are epsilon"):
+    with pytest.raises(InvalidRequestError, match="'eps', allowed are epsilon"):
         trace("euler", LEVELS, "eps")
 
 

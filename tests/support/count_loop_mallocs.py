@@ -13,8 +13,8 @@ import json
 import sys
 
 import numpy as np
-import textopia_fast as tx
 
+import textopia_fast as tx
 from tests.support.cheap_unet import TOKENS, cheap_unet
 
 WIDTH = 8

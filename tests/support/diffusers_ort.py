@@ -15,6 +15,8 @@ import numpy as np
 import onnxruntime
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from transformers import CLIPTokenizer
 
 DTYPES = {
@@ -82,11 +84,13 @@ class Unet(UNet2DConditionModel):
 
 
 class Vae(AutoencoderKL):
-    """Stands in for the decoder; `decode` alone."""
+    """Stands in for the decoder and, where a directory has it, the encoder."""
 
     def __init__(self, directory: Path, threads: int | None) -> None:
         torch.nn.Module.__init__(self)
         self.graph = Graph(directory / "vae_decoder" / "model.onnx", threads)
+        encoder = directory / "vae_encoder" / "model.onnx"
+        self.encoder_graph = Graph(encoder, threads) if encoder.exists() else None
         self._internal_dict = _frozen(config_of(directory, "vae_decoder"))
 
     dtype = property(lambda _: torch.float32)
@@ -94,6 +98,10 @@ class Vae(AutoencoderKL):
 
     def decode(self, latents, return_dict=True, generator=None):
         return self.graph(latent_sample=latents.numpy())
+
+    def encode(self, x, return_dict=True):
+        (parameters,) = self.encoder_graph(sample=x.numpy())
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(parameters))
 
 
 def _frozen(config: dict[str, Any]):
@@ -104,11 +112,14 @@ def _frozen(config: dict[str, Any]):
 
 
 def load(
-    directory: str | Path, scheduler: Any, threads: int | None = None
-) -> StableDiffusionPipeline:
-    """The pipeline of a directory with the given diffusers scheduler."""
+    directory: str | Path,
+    scheduler: Any,
+    threads: int | None = None,
+    pipeline: type = StableDiffusionPipeline,
+) -> Any:
+    """A pipeline of that class over a directory with the given diffusers scheduler."""
     directory = Path(directory)
-    pipe = StableDiffusionPipeline(
+    pipe = pipeline(
         vae=Vae(directory, threads),
         text_encoder=TextEncoder(directory, threads),
         tokenizer=CLIPTokenizer.from_pretrained(directory / "tokenizer"),

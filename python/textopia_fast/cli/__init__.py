@@ -1,7 +1,7 @@
-"""The program `textopia-fast`. Heavy imports happen inside of its commands."""
+"""The program `textopia-fast`. Nothing else of the package needs it."""
 
 from __future__ import annotations
 
-from textopia_fast.cli.app import main
+from .app import main
 
 __all__ = ["main"]

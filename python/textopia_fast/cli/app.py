@@ -14,7 +14,11 @@ from typing import Annotated
 
 import typer
 
-from textopia_fast.cli import exits
+from .. import _core
+from ..doctor import can_generate, examine
+from . import exits
+from .generate import Job, parse_size, run
+from .listings import print_findings, print_model, print_samplers
 
 Work = Callable[[], int | None]
 """What a command returns; it returns the exit code, None for 0."""
@@ -29,7 +33,9 @@ app = typer.Typer(
 )
 
 # typer carries its own click in some versions; this is the base of its usage errors in all.
-_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_ClickException: type[typer.BadParameter] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
 
 
 @app.callback()
@@ -69,6 +75,18 @@ def generate(
     ] = None,
     width: Annotated[int | None, typer.Option("--width", help="Width in pixels.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Height in pixels.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="FILE", help="Picture to start from: PNG, JPEG or WebP."),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", metavar="FILE", help="White where --image is to be painted anew."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", help="How much of --image may change, above 0 up to 1."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="See `textopia-fast samplers`.")
     ] = None,
@@ -89,8 +107,6 @@ def generate(
     ] = False,
 ) -> Work:
     """Make pictures from text; prints the paths of the files written."""
-    from textopia_fast.cli.generate import Job, parse_size, run
-
     return partial(
         run,
         Job(
@@ -103,6 +119,9 @@ def generate(
                 "num_inference_steps": steps,
                 "guidance_scale": guidance,
                 "seed": seed,
+                "image": image,
+                "mask_image": mask,
+                "strength": strength,
                 "sampler": sampler,
                 "schedule": schedule,
                 "num_images_per_prompt": count,
@@ -119,8 +138,6 @@ def generate(
 @app.command()
 def samplers() -> Work:
     """List the samplers: name, what it is, paper."""
-    from textopia_fast.cli.listings import print_samplers
-
     return print_samplers
 
 
@@ -129,16 +146,12 @@ def inspect(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
 ) -> Work:
     """Show what is in a model: graphs, inputs and outputs, sizes, scheduler, tokenizer."""
-    from textopia_fast.cli.listings import print_model
-
     return partial(print_model, model)
 
 
 @app.command()
 def doctor() -> Work:
     """Check the installation and the machine."""
-    from textopia_fast.cli.listings import print_findings
-    from textopia_fast.doctor import can_generate, examine
 
     def work() -> int:
         findings = examine()
@@ -151,8 +164,6 @@ def doctor() -> Work:
 @app.command()
 def version() -> Work:
     """Print the version."""
-    from textopia_fast import _core
-
     return partial(print, _core.__version__)
 
 

@@ -7,7 +7,7 @@ import traceback
 import warnings
 from typing import Any
 
-from textopia_fast.errors import (
+from ..errors import (
     ConfigurationError,
     EngineStateError,
     ExecutionError,

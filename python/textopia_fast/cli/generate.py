@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from textopia_fast.cli.exits import say
-from textopia_fast.errors import InvalidRequestError, OutputError
-from textopia_fast.images import parameters_text, save_png
+from ..checks import shown
+from ..errors import InvalidRequestError, OutputError
+from ..images import parameters_text, save_png
+from ..input_images import open_image
+from ..pipeline import Output, Pipeline
+from .exits import say
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("index", "seed")
+# Options that are paths of pictures here, and pictures for the pipeline.
+_FILES = ("image", "mask_image")
 _MAX_SIDE = 1 << 16
 
 
@@ -33,10 +38,8 @@ class Job:
     quiet: bool
 
 
-def open_pipeline(model: str, threads: int | None) -> Any:
+def open_pipeline(model: str, threads: int | None) -> Pipeline:
     """The pipeline of a model."""
-    from textopia_fast.pipeline import Pipeline
-
     return Pipeline.from_pretrained(model, threads=threads)
 
 
@@ -45,6 +48,9 @@ def run(job: Job) -> None:
     options = {name: value for name, value in job.options.items() if value is not None}
     count = options.get("num_images_per_prompt", 1) * len(job.prompts)
     check_template(job.output)
+    for name in _FILES:
+        if name in options:
+            options[name] = open_image(name, options[name])
     # Early, so that minutes of work do not end at a typing error.
     _check_writable(job, count, options.get("seed"))
     pipeline = open_pipeline(job.model, job.threads)
@@ -70,7 +76,7 @@ def parse_size(size: str | None, width: int | None, height: int | None) -> dict[
     match = re.fullmatch(r"([0-9]{1,5})[xX×]([0-9]{1,5})", size.strip())
     if match is None or not all(1 <= int(side) <= _MAX_SIDE for side in match.groups()):
         raise InvalidRequestError(
-            f"size: is {size!r:.80}, width and height such as 512x768 are expected.", param="size"
+            f"size: is {shown(size)}, width and height such as 512x768 are expected.", param="size"
         )
     return {"width": int(match[1]), "height": int(match[2])}
 
@@ -80,13 +86,13 @@ def check_template(output: str) -> None:
     for field in _FIELD.findall(output):
         if field not in _FIELDS:
             raise InvalidRequestError(
-                f"output: has the field {field!r:.40}, allowed are {{index}} and {{seed}}.",
+                f"output: has the field {shown(field, 40)}, allowed are {{index}} and {{seed}}.",
                 param="output",
             )
     extension = os.path.splitext(output)[1]
     if extension.lower() != ".png":
         raise InvalidRequestError(
-            f"output: ends in {extension!r:.40}, only .png is written.", param="output"
+            f"output: ends in {shown(extension, 40)}, only .png is written.", param="output"
         )
 
 
@@ -97,13 +103,13 @@ def output_paths(output: str, seeds: Sequence[int | None]) -> list[str]:
     if count > 1 and not fields:
         stem, extension = os.path.splitext(output)
         output, fields = f"{stem}-{{index}}{extension}", {"index"}
-    paths = []
-    for index, seed in enumerate(seeds):
-        values = {"index": str(index), "seed": str(seed)}
-        paths.append(_FIELD.sub(lambda match, v=values: v[match[1]], output))
+    paths = [
+        output.replace("{index}", str(index)).replace("{seed}", str(seed))
+        for index, seed in enumerate(seeds)
+    ]
     if len(set(paths)) < count:
         raise InvalidRequestError(
-            f"output: {output!r:.80} gives the same name to several pictures.",
+            f"output: {shown(output)} gives the same name to several pictures.",
             hint="Add {index}.",
             param="output",
         )
@@ -144,7 +150,7 @@ def _progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda step, total: bar.update(task, completed=step, total=total)
 
 
-def _parameters(job: Job, result: Any, index: int) -> str:
+def _parameters(job: Job, result: Output, index: int) -> str:
     used = result.parameters
     width, height = used.get("width"), used.get("height")
     return parameters_text(
@@ -155,6 +161,7 @@ def _parameters(job: Job, result: Any, index: int) -> str:
         Schedule_type=used.get("schedule"),
         CFG_scale=used.get("guidance_scale"),
         Seed=result.seeds[index],
+        Denoising_strength=used.get("strength"),
         Size=f"{width}x{height}" if width and height else None,
         # The name only: a path says more about the machine than about the picture.
         Model=os.path.basename(os.path.normpath(job.model)),
@@ -165,7 +172,7 @@ def _of_image(texts: str | Sequence[str], index: int) -> str:
     return texts if isinstance(texts, str) else texts[index % len(texts)]
 
 
-def _summary(result: Any) -> str:
+def _summary(result: Output) -> str:
     seeds = ", ".join(map(str, result.seeds[:8])) + (", ..." if len(result.seeds) > 8 else "")
     steps = result.parameters.get("num_inference_steps")
     name = result.parameters.get("sampler")

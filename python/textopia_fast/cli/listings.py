@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from textopia_fast.doctor import Finding
-
-if TYPE_CHECKING:
-    from textopia_fast.models import ModelDirectory, Part
+from ..doctor import Finding
+from ..models import ModelDirectory, Part, open_directory
+from ..samplers import SAMPLERS
+from ..text import Tokenizer
 
 
 def print_samplers() -> None:
-    from textopia_fast.samplers.registry import SAMPLERS
-
+    """One line per sampler: name, what it is, paper."""
     rows = [(info.name, info.summary, info.paper) for info in SAMPLERS.values()]
     _print_table(rows)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
+    """One line per finding, then what to do about the problems."""
     findings = list(findings)
     _print_table([(("!! " if f.problem else "") + f.name, f.value) for f in findings])
     for finding in findings:
@@ -28,9 +27,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def print_model(name_or_path: str) -> None:
-    from textopia_fast.models import open_directory
-    from textopia_fast.text import Tokenizer
-
+    """What is in a model: graphs, inputs and outputs, sizes. Raises what open_directory raises."""
     directory = open_directory(name_or_path)
     facts = directory.facts
     tokenizer = Tokenizer.from_directory(directory.tokenizer, max_length=facts.max_tokens)

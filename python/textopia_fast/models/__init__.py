@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from textopia_fast.models.directory import BUNDLED, ModelDirectory, Part, open_directory
-from textopia_fast.models.signature import GraphSignature, Ports, TensorSpec, classify
+from .directory import BUNDLED, ModelDirectory, Part, open_directory
+from .signature import GraphSignature, Ports, TensorSpec, classify
 
 __all__ = [
     "BUNDLED",

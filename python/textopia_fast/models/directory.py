@@ -13,12 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from textopia_fast.errors import ModelError, ModelNotFoundError, UnsupportedModelError
-from textopia_fast.models.checks import GraphFacts, check_graph
-from textopia_fast.models.facts import DirectoryFacts, derive_facts
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.problems import Problems, shown
-from textopia_fast.models.signature import GraphSignature, Ports, classify
+from ..checks import shown
+from ..errors import ModelError, ModelNotFoundError, UnsupportedModelError
+from .facts import DirectoryFacts, derive_facts
+from .files import ModelFiles
+from .graphs import GraphFacts, check_graph
+from .problems import INCOMPLETE, Problems
+from .signature import GraphSignature, Ports, classify
+
+__all__ = ["BUNDLED", "SUPPORTED_CLASSES", "ModelDirectory", "Part", "open_directory"]
 
 BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tiny-shapes": Path(__file__).resolve().parent / "tiny_shapes"}
@@ -212,7 +215,7 @@ def _open_part(
         problems.add(
             ModelNotFoundError(
                 f"{name}: {there}; a Stable Diffusion model has {', '.join(_REQUIRED_PARTS)}.",
-                hint="Check that the export is complete.",
+                hint=INCOMPLETE,
                 component=name,
                 path=name,
             )
@@ -240,7 +243,7 @@ def _tokenizer_config(files: ModelFiles, folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelNotFoundError(
             "tokenizer: is missing.",
-            hint="Check that the export is complete.",
+            hint=INCOMPLETE,
             component="tokenizer",
             path="tokenizer",
         )

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from textopia_fast.errors import ModelError, ModelFormatError, UnsupportedModelError
-from textopia_fast.models.problems import Problems, shown
-from textopia_fast.models.signature import Ports
+from ..checks import shown
+from ..errors import ModelError, ModelFormatError, UnsupportedModelError
+from .problems import Problems
+from .signature import Ports
+
+__all__ = ["DirectoryFacts", "derive_facts"]
 
 _SCALING_FACTOR = 0.18215  # AutoencoderKL's default
 _MAX_POSITIONS = 77  # CLIPTextConfig's default
@@ -169,7 +172,7 @@ def _scale_factor(vae: _Reader) -> int:
     elif not isinstance(levels, list) or not 1 <= len(levels) <= 8:
         vae.fail(f"'block_out_channels' is {shown(levels)}, a list of 1 to 8 sizes is allowed")
     else:
-        return 2 ** (len(levels) - 1)
+        return 1 << (len(levels) - 1)
     return 1
 
 

@@ -9,15 +9,17 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-from textopia_fast.errors import (
+from ..checks import shown
+from ..errors import (
     ModelFormatError,
     ModelNotFoundError,
     UnsafeModelError,
 )
-from textopia_fast.models.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
-from textopia_fast.models.problems import shown
+from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH
+from .problems import EXPORT_AGAIN, INCOMPLETE
 
-_RE_EXPORT = "Export or download the model again."
+__all__ = ["ModelFiles"]
+
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
@@ -68,7 +70,7 @@ class ModelFiles:
         if not stat.S_ISREG(found.st_mode):
             kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
             raise ModelFormatError(
-                f"{self.label(path)}: is {kind}, a file is expected.", hint=_RE_EXPORT, **facts
+                f"{self.label(path)}: is {kind}, a file is expected.", hint=EXPORT_AGAIN, **facts
             )
         return found
 
@@ -98,7 +100,7 @@ class ModelFiles:
         except UnicodeDecodeError as error:
             raise ModelFormatError(
                 f"{self.label(path)}: is not UTF-8 text (byte {error.start:,}).",
-                hint=_RE_EXPORT,
+                hint=EXPORT_AGAIN,
                 component=component,
                 path=self.label(path),
                 offset=error.start,
@@ -126,13 +128,13 @@ class ModelFiles:
         except ValueError as error:
             raise ModelFormatError(
                 f"{self.label(path)}: is not valid JSON ({shown(str(error), 120)}).",
-                hint=_RE_EXPORT,
+                hint=EXPORT_AGAIN,
                 **facts,
             ) from error
         if not isinstance(value, dict):
             raise ModelFormatError(
                 f"{self.label(path)}: holds {_json_kind(value)}, an object is expected.",
-                hint=_RE_EXPORT,
+                hint=EXPORT_AGAIN,
                 **facts,
             )
         return value
@@ -141,7 +143,7 @@ class ModelFiles:
         if isinstance(error, FileNotFoundError):
             raise ModelNotFoundError(
                 f"{self.label(path)}: there is no such file in {shown(self.root)}.",
-                hint="Check that the export is complete.",
+                hint=INCOMPLETE,
                 **facts,
             ) from error
         reason = error.strerror if isinstance(error, OSError) else None
@@ -153,11 +155,11 @@ class ModelFiles:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {shown(twice)} occurs twice")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"key {shown(key)} occurs twice")
+        result[key] = value
     return result
 
 

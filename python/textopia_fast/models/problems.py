@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from textopia_fast.errors import (
+from ..checks import shown
+from ..errors import (
     ModelError,
     ModelFormatError,
     ModelIntegrityError,
@@ -13,7 +13,13 @@ from textopia_fast.errors import (
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.limits import MAX_PROBLEMS
+from .limits import MAX_PROBLEMS
+
+__all__ = ["EXPORT_AGAIN", "INCOMPLETE", "TRUNCATED", "Problems", "text_of"]
+
+EXPORT_AGAIN = "Export or download the model again."
+TRUNCATED = "The file looks truncated: export or download the model again."
+INCOMPLETE = "Check that the export is complete."
 
 # The gravest kind names the error: a model that is unsafe stays unsafe when its files are mended.
 _GRAVITY: tuple[type[ModelError], ...] = (
@@ -28,20 +34,11 @@ _GRAVITY: tuple[type[ModelError], ...] = (
 _HINTS: dict[type[ModelError], str] = {
     UnsafeModelError: "Do not use this model unless you know who made it.",
     UnsupportedModelError: "",
-    ModelFormatError: "Export or download the model again.",
-    ModelIntegrityError: "Export or download the model again.",
+    ModelFormatError: EXPORT_AGAIN,
+    ModelIntegrityError: EXPORT_AGAIN,
     ModelNotFoundError: "Check the path and that the export is complete.",
     ModelError: "",
 }
-
-
-def shown(value: Any, limit: int = 80) -> str:
-    """`repr` of a value from a file, cut short: no line breaks, no control characters."""
-    if isinstance(value, Path):
-        value = str(value)
-    text = ascii(value) if isinstance(value, bytes) else repr(value)
-    text = text if text.isprintable() else ascii(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def text_of(value: str | bytes) -> str:
@@ -58,6 +55,7 @@ class Problems:
         self._more = 0
 
     def add(self, error: ModelError) -> None:
+        """Notes one error; those above the limit are only counted."""
         if len(self._found) < MAX_PROBLEMS:
             self._found.append(error)
         else:

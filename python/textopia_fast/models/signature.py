@@ -6,8 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from textopia_fast.errors import UnsupportedModelError
-from textopia_fast.models.problems import shown
+from ..checks import shown
+from ..errors import UnsupportedModelError
+
+__all__ = [
+    "INTEGER",
+    "ONNX_DTYPES",
+    "REAL",
+    "TIME",
+    "GraphSignature",
+    "Ports",
+    "TensorSpec",
+    "classify",
+]
 
 ONNX_DTYPES: Mapping[int, str] = MappingProxyType(
     {

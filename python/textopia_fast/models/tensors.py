@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textopia_fast.errors import (
+from ..checks import shown
+from ..errors import (
     ModelError,
     ModelFormatError,
     ModelIntegrityError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.limits import MAX_DIM, MAX_RANK
-from textopia_fast.models.problems import shown, text_of
+from .files import ModelFiles
+from .limits import MAX_DIM, MAX_RANK
+from .problems import EXPORT_AGAIN, TRUNCATED, text_of
 
 if TYPE_CHECKING:
     import onnx
+
+__all__ = ["ExternalRange", "TensorChecker"]
 
 # Bits of one element and the field that holds it when raw_data does not, by ONNX element type.
 _STORAGE: dict[int, tuple[int, str]] = {
@@ -48,7 +51,6 @@ _STORAGE: dict[int, tuple[int, str]] = {
 _STRING = 8
 _EXTERNAL = 1
 _KEYS = ("location", "offset", "length", "checksum")
-_TRUNCATED = "The file looks truncated: export or download the model again."
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class TensorChecker:
             yield ModelIntegrityError(
                 f"{self._label}: {name} needs {needed:,} bytes at offset {offset:,} but {place} "
                 f"has {size:,}.",
-                hint=_TRUNCATED,
+                hint=TRUNCATED,
                 component=self._component,
                 path=place,
                 expected=offset + needed,
@@ -194,7 +196,7 @@ class TensorChecker:
     def _format(self, text: str) -> ModelError:
         return ModelFormatError(
             f"{self._label}: {text}.",
-            hint="Export or download the model again.",
+            hint=EXPORT_AGAIN,
             **self._facts(),
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from . import schedules
-from .langevin import langevin_program
 from .program import Program
 from .registry import SAMPLERS, SamplerInfo, get, names
 from .scheduler_config import Plan, from_config, trace_plan
 from .schedules import Schedule, TrainingTable
+from .stationary import langevin_program
 from .trace import trace
 
 __all__ = [

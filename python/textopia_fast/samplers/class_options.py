@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 import numpy as np
 
+from ..checks import check_number, refuse
 from ..errors import InvalidRequestError
 from .scheduler_classes import CLASSES, SchedulerClass
 from .schedules import Schedule
@@ -100,7 +100,8 @@ def lcm_timesteps(n: int, steps: int, original: int) -> np.ndarray:
             param="num_inference_steps",
         )
     trained = (np.arange(1, original + 1) * (steps // original) - 1)[::-1]
-    return trained[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)].astype(float)
+    chosen = np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)
+    return np.asarray(trained[chosen], np.float64)
 
 
 def tcd_schedule(schedule: Schedule, table: TrainingTable, eta: float) -> Schedule:
@@ -158,13 +159,14 @@ def _pndm_levels(sampler: str, schedule: Schedule) -> dict[str, Any]:
         return {}
     ratio = table.steps // len(told)
     if sampler == "plms":
-        return {"restart": float(table.sigma_of(told[1] + ratio))}
+        return {"restart": float(table.sigma_of([told[1] + ratio])[0])}
     half = ratio // 2
     pairs = [(told[i] - half, told[i + 1] + half) for i in range(min(3, len(told) - 1))]
-    return {"middles": tuple((float(a), float(b)) for a, b in table.sigma_of(pairs))}
+    return {"middles": tuple((float(a), float(b)) for a, b in table.sigma_of(np.array(pairs)))}
 
 
 def _eta(eta: float) -> float:
-    if not 0.0 <= eta < inf:
-        raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers >= 0.", param="eta")
-    return float(eta)
+    eta = check_number("eta", eta)
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
+    return eta

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-from ..errors import InvalidRequestError
+from ..checks import check_choice, refuse
 from .euler import pairs
 
 __all__ = ["ddim", "ddpm"]
@@ -30,6 +30,8 @@ def ddim(
     network's).
     targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
     """
+    if targets is not None and len(targets) != len(sigmas) - 1:
+        refuse("targets", targets, f"are {len(sigmas) - 1} numbers, one per step")
     x = x * sqrt(_split(sigmas[0])[0])
     for i, s in enumerate(sigmas[:-1]):
         t = sigmas[i + 1] if targets is None else targets[i]
@@ -57,7 +59,7 @@ def ddpm(
 
     variance: "fixed_small" (the posterior's) or "fixed_large" (beta); no noise in a step to 0.
     """
-    _check_variance(variance)
+    check_choice("variance", variance, ("fixed_small", "fixed_large"))
     x = x * sqrt(_split(sigmas[0])[0])
     for s, t in pairs(sigmas):
         (a, b), (a_prev, b_prev) = _split(s), _split(t)
@@ -81,11 +83,3 @@ def _split(sigma: float) -> tuple[float, float]:
 def _beta(s: float, t: float) -> float:
     """1 - alpha_bar(s)/alpha_bar(t): the beta of the whole step."""
     return (s * s - t * t) / (1.0 + s * s)
-
-
-def _check_variance(variance: str) -> None:
-    if variance not in ("fixed_small", "fixed_large"):
-        raise InvalidRequestError(
-            f"ddpm: variance {variance!r}, allowed are 'fixed_small', 'fixed_large'.",
-            param="variance",
-        )

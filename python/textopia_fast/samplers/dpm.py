@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import Any
 
+from ..checks import refuse
 from .euler import pairs
 
 __all__ = ["dpmpp_2m"]
@@ -25,7 +26,10 @@ def dpmpp_2m(
     euler_at_final: use the first-order rule for the last step even where it does not end at 0.
     vp_result: give back x*sqrt(alpha_bar), as diffusers does when the last sigma is not 0.
     """
-    x0_last = h_last = None
+    if order not in (1, 2):
+        refuse("order", order, "are 1, 2")
+    x0_last: Any = None
+    h_last: float | None = None
     for i, (s, t) in enumerate(pairs(sigmas)):
         last = i == len(sigmas) - 2
         x0 = m.denoise(x, s)

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import Any
 
-from ..errors import InvalidRequestError
+from ..checks import check_choice, refuse
 from .euler import pairs
-from .program import Program
-from .schedules import explicit
 
-__all__ = ["annealed_langevin", "langevin", "langevin_program", "predictor_corrector"]
+__all__ = ["annealed_langevin", "langevin", "predictor_corrector"]
 
 PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral", "none")
 CORRECTORS = ("langevin", "ald", "none")
@@ -33,7 +31,7 @@ def langevin(
     """Roberts & Tweedie 1996, equation 2: unadjusted Langevin, one update at each of sigmas[:-1].
 
     x <- x + eta*score + sqrt(2*eta)*z leaves p(x; sigma) invariant up to O(eta). Meant for a
-    schedule that repeats one sigma; see `langevin_program`.
+    schedule that repeats one sigma; see `tx.langevin`.
 
     eta: step size, default 0.1*sigma^2. denoise: end with the network's estimate of the clean
     latent.
@@ -71,6 +69,8 @@ def annealed_langevin(
     sqrt(2*eta_i) and noise b = sqrt(eta_i): the temperature depends on the level, and the drift
     overshoots (a > 2*sigma_i^2) where sigma_i < sqrt(step/2).
     """
+    if n_steps < 1:
+        refuse("n_steps", n_steps, "are integers >= 1")
     for i, s in enumerate(sigmas[:-1]):
         drift, noise = _coefficients(step * s * s, coefficients)
         for _ in range(n_steps):
@@ -105,8 +105,8 @@ def predictor_corrector(
     it.
     denoise: leave out the noise of the last step.
     """
-    _check("predictor", predictor, PREDICTORS)
-    _check("corrector", corrector, CORRECTORS)
+    check_choice("predictor", predictor, PREDICTORS)
+    check_choice("corrector", corrector, CORRECTORS)
     for i, (s, t) in enumerate(pairs(sigmas)):
         x0 = None
         for _ in range(n_steps if corrector != "none" else 0):
@@ -126,46 +126,11 @@ def predictor_corrector(
     return x
 
 
-def langevin_program(
-    sigma: float,
-    steps: int,
-    *,
-    eta: float | None = None,
-    prediction: str = "score",
-    coefficients: str = "textbook",
-    denoise: bool = False,
-    noise_level: float | None = None,
-    initial_scale: float | None = None,
-) -> Program:
-    """A program of `steps` Langevin updates at one noise level.
-
-    Args:
-        sigma: The noise level, > 0, in the frame x = x0 + sigma*eps.
-        steps: Number of updates.
-        eta: Step size, default 0.1*sigma^2.
-        prediction: What the network predicts.
-        coefficients: "textbook", or "as-printed" (see `langevin` for what that samples).
-        denoise: End with the network's estimate of the clean latent (one more network run).
-        noise_level: What the network is told, default sigma.
-        initial_scale: Factor on unit normal noise that makes the initial latent, default sigma.
-    """
-    from .trace import trace  # the registry imports this file
-
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InvalidRequestError(
-            f"langevin: {steps!r} steps, allowed are integers >= 1.", param="steps"
-        )
-    levels = None if noise_level is None else [noise_level] * steps
-    schedule = explicit([sigma] * (steps + 1), levels, initial_scale=initial_scale)
-    options = {"eta": eta, "coefficients": coefficients, "denoise": denoise}
-    return trace("langevin", schedule, prediction, **options)
-
-
 def _coefficients(eta: float, coefficients: str) -> tuple[float, float]:
     """(drift, noise) of one update with step size eta."""
-    _check("coefficients", coefficients, ("textbook", "as-printed"))
+    check_choice("coefficients", coefficients, ("textbook", "as-printed"))
     if eta < 0.0:
-        raise InvalidRequestError(f"langevin: eta {eta!r}, allowed are numbers >= 0.", param="eta")
+        refuse("eta", eta, "are numbers >= 0")
     return (eta, sqrt(2 * eta)) if coefficients == "textbook" else (sqrt(2 * eta), sqrt(eta))
 
 
@@ -183,10 +148,3 @@ def _prediction(predictor: str, s: float, t: float) -> tuple[float, float]:
         return difference, sqrt(t * t * difference / (s * s))
     rate = 2 * s * s * max(log(s / t), 0.0) if t > 0.0 else difference
     return rate, sqrt(rate)
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidRequestError(
-            f"langevin: {name} {value!r}, allowed are {', '.join(allowed)}.", param=name
-        )

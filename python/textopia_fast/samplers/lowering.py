@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .program import (
     MAX_OPERANDS,
+    Blend,
     Clamp,
     Combine,
     Denoise,
@@ -38,7 +39,7 @@ class Node(NamedTuple):
     kind: type
     dst: int
     operands: dict[int, float]
-    facts: tuple
+    facts: tuple[Any, ...]
     draw: int = -1
 
 
@@ -211,9 +212,8 @@ def _allocate(nodes: list[Node], kinds: list[str], initial: int, result: int) ->
     for i, node in enumerate(nodes):
         sources = {value: place[value] for value in node.operands}
         dead = [value for value in node.operands if last_use[value] == i]
-        late = (
-            [node.facts[0]] if node.kind is LangevinStep else []
-        )  # dst must not overwrite the score
+        # dst must not overwrite the score.
+        late = [node.facts[0]] if node.kind is LangevinStep else []
         for value in dead:
             if value not in late:
                 release(value)
@@ -222,27 +222,33 @@ def _allocate(nodes: list[Node], kinds: list[str], initial: int, result: int) ->
         for value in dead:
             if value in late:
                 release(value)
-        instructions.append(_instruction(node, place.get(node.dst), sources))
+        instructions.append(_instruction(node, place, sources))
         if node.dst >= 0 and node.dst not in last_use:
             release(node.dst)
     return Lowered(tuple(instructions), count["x"], count["e"], place[result])
 
 
-def _instruction(node: Node, dst: Register | None, sources: dict[int, Register]) -> Instruction:
+def _instruction(
+    node: Node, place: dict[int, Register], sources: dict[int, Register]
+) -> Instruction:
     kind, facts = node.kind, node.facts
+    if kind is Step:
+        index, x = facts
+        terms = tuple((sources[v], w) for v, w in node.operands.items() if w != 0.0)
+        return Step(index, sources[x], terms)
+    dst = place[node.dst]
     if kind is Combine:
         terms = tuple((sources[v], w) for v, w in node.operands.items())
         return Combine(dst, terms, facts[0])
     if kind is Denoise:
         (src,) = sources.values()
         return Denoise(dst, src, *facts)
-    if kind is Step:
-        index, x = facts
-        terms = tuple((sources[v], w) for v, w in node.operands.items() if w != 0.0)
-        return Step(index, sources[x], terms)
     if kind is Clamp:
         (src,) = sources.values()
         return Clamp(dst, src, *facts)
+    if kind is Blend:
+        (src,) = sources.values()
+        return Blend(dst, src, *facts)
     score, factor, norm = facts
     src = next((r for v, r in sources.items() if v != score), sources[score])
     return LangevinStep(dst, src, sources[score], factor, norm)

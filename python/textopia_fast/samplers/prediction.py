@@ -11,7 +11,7 @@ from collections.abc import Callable
 from math import sqrt
 from typing import NamedTuple
 
-from ..errors import InvalidRequestError
+from ..checks import check_choice
 
 __all__ = ["PREDICTIONS", "Coefficients", "coefficients"]
 
@@ -70,10 +70,4 @@ def coefficients(prediction: str) -> Callable[[float], Coefficients]:
     Raises:
         InvalidRequestError: `prediction` is not one of `PREDICTIONS`.
     """
-    try:
-        return PREDICTIONS[prediction]
-    except (KeyError, TypeError):
-        raise InvalidRequestError(
-            f"prediction: {prediction!r} is not known, allowed are {', '.join(PREDICTIONS)}.",
-            param="prediction",
-        ) from None
+    return PREDICTIONS[check_choice("prediction", prediction, PREDICTIONS)]

@@ -10,10 +10,11 @@ guidance.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "MAX_OPERANDS",
+    "Blend",
     "Clamp",
     "Combine",
     "Denoise",
@@ -33,7 +34,7 @@ class Register(NamedTuple):
     """A latent ("x") or a network output ("e")."""
 
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no register needs
 
     def __str__(self) -> str:
         return f"{self.kind}{self.index}"
@@ -102,6 +103,24 @@ class LangevinStep(NamedTuple):
         )
 
 
+class Blend(NamedTuple):
+    """dst = mask*src + (1 - mask)*(known*K + noise*N): inpainting. dst may be src.
+
+    The run gives the mask (1: to be painted), the known latents K and one unit normal N.
+    """
+
+    dst: Register
+    src: Register
+    known: float
+    noise: float
+
+    def __str__(self) -> str:
+        return (
+            f"BLEND          {self.dst!s:<3} <- {self.src} where masked,"
+            f" else {self.known:.9g}*known {self.noise:+.9g}*known_noise"
+        )
+
+
 class Step(NamedTuple):
     """End of sampler step `index`: progress, cancellation, preview.
 
@@ -110,7 +129,7 @@ class Step(NamedTuple):
     when somebody looks.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, as above
     x: Register
     denoised: tuple[Term, ...]
 
@@ -119,7 +138,7 @@ class Step(NamedTuple):
         return f"STEP {self.index:<9} {self.x}{denoised}"
 
 
-Instruction = Denoise | Combine | Clamp | LangevinStep | Step
+Instruction = Denoise | Combine | Clamp | LangevinStep | Blend | Step
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,11 @@ class Program:
         return noisy + self._count(LangevinStep)
 
     @property
+    def blends(self) -> bool:
+        """Whether it was traced for inpainting."""
+        return self._count(Blend) > 0
+
+    @property
     def noise_levels(self) -> tuple[float, ...]:
         """What the network is told at each DENOISE, in order (diffusers' `timesteps`)."""
         return tuple(i.noise_level for i in self.instructions if type(i) is Denoise)
@@ -178,10 +202,10 @@ class Program:
             object.__setattr__(self, "_hash", known)
         return known
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (Program, self._fields())  # without the hash, which is this process's own
 
-    def _fields(self) -> tuple:
+    def _fields(self) -> tuple[Any, ...]:
         return tuple(getattr(self, field.name) for field in fields(self))
 
     def _count(self, kind: type) -> int:
@@ -197,7 +221,7 @@ class Program:
         )
         return "\n".join([head, *(str(instruction) for instruction in self.instructions)])
 
-    def to_native(self) -> list[tuple]:
+    def to_native(self) -> list[tuple[Any, ...]]:
         """The instructions as flat tuples for the binding; registers become indices."""
         return [_native(instruction) for instruction in self.instructions]
 
@@ -206,7 +230,7 @@ def _terms(terms: tuple[Term, ...]) -> str:
     return "  ".join(f"{weight:+.9g}*{register}" for register, weight in terms)
 
 
-def _native(i: Instruction) -> tuple:
+def _native(i: Instruction) -> tuple[Any, ...]:
     if isinstance(i, Denoise):
         return ("denoise", i.dst.index, i.src.index, i.scale_in, i.noise_level)
     if isinstance(i, Combine):
@@ -215,4 +239,6 @@ def _native(i: Instruction) -> tuple:
         return ("clamp", i.dst.index, i.src.index, i.low, i.high)
     if isinstance(i, LangevinStep):
         return ("langevin_step", i.dst.index, i.src.index, i.score.index, i.factor, i.norm)
+    if isinstance(i, Blend):
+        return ("blend", i.dst.index, i.src.index, i.known, i.noise)
     return ("step", i.index, i.x.index, [(r.kind, r.index, w) for r, w in i.denoised])

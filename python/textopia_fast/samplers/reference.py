@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .prediction import coefficients
-from .program import Clamp, Combine, Denoise, LangevinStep, Program, Step, Term
+from .program import Blend, Clamp, Combine, Denoise, LangevinStep, Program, Step, Term
 from .trace import langevin_factor
 
 __all__ = ["ArrayModel", "run"]
@@ -23,6 +23,10 @@ def run(
     draw: Callable[[], Any],
     guidance: float | Callable[[int], float] = 1.0,
     on_step: Callable[[int, Any, Any], Any] | None = None,
+    *,
+    known: Any = None,
+    mask: Any = None,
+    known_noise: Any = None,
 ) -> Any:
     """Executes a program.
 
@@ -35,6 +39,7 @@ def run(
         guidance: A number, or a function of the index of the network run.
         on_step: Called as on_step(index, x, denoised) at each STEP; denoised is None where there is
             none.
+        known, mask, known_noise: Arrays like x, for programs that blend; see `Blend`.
 
     Returns:
         The sample, like x.
@@ -62,6 +67,9 @@ def run(
             registers[i.dst] = _langevin_step(
                 registers[i.src], registers[i.score], draw(), i.factor, i.norm
             )
+        elif type(i) is Blend:
+            clean = i.known * known + i.noise * known_noise
+            registers[i.dst] = mask * registers[i.src] + (1.0 - mask) * clean
         elif on_step is not None and isinstance(i, Step):
             on_step(i.index, registers[i.x], _sum(registers, i.denoised))
     return registers[program.result]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from ..errors import InvalidRequestError
+from ..checks import refuse, shown
 from .consistency import lcm, tcd
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
@@ -275,12 +274,11 @@ def get(name: str) -> SamplerInfo:
     """
     info = SAMPLERS.get(name) if isinstance(name, str) else None
     if info is None:
-        close = get_close_matches(str(name).lower(), SAMPLERS, n=3, cutoff=0.5)
-        raise InvalidRequestError(
-            f"sampler: {name!r} is not known, allowed are {', '.join(SAMPLERS)} or a function.",
-            hint=f"Did you mean {' or '.join(close)}?" if close else None,
-            param="sampler",
-        )
+        from difflib import get_close_matches  # a millisecond that only this error needs
+
+        close = get_close_matches(shown(name).lower(), SAMPLERS, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else None
+        refuse("sampler", name, f"are {', '.join(SAMPLERS)} or a function", hint=hint)
     return info
 
 

@@ -5,52 +5,40 @@ Numbers follow the scheduler classes of diffusers, their quirks included, in flo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
-import numpy as np
-
+from ..checks import (
+    check_instance,
+    check_mapping,
+    check_numbers,
+    refuse,
+)
 from ..errors import InvalidRequestError, UnsupportedModelError
 from . import registry
 from .class_options import (
     OF_THE_FIRST_STEPS,
-    ROUNDS_KARRAS,
     VP_SAMPLERS,
     class_options,
     class_sampler,
-    lcm_timesteps,
     tcd_schedule,
 )
 from .continuous import CONTINUOUS, check_continuous, continuous_schedule
-from .named_schedules import NAMED, named_sigmas
+from .named_schedules import NAMED
 from .prediction import PREDICTIONS
 from .program import Program
-from .scheduler_classes import CLASSES, SchedulerClass, check_supported
-from .schedules import (
-    SPACINGS,
-    Schedule,
-    beta_sigmas,
-    exponential_sigmas,
-    final_sigma,
-    karras_sigmas,
-    spaced_scale,
-    spaced_timesteps,
-)
-from .tables import TrainingTable
-from .trace import Sampler, trace
+from .scheduler_classes import CLASSES, check_supported
+from .scheduler_levels import class_schedule, named_schedule, noise_input_of, training_table
+from .schedules import SPACINGS, Schedule
+from .trace import Sampler, make_program
 
-__all__ = ["SCHEDULES", "Plan", "from_config", "trace_plan"]
+__all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
 
 # Names that `schedule=` takes.
 SCHEDULES = (*SPACINGS, "karras", "exponential", "beta", *NAMED)
-
-# What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
-# which keep the exact 0 in the VP frame, one whose effect is below float32.
-_TERMINAL_ALPHA_BAR = 2.0**-24
-_TERMINAL_ALPHA_BAR_VP = 2.0**-48
 
 
 @dataclass(frozen=True)
@@ -104,7 +92,7 @@ def from_config(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     eta: float = 0.0,
-    **sampler_options: Any,
+    sampler_options: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plans a run from the contents of a scheduler_config.json.
 
@@ -119,12 +107,13 @@ def from_config(
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM and TCD; as in diffusers, other samplers do not look at it.
-        **sampler_options: Further options of the sampler.
+        sampler_options: Options of the sampler by name; they come before what the config says.
 
     Raises:
         UnsupportedModelError: The class, or a value in the config, is not supported.
         InvalidRequestError: Another argument is not allowed.
     """
+    check_instance("config", config, Mapping, "is what a scheduler_config.json holds")
     own_class = config.get("_class_name", "")
     if sampler is None:
         if not isinstance(own_class, str) or own_class not in CLASSES:
@@ -151,91 +140,79 @@ def from_config(
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
     check_supported(class_name, settings, strict=own or class_name in CONTINUOUS)
     settings.update(rules.fixed)
-    if isinstance(schedule, str) and schedule not in SCHEDULES:
-        raise InvalidRequestError(
-            f"schedule: {schedule!r}, allowed are {', '.join(SCHEDULES)} or a Schedule.",
-            param="schedule",
-        )
+    if schedule is not None and not isinstance(schedule, Schedule) and schedule not in SCHEDULES:
+        refuse("schedule", schedule, f"are {', '.join(SCHEDULES)} or a Schedule")
     if sum(given is not None for given in (timesteps, sigmas, schedule)) > 1:
         raise InvalidRequestError(
-            "schedule: more than one of schedule, timesteps, sigmas is given, allowed is one.",
+            "schedule: got more than one of schedule, timesteps and sigmas, allowed is one.",
             param="schedule",
         )
     if class_name in CONTINUOUS:
         if not isinstance(schedule, Schedule):
             given = {"schedule": schedule, "timesteps": timesteps}
-            levels = None if sigmas is None else _numbers("sigmas", sigmas)
+            levels = None if sigmas is None else list(check_numbers("sigmas", sigmas))
             schedule = continuous_schedule(class_name, settings, num_inference_steps, levels, given)
     elif isinstance(schedule, str) and schedule in NAMED:
-        table = _table(settings, rules)
-        levels = np.array(named_sigmas(schedule, num_inference_steps, table))
-        told = np.asarray(table.timestep_of(levels[:-1]))
-        whole = np.abs(told - told.round()) < 1e-6  # levels of the table itself
-        schedule = _finish(settings, rules, table, np.where(whole, told.round(), told), levels)
+        table = training_table(settings, rules)
+        schedule = named_schedule(schedule, settings, rules, table, num_inference_steps)
     elif isinstance(schedule, str):
         settings = _with_schedule(settings, schedule)
-    if not isinstance(schedule, Schedule):
-        table = _table(settings, rules)
-        schedule = _schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
+    if isinstance(schedule, Schedule):
+        if class_name not in CONTINUOUS and schedule.noise_input != noise_input_of(settings):
+            raise InvalidRequestError(
+                f"schedule: made for networks that take {schedule.noise_input}, allowed for this "
+                f"model is {noise_input_of(settings)}.",
+                hint="Make it with the model's training table (table=...).",
+                param="schedule",
+            )
+    else:
+        table = training_table(settings, rules)
+        schedule = class_schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
         if sampler == "tcd" and timesteps is sigmas is None:
             schedule = tcd_schedule(schedule, table, eta)
-    options = {**class_options(rules, sampler, settings, schedule, eta), **sampler_options}
+    options = class_options(rules, sampler, settings, schedule, eta)
+    options |= check_mapping("sampler_options", sampler_options, "is a mapping from name to value")
     return Plan(
         sampler=sampler,
         options=tuple(sorted(options.items())),
         schedule=schedule,
-        prediction=_prediction(settings["prediction_type"]),
+        prediction=prediction_of(settings),
         scheduler_class=class_name,
         vp_latents=rules.family in ("ddim", "ddpm", "dpm", "lcm", "flow"),
     )
 
 
-def trace_plan(plan: Plan) -> Program:
-    """The program of a plan; repeated calls give the same object."""
+def prediction_of(config: Mapping[str, Any]) -> str:
+    """What the network of a config predicts; "epsilon" where the config does not say."""
+    own_class = config.get("_class_name")
+    rules = CLASSES.get(own_class) if isinstance(own_class, str) else None
+    fixed = {} if rules is None else rules.fixed
+    found = fixed.get("prediction_type", config.get("prediction_type"))
+    if found == "original_sample":
+        return "sample"
+    # A value that is not known is refused by `from_config`, with the file's name.
+    return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
+
+
+def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program:
+    """The program of a plan; repeated calls give the same object.
+
+    Raises:
+        InvalidRequestError: As of `trace`.
+    """
+    check_instance("plan", plan, Plan, "is what from_config gives")
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
-        return _traced.__wrapped__(plan)
-    return _traced(plan)
+        return _traced.__wrapped__(plan, inpaint)
+    return _traced(plan, inpaint)
 
 
 @lru_cache(maxsize=128)
-def _traced(plan: Plan) -> Program:
-    return trace(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
-
-
-def _prediction(name: str) -> str:
-    name = {"original_sample": "sample"}.get(name, name)
-    if name not in PREDICTIONS:
-        raise UnsupportedModelError(
-            f"scheduler_config.json: prediction_type {name!r}, supported are "
-            f"{', '.join(PREDICTIONS)}.",
-            component="scheduler",
-        )
-    return name
-
-
-def _table(settings: Mapping[str, Any], rules: SchedulerClass) -> TrainingTable:
-    terminal = None
-    if settings.get("rescale_betas_zero_snr"):
-        vp = rules.family in ("ddim", "ddpm", "lcm")
-        terminal = _TERMINAL_ALPHA_BAR_VP if vp else _TERMINAL_ALPHA_BAR
-    betas = settings["trained_betas"]
-    try:
-        table = TrainingTable(
-            steps=settings["num_train_timesteps"],
-            beta_start=settings["beta_start"],
-            beta_end=settings["beta_end"],
-            beta_schedule=settings["beta_schedule"],
-            trained_betas=betas,
-            terminal_alpha_bar=terminal,
-        )
-        _ = table.sigmas  # made now, so that betas that cannot be used are found here
-    except InvalidRequestError as error:
-        raise UnsupportedModelError(
-            f"scheduler_config.json: {error.message}", component="scheduler"
-        ) from error
-    return table
+def _traced(plan: Plan, inpaint: bool) -> Program:
+    return make_program(
+        plan.sampler, plan.schedule, plan.prediction, dict(plan.options), inpaint=inpaint
+    )
 
 
 def _with_schedule(settings: dict[str, Any], schedule: str) -> dict[str, Any]:
@@ -244,143 +221,3 @@ def _with_schedule(settings: dict[str, Any], schedule: str) -> dict[str, Any]:
     if schedule in SPACINGS:
         return {**changed, "timestep_spacing": schedule}
     return {**changed, f"use_{schedule}_sigmas": True}
-
-
-def _schedule(
-    settings: Mapping[str, Any],
-    rules: SchedulerClass,
-    table: TrainingTable,
-    n: int,
-    timesteps: Sequence[float] | None,
-    sigmas: Sequence[float] | None,
-) -> Schedule:
-    if sigmas is not None:
-        levels = np.asarray(_numbers("sigmas", sigmas))
-        told = table.timestep_of(levels[:-1])
-        return _finish(settings, rules, table, told, levels)
-    curve = _curve(settings)
-    if timesteps is not None:
-        if curve:
-            raise InvalidRequestError(
-                "timesteps: given together with Karras or exponential sigmas, allowed is one.",
-                param="timesteps",
-            )
-        told = np.asarray(_numbers("timesteps", timesteps))
-        if np.any(told < 0) or np.any(told >= table.steps) or np.any(np.diff(told) >= 0):
-            raise InvalidRequestError(
-                f"timesteps: {list(timesteps)!r:.80}, allowed are falling numbers in "
-                f"0..{table.steps - 1}.",
-                param="timesteps",
-            )
-        return _finish(settings, rules, table, told)
-    told = _spaced(settings, rules, table, n)
-    if not curve:
-        return _finish(settings, rules, table, told, ratio=table.steps // n)
-    whole = rules.family == "dpm"  # over the whole table, told in integers
-    ends = table.sigmas[[-1, 0]] if whole else table.sigma_of(told)[[0, -1]]
-    low, high = settings.get("sigma_min"), settings.get("sigma_max")
-    low = float(ends[1]) if low is None else low
-    levels = curve(n, low, float(ends[0]) if high is None else high)
-    told = np.asarray(table.timestep_of(np.array(levels[:-1])))
-    karras = settings.get("use_karras_sigmas")
-    if not whole:
-        rounds = karras and rules.sampler in ROUNDS_KARRAS
-        return _finish(settings, rules, table, told.round() if rounds else told, levels)
-    cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
-    exact = cosine and "use_lu_lambdas" in rules.defaults  # DPMSolverMultistep
-    if (karras or settings.get("use_lu_lambdas")) and not exact:
-        told = told.round()
-    return _finish(settings, rules, table, np.floor(told), levels)
-
-
-def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
-    if settings.get("use_karras_sigmas"):
-        return karras_sigmas
-    if settings.get("use_lu_lambdas") or settings.get("use_exponential_sigmas"):
-        return exponential_sigmas
-    return beta_sigmas if settings.get("use_beta_sigmas") else None
-
-
-def _spaced(
-    settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
-) -> np.ndarray:
-    spacing, offset = settings["timestep_spacing"], settings["steps_offset"]
-    if spacing == "lcm":
-        return lcm_timesteps(n, table.steps, settings["original_inference_steps"])
-    if rules.family != "dpm":
-        rounded = rules.family != "euler"
-        return spaced_timesteps(n, table.steps, spacing, offset, rounded=rounded)
-    last = table.steps
-    lowest = settings.get("lambda_min_clipped", -inf)
-    if lowest > -inf:
-        lambdas = -np.log(table.sigmas)[::-1]
-        last -= int(np.searchsorted(lambdas, lowest))
-        if last < 1:
-            raise UnsupportedModelError(
-                f"scheduler_config.json: lambda_min_clipped {lowest!r} "
-                f"leaves no timestep, supported are numbers up to {lambdas[-1]:.6g}.",
-                component="scheduler",
-            )
-    return spaced_timesteps(n, table.steps, spacing, offset, rounded=True, open_end=True, last=last)
-
-
-def _finish(
-    settings: Mapping[str, Any],
-    rules: SchedulerClass,
-    table: TrainingTable,
-    told: np.ndarray,
-    levels: Sequence[float] | np.ndarray | None = None,
-    ratio: int | None = None,
-) -> Schedule:
-    """A Schedule with the last sigma, the initial scale and the targets of the class.
-
-    `levels` are n+1 given sigmas; of a curve the last is replaced by the class's final sigma, and
-    without `levels` they follow from the timesteps. `ratio` is T//n where DDIM steps by it.
-    """
-    sigmas = list(table.sigma_of(told) if levels is None else levels[:-1])
-    if levels is None or isinstance(levels, tuple):
-        sigmas.append(_final(settings, rules, table))
-    else:
-        sigmas.append(levels[-1])
-    if rules.family == "euler":
-        scale = spaced_scale(max(sigmas), settings["timestep_spacing"])
-    else:
-        scale = sqrt(1.0 + sigmas[0] ** 2)
-    targets = None
-    if rules.family == "ddim" and ratio is not None:
-        # diffusers steps to t - T//n, whatever the next listed timestep is.
-        stepped = told - ratio
-        targets = np.where(stepped >= 0, table.sigma_of(stepped), sigmas[-1])
-    continuous = (
-        settings.get("timestep_type") == "continuous"
-        and settings["prediction_type"] == "v_prediction"
-    )
-    if continuous:  # Stable Video Diffusion's networks take c_noise = log(sigma)/4
-        told = 0.25 * np.log(np.asarray(sigmas[:-1]))
-    return Schedule(
-        sigmas=tuple(sigmas),
-        timesteps=tuple(told),
-        initial_scale=scale,
-        noise_input="log_sigma" if continuous else "timestep",
-        noise_scale=0.25 if continuous else 1.0,
-        table=table,
-        targets=None if targets is None else tuple(targets),
-    )
-
-
-def _final(settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable) -> float:
-    if rules.family == "ddim":
-        return 0.0 if settings["set_alpha_to_one"] else final_sigma("sigma_min", table)
-    return final_sigma(settings.get("final_sigmas_type", "zero"), table)
-
-
-def _numbers(name: str, values: Sequence[float]) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        numbers = []
-    if not numbers or not np.all(np.isfinite(numbers)):
-        raise InvalidRequestError(
-            f"{name}: {list(values)!r:.80}, allowed are finite numbers.", param=name
-        )
-    return numbers

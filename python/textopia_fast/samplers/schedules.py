@@ -1,7 +1,7 @@
 """Schedules: the noise levels that a sampler visits and what the network is told at each.
 
 All in the frame x = x0 + sigma*eps. Numbers follow diffusers and k-diffusion, in float64 (they keep
-float32).
+float32). Everything here raises InvalidRequestError for values that are not allowed.
 """
 
 from __future__ import annotations
@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import expm1, inf, isfinite, log, sqrt
+from math import expm1, log, sqrt
+from types import NoneType
 
 import numpy as np
 
+from ..checks import (
+    check_choice,
+    check_instance,
+    check_integer,
+    check_number,
+    check_numbers,
+    refuse,
+)
 from ..errors import InvalidRequestError
 from .beta import inverse_beta
 from .tables import TrainingTable
 
 __all__ = [
+    "NOISE_INPUTS",
     "SPACINGS",
     "Schedule",
     "TrainingTable",
@@ -34,7 +44,10 @@ __all__ = [
 ]
 
 SPACINGS = ("leading", "linspace", "trailing")
-_NOISE_INPUTS = ("timestep", "sigma", "log_sigma")
+# Beyond these a typo, not a wish.
+_MOST_LEVELS = 1_000_000
+_MOST_BETA = 600.0
+NOISE_INPUTS = ("timestep", "sigma", "log_sigma")
 
 
 @dataclass(frozen=True)
@@ -66,29 +79,32 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("sigmas", "timesteps", "targets"):
             values = getattr(self, name)
-            if values is not None:
-                object.__setattr__(self, name, _floats(name, values))
-        object.__setattr__(self, "initial_scale", float(self.initial_scale))
-        if len(self.sigmas) < 2 or min(self.sigmas[:-1]) <= 0.0 or self.sigmas[-1] < 0.0:
+            if values is not None or name != "targets":
+                object.__setattr__(self, name, check_numbers(name, values))
+        for name in ("initial_scale", "noise_scale"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name)))
+        check_instance("table", self.table, (TrainingTable, NoneType), "is a TrainingTable")
+        if (
+            not 2 <= len(self.sigmas) <= _MOST_LEVELS + 1
+            or min(self.sigmas[:-1]) <= 0.0
+            or self.sigmas[-1] < 0.0
+        ):
             raise InvalidRequestError(
-                f"schedule: sigmas {_short(self.sigmas)}, allowed are at least two, all > 0 "
-                "but for the last, which may be 0.",
+                f"sigmas: got {_short(self.sigmas)}, allowed are at least two and at most "
+                f"{_MOST_LEVELS + 1}, all > 0 but for the last, which may be 0.",
                 param="sigmas",
             )
         for name in ("timesteps", "targets"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.sigmas) - 1:
                 raise InvalidRequestError(
-                    f"schedule: {len(values)} {name} for {len(self.sigmas)} sigmas, "
-                    f"allowed are {len(self.sigmas) - 1}.",
+                    f"{name}: {len(values)} {name} for {len(self.sigmas)} sigmas, allowed are "
+                    f"{len(self.sigmas) - 1}.",
                     param=name,
                 )
-        _check_noise_input(self.noise_input)
-        if not (isfinite(self.initial_scale) and self.initial_scale > 0.0):
-            raise InvalidRequestError(
-                f"schedule: initial_scale {self.initial_scale!r}, allowed are finite numbers > 0.",
-                param="initial_scale",
-            )
+        check_choice("noise_input", self.noise_input, NOISE_INPUTS)
+        if self.initial_scale <= 0.0:
+            refuse("initial_scale", self.initial_scale, "are finite numbers > 0")
 
     @property
     def step_count(self) -> int:
@@ -100,14 +116,11 @@ class Schedule:
         known = self._levels.get(sigma)
         if known is not None:
             return known
-        return float(_noise_level(sigma, self.noise_input, self.noise_scale, self.table))
+        return _noise_level(sigma, self.noise_input, self.noise_scale, self.table)
 
     def tail(self, start: int) -> Schedule:
         """The schedule without its first `start` steps (image-to-image starts in the middle)."""
-        if not 0 <= start < self.step_count:
-            raise InvalidRequestError(
-                f"schedule: start {start!r}, allowed are 0..{self.step_count - 1}.", param="start"
-            )
+        check_integer("start", start, 0, self.step_count - 1)
         return replace(
             self,
             sigmas=self.sigmas[start:],
@@ -137,15 +150,20 @@ def explicit(
     Without `timesteps` (n values) the network is told the timestep of `table` where there is one,
     else sigma. The initial scale is the largest sigma unless given.
     """
-    sigmas = _floats("sigmas", sigmas)
+    sigmas = check_numbers("sigmas", sigmas)
+    check_instance("table", table, (TrainingTable, NoneType), "is a TrainingTable")
     if noise_input is None:
         noise_input = "sigma" if table is None and timesteps is None else "timestep"
+    check_choice("noise_input", noise_input, NOISE_INPUTS)
+    noise_scale = check_number("noise_scale", noise_scale)
     if timesteps is None:
         timesteps = tuple(
-            float(_noise_level(sigma, noise_input, noise_scale, table)) for sigma in sigmas[:-1]
+            _noise_level(sigma, noise_input, noise_scale, table) for sigma in sigmas[:-1]
         )
     scale = max(sigmas, default=0.0) if initial_scale is None else initial_scale
-    return Schedule(sigmas, tuple(timesteps), scale, noise_input, noise_scale, table)
+    return Schedule(
+        sigmas, check_numbers("timesteps", timesteps), scale, noise_input, noise_scale, table
+    )
 
 
 def discrete(
@@ -168,6 +186,7 @@ def discrete(
         initial_scale: Default: the largest sigma s, for "leading" sqrt(s^2 + 1) as diffusers has
             it.
     """
+    check_instance("table", table, TrainingTable, "is a TrainingTable")
     timesteps = spaced_timesteps(n, table.steps, spacing, steps_offset)
     sigmas = (*table.sigma_of(timesteps).tolist(), final_sigma(final, table))
     if initial_scale is None:
@@ -199,6 +218,7 @@ def karras_sigmas(
 ) -> tuple[float, ...]:
     """Karras et al. 2022, equation 5: n values even in sigma^(1/rho), and 0."""
     _check_range(n, sigma_min, sigma_max)
+    _check_rho(rho)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     ramp = np.linspace(0.0, 1.0, n)
     return (*((high + ramp * (low - high)) ** rho).tolist(), 0.0)
@@ -214,6 +234,7 @@ def polyexponential_sigmas(
 ) -> tuple[float, ...]:
     """n values polynomial in log sigma, and 0 (k-diffusion)."""
     _check_range(n, sigma_min, sigma_max)
+    _check_rho(rho)
     ramp = np.linspace(1.0, 0.0, n) ** rho
     return (*np.exp(ramp * (log(sigma_max) - log(sigma_min)) + log(sigma_min)).tolist(), 0.0)
 
@@ -223,6 +244,9 @@ def vp_sigmas(
 ) -> tuple[float, ...]:
     """n values of the continuous variance-preserving schedule, and 0 (Song et al. 2021)."""
     _check_range(n, eps_s, 1.0)
+    for name, value in (("beta_d", beta_d), ("beta_min", beta_min)):
+        if not 0.0 < check_number(name, value) <= _MOST_BETA:
+            refuse(name, value, f"are numbers > 0, up to {_MOST_BETA:g}")
     times = np.linspace(1.0, eps_s, n)
     return (*(sqrt(expm1(beta_d * t * t / 2 + beta_min * t)) for t in times.tolist()), 0.0)
 
@@ -258,11 +282,10 @@ def spaced_timesteps(
         open_end: Space n+1 and leave out the last (DPM-Solver).
         last: Highest timestep plus one, where not `steps` (DPM-Solver's lambda_min_clipped).
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= steps:
-        raise InvalidRequestError(
-            f"num_inference_steps: {n!r}, allowed are integers 1..{steps}.",
-            param="num_inference_steps",
-        )
+    check_integer("steps", steps, 1, _MOST_LEVELS)
+    check_integer("num_inference_steps", n, 1, steps)
+    check_choice("timestep_spacing", spacing, SPACINGS)
+    steps_offset = check_integer("steps_offset", steps_offset, 0, _MOST_LEVELS)
     last = steps if last is None else last
     points = n + 1 if open_end else n
     if spacing == "linspace":
@@ -270,14 +293,9 @@ def spaced_timesteps(
         timesteps = (timesteps.round() if rounded else timesteps)[::-1]
     elif spacing == "leading":
         timesteps = (np.arange(points) * (last // points))[::-1].astype(np.float64) + steps_offset
-    elif spacing == "trailing":
-        timesteps = np.arange(last, 0, -steps / n).round() - 1
     else:
-        raise InvalidRequestError(
-            f"timestep_spacing: {spacing!r}, allowed are {', '.join(SPACINGS)}.",
-            param="timestep_spacing",
-        )
-    return timesteps[:n].copy()
+        timesteps = np.arange(last, 0, -steps / n).round() - 1
+    return np.array(timesteps[:n])
 
 
 def spaced_scale(sigma_max: float, spacing: str) -> float:
@@ -287,10 +305,7 @@ def spaced_scale(sigma_max: float, spacing: str) -> float:
 
 def final_sigma(final: str, table: TrainingTable) -> float:
     """The last sigma: 0, or the smallest of the table."""
-    if final not in ("zero", "sigma_min"):
-        raise InvalidRequestError(
-            f"final_sigmas_type: {final!r}, allowed are zero, sigma_min.", param="final_sigmas_type"
-        )
+    check_choice("final_sigmas_type", final, ("zero", "sigma_min"))
     return 0.0 if final == "zero" else float(table.sigmas[0])
 
 
@@ -301,47 +316,27 @@ def _noise_level(
         return sigma * noise_scale
     if noise_input == "log_sigma":
         return log(max(sigma, 1e-300)) * noise_scale
-    _check_noise_input(noise_input)
     if table is None:
         raise InvalidRequestError(
-            f"schedule: the network wants timesteps and none is known for sigma {sigma!r}.",
+            f"schedule: the network wants timesteps and none is known for sigma {sigma!r}, allowed "
+            "are the schedule's own sigmas.",
             hint="Give the schedule its training table.",
             param="table",
         )
-    timestep = float(table.timestep_of(sigma))
+    timestep = float(table.timestep_of([sigma])[0])
     # A level of the table itself must not miss its timestep: some networks take whole ones.
     return float(round(timestep)) if abs(timestep - round(timestep)) < 1e-6 else timestep
 
 
-def _check_noise_input(noise_input: str) -> None:
-    if noise_input not in _NOISE_INPUTS:
-        raise InvalidRequestError(
-            f"schedule: noise_input {noise_input!r}, allowed are {', '.join(_NOISE_INPUTS)}.",
-            param="noise_input",
-        )
-
-
 def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise InvalidRequestError(f"schedule: {n!r} steps, allowed are integers >= 1.", param="n")
-    if not 0.0 < sigma_min <= sigma_max < inf:
-        raise InvalidRequestError(
-            f"schedule: sigma_min {sigma_min!r}, sigma_max {sigma_max!r}, "
-            "allowed are 0 < sigma_min <= sigma_max.",
-            param="sigma_min",
-        )
+    check_integer("n", n, 1, _MOST_LEVELS)
+    if not 0.0 < check_number("sigma_min", sigma_min) <= check_number("sigma_max", sigma_max):
+        refuse("sigma_min", sigma_min, f"are numbers with 0 < sigma_min <= sigma_max = {sigma_max}")
 
 
-def _floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    try:
-        floats = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        floats = (inf,)
-    if not all(map(isfinite, floats)):
-        raise InvalidRequestError(
-            f"schedule: {name} {values!r:.80}, allowed are finite numbers.", param=name
-        )
-    return floats
+def _check_rho(rho: float) -> None:
+    if check_number("rho", rho) <= 0.0:
+        refuse("rho", rho, "are numbers > 0")
 
 
 def _short(values: tuple[float, ...]) -> str:

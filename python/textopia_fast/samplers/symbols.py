@@ -7,6 +7,7 @@ operation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -107,7 +108,7 @@ class Linear:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Linear:
         # NumPy scalars come through here when they stand on the left: np.float64(2) * x.
-        operators = {
+        operators: dict[str, Callable[[Any, Linear], Linear]] = {
             "add": lambda a, b: b + a,
             "subtract": lambda a, b: (-b)._plus(a, 1.0, "-"),
             "multiply": lambda a, b: b * a,

@@ -1,4 +1,7 @@
-"""Training tables: the noise levels a network was trained on, from the betas of its config."""
+"""Training tables: the noise levels a network was trained on, from the betas of its config.
+
+Everything here raises InvalidRequestError for values that are not allowed.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import cos, isfinite, pi
+from math import cos, pi
 
 import numpy as np
 
+from ..checks import check_choice, check_integer, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
 
 __all__ = ["BETA_SCHEDULES", "TrainingTable"]
@@ -19,6 +23,7 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 # Bounds on what a file may ask for: memory, and noise levels that float32 latents can hold.
 _MOST_STEPS = 1_000_000
 _SMALLEST_ALPHA_BAR = 2.0**-60
+_BETAS = "are numbers between 0 and 1"
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class TrainingTable:
     Attributes:
         steps: Number of training timesteps (diffusers: num_train_timesteps).
         beta_start, beta_end, beta_schedule: As in diffusers.
-        trained_betas: The betas themselves instead; their number must be `steps`.
+        trained_betas: The betas themselves instead; `steps` is then how many they are.
         terminal_alpha_bar: None, or rescale the betas to zero terminal signal-to-noise ratio (Lin
             et al. 2024, algorithm 1) and then put this small number in the place of the last
             alpha_bar, which would be 0.
@@ -43,29 +48,19 @@ class TrainingTable:
 
     def __post_init__(self) -> None:
         if self.trained_betas is not None:
-            betas = _floats(self.trained_betas)
+            betas = check_numbers("trained_betas", self.trained_betas, _BETAS)
             object.__setattr__(self, "trained_betas", betas)
             object.__setattr__(self, "steps", len(betas))
         else:
-            betas = (self.beta_start, self.beta_end)
-        integer = isinstance(self.steps, (int, np.integer)) and not isinstance(self.steps, bool)
-        if not (integer and 1 <= self.steps <= _MOST_STEPS):
-            raise InvalidRequestError(
-                f"training table: {self.steps!r} timesteps, allowed are 1..{_MOST_STEPS}.",
-                param="steps",
-            )
+            betas = check_numbers("betas", (self.beta_start, self.beta_end), _BETAS)
+        check_integer("steps", self.steps, 1, _MOST_STEPS)
         if not all(0.0 < beta < 1.0 for beta in betas):
-            raise InvalidRequestError(
-                f"training table: betas {min(betas)!r}..{max(betas)!r}, allowed are numbers "
-                "between 0 and 1.",
-                param="beta_start" if self.trained_betas is None else "trained_betas",
-            )
-        if self.beta_schedule not in BETA_SCHEDULES:
-            raise InvalidRequestError(
-                f"training table: beta_schedule {self.beta_schedule!r}, allowed are "
-                f"{', '.join(BETA_SCHEDULES)}.",
-                param="beta_schedule",
-            )
+            param = "beta_start" if self.trained_betas is None else "trained_betas"
+            refuse(param, betas, _BETAS)
+        check_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        terminal = self.terminal_alpha_bar
+        if terminal is not None and not 0.0 < check_number("terminal_alpha_bar", terminal) < 1.0:
+            refuse("terminal_alpha_bar", terminal, _BETAS)
 
     @property
     def alpha_bars(self) -> np.ndarray:
@@ -78,12 +73,19 @@ class TrainingTable:
         return _arrays(self)[1]
 
     def sigma_of(self, timesteps: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Noise levels of (fractional) timesteps, linear in between, constant outside."""
-        return np.interp(timesteps, np.arange(self.steps), self.sigmas)
+        """Noise levels of (fractional) timesteps, linear in between, constant outside.
 
-    def timestep_of(self, sigma: float | np.ndarray) -> float | np.ndarray:
-        """Fractional timesteps of noise levels, linear in log sigma, clipped to the table."""
-        return np.interp(np.log(np.maximum(sigma, 1e-10)), _arrays(self)[2], np.arange(self.steps))
+        timesteps: [n], numbers. Returns float64 [n].
+        """
+        return np.asarray(np.interp(timesteps, np.arange(self.steps), self.sigmas))
+
+    def timestep_of(self, sigmas: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Fractional timesteps of noise levels, linear in log sigma, clipped to the table.
+
+        sigmas: [n], numbers. Returns float64 [n].
+        """
+        logs = np.log(np.maximum(sigmas, 1e-10))
+        return np.asarray(np.interp(logs, _arrays(self)[2], np.arange(self.steps)))
 
 
 @lru_cache(maxsize=32)
@@ -93,8 +95,8 @@ def _arrays(table: TrainingTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         alpha_bars = _zero_terminal_snr(alpha_bars, table.terminal_alpha_bar)
     if alpha_bars.min() < _SMALLEST_ALPHA_BAR:
         raise InvalidRequestError(
-            f"training table: 1 - beta multiplies to {float(alpha_bars.min())!r}, "
-            f"allowed are numbers >= {_SMALLEST_ALPHA_BAR!r}.",
+            f"trained_betas: 1 - beta multiplies to {float(alpha_bars.min())!r}, allowed are "
+            f"numbers >= {_SMALLEST_ALPHA_BAR!r}.",
             param="trained_betas",
         )
     sigmas = np.sqrt((1.0 - alpha_bars) / alpha_bars)
@@ -102,16 +104,6 @@ def _arrays(table: TrainingTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for array in arrays:
         array.flags.writeable = False
     return arrays
-
-
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
-    try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        raise InvalidRequestError(
-            f"training table: trained_betas {values!r:.80}, allowed are numbers between 0 and 1.",
-            param="trained_betas",
-        ) from None
 
 
 def _betas(table: TrainingTable) -> np.ndarray:
@@ -127,13 +119,12 @@ def _betas(table: TrainingTable) -> np.ndarray:
 
 
 def _zero_terminal_snr(alpha_bars: np.ndarray, terminal: float) -> np.ndarray:
-    if len(alpha_bars) < 2 or not (isfinite(terminal) and 0 < terminal < 1):
+    if len(alpha_bars) < 2:
         raise InvalidRequestError(
-            f"training table: terminal_alpha_bar {terminal!r} with {len(alpha_bars)} timesteps, "
-            "allowed are numbers between 0 and 1 and at least 2 timesteps.",
+            "terminal_alpha_bar: given with 1 timestep, allowed are at least 2.",
             param="terminal_alpha_bar",
         )
     roots = np.sqrt(alpha_bars)
     rescaled = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
     rescaled[-1] = terminal
-    return rescaled
+    return np.asarray(rescaled)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from textopia_fast.text.tokenizer import MAX_PROMPT_BYTES, Tokenizer
+from .tokenizer import MAX_PROMPT_BYTES, Tokenizer
 
 __all__ = ["MAX_PROMPT_BYTES", "Tokenizer"]

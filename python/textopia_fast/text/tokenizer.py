@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from textopia_fast.errors import InvalidRequestError, ModelFormatError, TextopiaWarning
-from textopia_fast.models.problems import shown
-from textopia_fast.text.vocabulary import Vocabulary, read_vocabulary
+from ..checks import shown
+from ..errors import InvalidRequestError, ModelFormatError, TextopiaWarning
+from ..models.problems import EXPORT_AGAIN
+from .vocabulary import Vocabulary, read_vocabulary
+
+__all__ = ["MAX_PROMPT_BYTES", "Tokenizer"]
 
 MAX_PROMPT_BYTES = 32 << 10
 """Longest prompt in bytes of UTF-8."""
@@ -130,7 +133,7 @@ def _build(vocabulary: Vocabulary) -> Any:
     except Exception as error:  # the library raises plain Exception
         raise ModelFormatError(
             f"tokenizer: the vocabulary and merges do not fit together ({shown(str(error))}).",
-            hint="Export or download the model again.",
+            hint=EXPORT_AGAIN,
             component="tokenizer",
         ) from error
     backend = Backend(model)

@@ -12,20 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textopia_fast.errors import (
+from ..checks import shown
+from ..errors import (
+    ModelError,
     ModelFormatError,
     ModelNotFoundError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.limits import (
+from ..models.files import ModelFiles
+from ..models.limits import (
     MAX_MERGES,
     MAX_TOKEN_CHARACTERS,
     MAX_TOKENIZER_BYTES,
     MAX_VOCABULARY,
 )
-from textopia_fast.models.problems import shown
+from ..models.problems import EXPORT_AGAIN, INCOMPLETE
+
+__all__ = ["SpecialToken", "Vocabulary", "read_vocabulary"]
 
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 _DEFAULTS = {
@@ -111,7 +115,7 @@ def read_vocabulary(path: Path, root: Path | None = None) -> Vocabulary:
             ModelNotFoundError,
             files.label(path),
             "has neither vocab.json with merges.txt nor tokenizer.json",
-            "Check that the export is complete.",
+            INCOMPLETE,
         )
     _check_added(files, path / "added_tokens.json", ids)
     special = _read_special(files, path, config)
@@ -125,9 +129,7 @@ def read_vocabulary(path: Path, root: Path | None = None) -> Vocabulary:
     return Vocabulary(ids, merges, special, _read_length(files, path, config))
 
 
-def _error(
-    kind: type[Exception], label: str, text: str, hint: str = "Export or download the model again."
-) -> Exception:
+def _error(kind: type[ModelError], label: str, text: str, hint: str = EXPORT_AGAIN) -> ModelError:
     return kind(f"{label}: {text}.", hint=hint, component="tokenizer", path=label)
 
 

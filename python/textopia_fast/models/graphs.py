@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textopia_fast.errors import (
+from ..checks import shown
+from ..errors import (
     ModelError,
     ModelFormatError,
     OutOfMemoryError,
     UnsafeModelError,
     UnsupportedModelError,
 )
-from textopia_fast.models.files import ModelFiles
-from textopia_fast.models.limits import (
+from .files import ModelFiles
+from .limits import (
     MAX_DEPTH,
     MAX_DIM,
     MAX_GRAPH_BYTES,
@@ -30,16 +31,17 @@ from textopia_fast.models.limits import (
     MAX_PROBLEMS,
     MAX_RANK,
 )
-from textopia_fast.models.problems import shown, text_of
-from textopia_fast.models.signature import ONNX_DTYPES, GraphSignature, TensorSpec
-from textopia_fast.models.tensors import TensorChecker
+from .problems import EXPORT_AGAIN, TRUNCATED, text_of
+from .signature import ONNX_DTYPES, GraphSignature, TensorSpec
+from .tensors import TensorChecker
 
 if TYPE_CHECKING:
     import onnx
 
+__all__ = ["GraphFacts", "check_graph"]
+
 _DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.textopia")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-_TRUNCATED = "The file looks truncated: export or download the model again."
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,12 @@ def _parse(files: ModelFiles, path: Path, component: str) -> tuple[onnx.ModelPro
     try:
         data = files.read(path, MAX_GRAPH_BYTES, component)
         if not data:
-            raise ModelFormatError(f"{label}: is empty (0 bytes).", hint=_TRUNCATED, **facts)
+            raise ModelFormatError(f"{label}: is empty (0 bytes).", hint=TRUNCATED, **facts)
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise ModelFormatError(
             f"{label}: is no ONNX graph, or was cut short ({len(data):,} bytes).",
-            hint=_TRUNCATED,
+            hint=TRUNCATED,
             cause=shown(str(error), 200),
             **facts,
         ) from error
@@ -124,7 +126,7 @@ def _parse(files: ModelFiles, path: Path, component: str) -> tuple[onnx.ModelPro
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
         raise ModelFormatError(
             f"{label}: is no ONNX graph (no version, no graph or no outputs).",
-            hint=_TRUNCATED,
+            hint=TRUNCATED,
             **facts,
         )
     return model, len(data)
@@ -256,7 +258,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def _format(label: str, component: str, text: str) -> ModelError:
     return ModelFormatError(
         f"{label}: {text}.",
-        hint="Export or download the model again.",
+        hint=EXPORT_AGAIN,
         component=component,
         path=label,
     )

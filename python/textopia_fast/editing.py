@@ -1,0 +1,172 @@
+"""Requests that start from a picture: what was given, the latents that sampling starts from, and
+what stays of the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .checks import check_number, refuse
+from .errors import InputImageError, InvalidRequestError, UnsupportedModelError
+from .input_images import read_masks, read_pictures, resize_nearest
+from .noise import draw
+from .samplers.scheduler_config import Plan
+from .stages import Encoder
+
+__all__ = ["Edit", "need_encoder", "read_edit", "shorten"]
+
+# diffusers' defaults.
+_STRENGTH = 0.8
+_INPAINT_STRENGTH = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A checked input picture.
+
+    Attributes:
+        pictures: float32 [N, 3, H, W] in -1..1.
+        rows: int64 [B]: the picture of each image that is made.
+        strength: In (0, 1]: the part of the schedule that runs.
+        masks: bool [B, 1, H, W]: true where to paint; None for image-to-image.
+        keeps_rest: What is not masked stays the input picture to the bit.
+    """
+
+    pictures: np.ndarray
+    rows: np.ndarray
+    strength: float
+    masks: np.ndarray | None = None
+    keeps_rest: bool = True
+
+    def encode(
+        self, encoder: Encoder, stream: _core.NoiseStream, cancel: _core.CancelToken | None
+    ) -> np.ndarray:
+        """Latents of the pictures, float32 [B, C, H/f, W/f]; takes the first draw of `stream`."""
+        posterior = encoder.encode(self.pictures, cancel)
+        mean = posterior.mean[self.rows]
+        if posterior.std is None:
+            return encoder.scale(mean)
+        return encoder.scale(mean + posterior.std[self.rows] * draw(stream, mean.shape))
+
+    def start(
+        self, known: np.ndarray, noise: np.ndarray, sigma: float, initial_scale: float
+    ) -> np.ndarray:
+        """The start in the frame of every program, x0 + sigma*eps.
+
+        Inpainting with strength 1 starts from noise alone, as in diffusers.
+        """
+        if self.masks is not None and self.strength == 1.0:
+            return noise * np.float32(initial_scale)
+        return known + np.float32(sigma) * noise
+
+    def inpainting(
+        self, encoder: Encoder, known: np.ndarray, noise: np.ndarray, stream: _core.NoiseStream
+    ) -> dict[str, np.ndarray]:
+        """The arguments of `sample` that hold the known part; none for image-to-image."""
+        if self.masks is None:
+            return {}
+        if encoder.has_variance:
+            # diffusers encodes the masked picture now, for networks that look at it; the draw
+            # keeps the generators in step.
+            draw(stream, known.shape)
+        mask = resize_nearest(self.masks, *known.shape[2:]).astype(np.float32)
+        return {"known": known, "mask": mask, "known_noise": noise}
+
+    def finish(self, pictures: np.ndarray) -> np.ndarray:
+        """`pictures`, float32 [B, H, W, 3] in 0..1, with the input where nothing was to change."""
+        if self.masks is None or not self.keeps_rest:
+            return pictures
+        inputs = (self.pictures * np.float32(0.5) + np.float32(0.5)).clip(0.0, 1.0)
+        rest = inputs.transpose(0, 2, 3, 1)[self.rows]
+        return np.where(self.masks.transpose(0, 2, 3, 1), pictures, rest)
+
+
+def read_edit(
+    image: Any,
+    mask_image: Any,
+    strength: Any,
+    keeps_rest: bool,
+    size: tuple[int, int],
+    factor: int,
+    prompt_count: int,
+    images_per_prompt: int,
+) -> Edit | None:
+    """What the call gives to start from, or None for text-to-image.
+
+    Args:
+        image: As of `read_pictures`: one, one per prompt, or one per image.
+        mask_image: As of `read_masks`, in the same numbers; or None.
+        strength: None for 0.8, with a mask for 1.
+        keeps_rest: As of `Edit`.
+        size: Height and width of the result.
+        factor: Pixels per latent.
+        prompt_count, images_per_prompt: Of the call.
+
+    Raises:
+        InputImageError: As of `read_pictures`, or a number of pictures that fits nothing.
+        InvalidRequestError: A bad strength, or one without a picture.
+    """
+    if not isinstance(keeps_rest, bool):
+        refuse("keep_unmasked", keeps_rest, "are True, False")
+    if image is None:
+        for name, value in (("strength", strength), ("mask_image", mask_image)):
+            if value is not None:
+                refuse(name, value, "is none without an image")
+        return None
+    default = _STRENGTH if mask_image is None else _INPAINT_STRENGTH
+    amount = default if strength is None else check_number("strength", strength)
+    if not 0.0 < amount <= 1.0:
+        refuse("strength", strength, "are numbers > 0, up to 1")
+    pictures = read_pictures("image", image, *size, factor)
+    rows = _rows("image", len(pictures), prompt_count, images_per_prompt)
+    if mask_image is None:
+        return Edit(pictures, rows, amount)
+    masks = read_masks("mask_image", mask_image, *size)
+    masks = masks[_rows("mask_image", len(masks), prompt_count, images_per_prompt)]
+    return Edit(pictures, rows, amount, masks, keeps_rest)
+
+
+def need_encoder(encoder: Encoder | None) -> Encoder:
+    """`encoder`, or UnsupportedModelError where the model has none."""
+    if encoder is None:
+        raise UnsupportedModelError(
+            "image: the model has no vae_encoder, which image-to-image needs.",
+            hint="Export the VAE encoder, too.",
+            component="vae_encoder",
+        )
+    return encoder
+
+
+def shorten(plan: Plan, strength: float) -> Plan:
+    """The last part of a plan: int(steps * strength) steps (diffusers' rule).
+
+    Raises:
+        InvalidRequestError: No step would be left.
+    """
+    steps = plan.schedule.step_count
+    kept = min(int(steps * strength), steps)
+    if kept < 1:
+        raise InvalidRequestError(
+            f"strength: {strength!r} of {steps} steps is no step, allowed is at least one.",
+            hint="Raise strength or num_inference_steps.",
+            param="strength",
+        )
+    return plan.tail(steps - kept)
+
+
+def _rows(name: str, count: int, prompt_count: int, images_per_prompt: int) -> np.ndarray:
+    images = prompt_count * images_per_prompt
+    if count == 1:
+        return np.zeros(images, np.int64)
+    if count == images:
+        return np.arange(images)
+    if count == prompt_count:
+        return np.repeat(np.arange(prompt_count), images_per_prompt)
+    raise InputImageError(
+        f"{name}: {count} pictures for {prompt_count} prompts and {images} images, allowed are "
+        "one, one per prompt, or one per image.",
+        param=name,
+    )
