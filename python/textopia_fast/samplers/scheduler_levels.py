@@ -105,37 +105,28 @@ def class_schedule(
     told = _spaced(settings, rules, table, n)
     if not curve:
         return _finish(settings, rules, table, told, ratio=table.steps // n)
-    if rules.family == "dpm":  # over the whole table, told in integers
-        low, high = float(table.sigmas[0]), float(table.sigmas[-1])
-        low = low if settings.get("sigma_min") is None else settings["sigma_min"]
-        high = high if settings.get("sigma_max") is None else settings["sigma_max"]
-        curved = curve(n, low, high)
-        told = table.timestep_of(curved[:-1])
-        rounds = settings.get("use_karras_sigmas") or settings.get("use_lu_lambdas")
-        cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
-        if rounds and not (cosine and "use_lu_lambdas" in rules.defaults):
-            told = told.round()
-        return _finish(settings, rules, table, np.floor(told), curved)
-    # Between the ends of the spaced levels, told in fractions.
-    ends = table.sigma_of(told)
+    whole = rules.family == "dpm"  # over the whole table, told in integers
+    ends = table.sigmas[[-1, 0]] if whole else table.sigma_of(told)[[0, -1]]
     given_low, given_high = settings.get("sigma_min"), settings.get("sigma_max")
-    low = float(ends[-1]) if given_low is None else given_low
+    low = float(ends[1]) if given_low is None else given_low
     high = float(ends[0]) if given_high is None else given_high
     curved = curve(n, low, high)
     told = table.timestep_of(curved[:-1])
-    if settings.get("use_karras_sigmas") and rules.sampler in ROUNDS_KARRAS:
+    karras = settings.get("use_karras_sigmas")
+    if not whole:
+        rounds = karras and rules.sampler in ROUNDS_KARRAS
+        return _finish(settings, rules, table, told.round() if rounds else told, curved)
+    cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
+    exact = cosine and "use_lu_lambdas" in rules.defaults  # DPMSolverMultistep
+    if (karras or settings.get("use_lu_lambdas")) and not exact:
         told = told.round()
-    return _finish(settings, rules, table, told, curved)
+    return _finish(settings, rules, table, np.floor(told), curved)
 
 
 def named_schedule(
     name: str, settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
 ) -> Schedule:
-    """A schedule of `named_schedules` with the initial scale of the class.
-
-    Raises:
-        InvalidRequestError: The number of steps is not allowed.
-    """
+    """n steps over the levels that user interfaces know by `name` (see `named_schedules`)."""
     levels = np.array(named_sigmas(name, n, table))
     told = table.timestep_of(levels[:-1])
     whole = np.abs(told - told.round()) < 1e-6  # levels of the table itself
