@@ -94,6 +94,8 @@ def test_errors_of_the_core() -> None:
     assert type(error) is errors.OutOfMemoryError
     assert error.details == {"stage": "unet", "step": 4}
     assert errors.from_native("model_format", "x", {"hint": "do"}).hint == "do"
+    # Tensors are often named by a number.
+    assert errors.from_native("invalid_request", "x", {"param": "12"}).details == {"param": "12"}
     assert type(errors.from_native("a code of the future", "x", {})) is errors.InternalError
 
 

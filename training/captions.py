@@ -21,6 +21,13 @@ POSITION_PHRASES = {
     "top": ("at the top", "on the top", "near the top", "at the top"),
     "bottom": ("at the bottom", "on the bottom", "near the bottom", "at the bottom"),
 }
+POSITION_WORDS = {
+    "center": ("center", "centre", "middle"),
+    "left": ("left",),
+    "right": ("right",),
+    "top": ("top",),
+    "bottom": ("bottom",),
+}
 BACKGROUND_PHRASES = (
     "on {} background",
     "on {} background",

@@ -22,10 +22,11 @@ import onnxruntime as ort
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
+from onnx import TensorProto, helper, numpy_helper
+
 from make_latents import load_vae
 from networks import LATENT_SIZE, MAX_TOKENS, TEXT_WIDTH
 from objective import BETA_END, BETA_START, STEPS
-from onnx import TensorProto, helper, numpy_helper
 from parallel import log, write_json
 from tokenizer import build_tokenizer
 from train_denoiser import Denoiser
@@ -206,8 +207,9 @@ def main() -> None:
         network.set_attn_processor(AttnProcessor2_0())
     log(f"weights of step {stored['step']}")
 
-    if options.output.exists():
-        shutil.rmtree(options.output)
+    final = options.output
+    options.output = final.with_name(f".{final.name}.partial")  # nobody meets half a model
+    shutil.rmtree(options.output, ignore_errors=True)
     latent = torch.randn(2, 4, LATENT_SIZE, LATENT_SIZE)
     image_axes = {0: "batch_size", 2: "height", 3: "width"}
     text_axes = {0: "batch_size", 1: "sequence_length"}
@@ -250,7 +252,9 @@ def main() -> None:
     )
     write_pipeline_files(options.output)
     total = sum(f.stat().st_size for f in options.output.rglob("*") if f.is_file())
-    log(f"{options.output}: {total / 1e6:.2f} MB")
+    shutil.rmtree(final, ignore_errors=True)
+    options.output.rename(final)
+    log(f"{final}: {total / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

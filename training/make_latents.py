@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from captions import random_caption
 from networks import LATENT_SIZE, MAX_TOKENS, make_vae
 from parallel import log, save

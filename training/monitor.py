@@ -8,21 +8,18 @@ Torch only, straight from the checkpoints; `evaluate.py` judges the exported mod
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 
 import numpy as np
 import torch
-from captions import random_caption
+
+from evaluate import accuracies, held_out_prompts, table, write_sheet
 from make_latents import load_vae, to_pictures
 from networks import LATENT_SIZE
 from objective import STEPS, cumulative_alphas
 from parallel import log
-from PIL import Image
-from reader import score
 from tokenizer import CaptionEncoder
 from train_denoiser import Denoiser
-from world import Scene, random_scene
 
 
 class Sampler:
@@ -67,26 +64,6 @@ class Sampler:
         return to_pictures(self.vae.decode(latents / self.scale).sample)
 
 
-def held_out_prompts(count: int, seed: int = 11) -> tuple[list[Scene], list[str]]:
-    """Random held-out scenes and captions that name all their attributes."""
-    rng = random.Random(seed)
-    scenes = [random_scene(rng, held_out=True) for _ in range(count)]
-    return scenes, [random_caption(rng, s, full=True) for s in scenes]
-
-
-def accuracy_table(scenes: list[Scene], pictures: np.ndarray) -> dict[str, str]:
-    """Share of pictures with each attribute right."""
-    right = [score(s, p) for s, p in zip(scenes, pictures, strict=True)]
-    return {a: f"{np.mean([r[a] for r in right]):.1%}" for a in right[0]}
-
-
-def write_sheet(path: Path, pictures: np.ndarray, columns: int = 12) -> None:
-    """Writes the pictures as one contact sheet."""
-    rows, n = len(pictures) // columns, pictures.shape[1]
-    grid = pictures[: rows * columns].reshape(rows, columns, n, n, 3)
-    Image.fromarray(grid.transpose(0, 2, 1, 3, 4).reshape(rows * n, columns * n, 3)).save(path)
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -103,7 +80,7 @@ def main() -> None:
     for guidance in options.guidance:
         latents = sampler.ddim(captions, options.steps, guidance, seed=1)
         pictures = sampler.pictures(latents)
-        log(f"step {sampler.step} guidance {guidance} {accuracy_table(scenes, pictures)}")
+        log(f"step {sampler.step} guidance {guidance} {table(accuracies(scenes, pictures))}")
         if options.sheet:
             write_sheet(options.sheet, pictures)
 

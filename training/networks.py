@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from tokenizer import MAX_TOKENS
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from tokenizer import MAX_TOKENS
 from world import PICTURE_SIZE
 
 LATENT_SIZE = PICTURE_SIZE // 8

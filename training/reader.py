@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+
 from world import (
     COLOR_NAMES,
     COLORS,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from networks import make_vae
 from parallel import GradientAverage, TimedSchedule, launch, learning_rate_factor, log, save
 from world import draw, random_scene

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+
 namespace textopia {
 
 // Values are ONNX's element types, so that they cross the ONNX Runtime C ABI unchanged.
@@ -56,12 +58,6 @@ constexpr const char* name_of(DType type) {
 
 using Shape = std::vector<int64_t>;
 
-inline int64_t element_count(const Shape& shape) {
-  int64_t count = 1;
-  for (int64_t size : shape) count *= size;
-  return count;
-}
-
 inline std::string to_string(const Shape& shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) {
@@ -72,12 +68,24 @@ inline std::string to_string(const Shape& shape) {
   return text;
 }
 
+// Throws Error{invalid_request} on a negative size, and on more bytes than an address can count.
+inline size_t byte_count(const Shape& shape, size_t element_bytes) {
+  int64_t bytes = static_cast<int64_t>(element_bytes);
+  bool is_possible = true;
+  for (int64_t size : shape) is_possible &= size >= 0 && !__builtin_mul_overflow(bytes, size, &bytes);
+  check(is_possible, code::kInvalidRequest, "shape ", to_string(shape),
+        ": sizes must not be negative, nor their product larger than the address space");
+  return static_cast<size_t>(bytes);
+}
+
+inline size_t element_count(const Shape& shape) { return byte_count(shape, 1); }
+
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::kFloat32;
   Shape shape;
 
-  size_t bytes() const { return static_cast<size_t>(element_count(shape)) * size_of(dtype); }
+  size_t bytes() const { return byte_count(shape, size_of(dtype)); }
 };
 
 }  // namespace textopia

@@ -28,7 +28,8 @@ int affinity_cpus() {
 }
 
 int whole_cpus(int64_t quota, int64_t period) {
-  return quota > 0 && period > 0 ? static_cast<int>(std::max<int64_t>(quota / period, 1)) : 0;
+  constexpr int64_t kMost = 1 << 20;  // what the files hold has to fit an int
+  return quota > 0 && period > 0 ? static_cast<int>(std::clamp<int64_t>(quota / period, 1, kMost)) : 0;
 }
 
 int64_t read_number(const std::string& path) {

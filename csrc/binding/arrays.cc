@@ -27,8 +27,15 @@ py::array as_contiguous(const py::handle& object, const std::string& where) {
   if (array.dtype().byteorder() == '>')
     throw Error(code::kInvalidRequest, text(where, " has dtype ", name_of_dtype(array),
                                             ", allowed is the byte order of this machine"));
-  if (array.flags() & py::array::c_style) return array;
-  return py::module_::import("numpy").attr("ascontiguousarray")(array);
+  if (is_plain(array)) return array;
+  return array.attr("copy")("C");
+}
+
+Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+
+bool is_plain(const py::array& array) {
+  constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_, kPlain = py::array::c_style | kAligned;
+  return (array.flags() & kPlain) == kPlain;
 }
 
 TensorView view_of(const py::array& array, DType wanted, const std::string& where) {
@@ -36,7 +43,7 @@ TensorView view_of(const py::array& array, DType wanted, const std::string& wher
   TensorView view;
   // The graph only reads what it is given, so read-only arrays are as good as others.
   view.data = const_cast<void*>(array.data());
-  view.shape.assign(array.shape(), array.shape() + array.ndim());
+  view.shape = shape_of(array);
   if (wanted == DType::kBFloat16 && found == "uint16") {
     view.dtype = wanted;
     return view;
@@ -52,7 +59,14 @@ TensorView view_of(const py::array& array, DType wanted, const std::string& wher
 }
 
 py::array make_array(DType dtype, const Shape& shape) {
-  return py::array(numpy_type(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  const size_t bytes = byte_count(shape, size_of(dtype));
+  try {
+    return py::array(numpy_type(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_MemoryError)) throw;
+    throw Error(code::kOutOfMemory,
+                text("no memory for an array of shape ", to_string(shape), ", ", bytes, " bytes"));
+  }
 }
 
 py::array copy_to_array(const TensorView& tensor) {

@@ -7,8 +7,12 @@
 
 namespace textopia::binding {
 
+// Text that may quote a file or its name; neither has to be UTF-8.
+pybind11::str decode(const std::string& bytes);
+
 void register_kernels(pybind11::module_& module);
 void register_noise(pybind11::module_& module);
+void register_request(pybind11::module_& module);
 void register_session(pybind11::module_& module);
 void register_program(pybind11::module_& module);
 void register_engine(pybind11::module_& module);

@@ -1,10 +1,12 @@
-// The loop: Denoiser, CancelToken, Progress and sample(). The GIL is released for the whole run; only a
-// callback that somebody asked for, and Ctrl-C, take it back.
+// The loop: Denoiser and sample(). The GIL is released for the whole run; only a callback that somebody asked
+// for, and Ctrl-C, take it back.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
 
 #include "base/error.h"
+#include "binding/arrays.h"
 #include "binding/bind.h"
 #include "engine/interrupt.h"
 #include "engine/loop.h"
@@ -17,42 +19,47 @@ namespace {
 using namespace engine;
 using Latents = py::array_t<float, py::array::c_style>;
 
-Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+// Longer than any run; the clock counts nanoseconds and overflows after 292 years.
+constexpr double kLongestTimeout = 1e9;
 
-DType dtype_of(const py::array& array, const std::string& name) {
-  const py::dtype dtype = array.dtype();
-  const auto is = [&](const char* kind) { return dtype.equal(py::dtype(kind)); };
-  if (is("float32")) return DType::kFloat32;
-  if (is("float16")) return DType::kFloat16;
-  if (is("float64")) return DType::kFloat64;
-  if (is("int64")) return DType::kInt64;
-  if (is("int32")) return DType::kInt32;
-  if (is("bool")) return DType::kBool;
-  throw Error(code::kInvalidRequest,
-              text("conditioning \"", name, "\": dtype ", py::str(dtype).cast<std::string>(),
-                   "; float16/32/64, int32/64 and bool are allowed"));
+std::string name_of_input(const py::handle& key) {
+  try {
+    return key.cast<std::string>();
+  } catch (const py::cast_error&) {
+    throw Error(code::kInvalidRequest, text("conditioning: the name of an input is ",
+                                            std::string(py::repr(key)), ", allowed are strings"));
+  }
 }
 
-TensorView view_of(const py::array& array, const std::string& name) {
-  check(array.flags() & py::array::c_style, code::kInvalidRequest, "conditioning \"", name,
-        "\": the array is not C-contiguous");
-  return {const_cast<void*>(array.data()), dtype_of(array, name), shape_of(array)};
+// The graph's type of that input; any will do for one that it does not have, which the engine reports.
+DType type_of_input(const Denoiser& denoiser, const std::string& name) {
+  for (const ort::TensorInfo& info : denoiser.conditioning())
+    if (info.name == name) return info.dtype;
+  return DType::kFloat32;
 }
 
-// Arrays are held by the caller's frame for the whole call, so views into them stay valid without the GIL.
-std::vector<Conditioning> conditioning_of(const py::dict& positive, const py::dict& negative) {
+// `kept` owns what the result shows: the caller's dicts may change while the GIL is released.
+std::vector<Conditioning> conditioning_of(const Denoiser& denoiser, const py::dict& positive,
+                                          const py::dict& negative, std::vector<py::array>& kept) {
+  const auto view = [&](const std::string& name, const py::handle& value) {
+    const std::string where = text("conditioning \"", name, "\"");
+    kept.push_back(as_contiguous(value, where));
+    return view_of(kept.back(), type_of_input(denoiser, name), where);
+  };
   std::vector<Conditioning> conditioning;
   for (const auto& [key, value] : positive) {
-    Conditioning item;
-    item.name = key.cast<std::string>();
-    item.positive = view_of(value.cast<py::array>(), item.name);
-    if (negative.contains(key)) item.negative = view_of(negative[key].cast<py::array>(), item.name);
-    conditioning.push_back(std::move(item));
+    const std::string name = name_of_input(key);
+    conditioning.push_back({name, view(name, value), {}});
+    if (negative.contains(key)) conditioning.back().negative = view(name, negative[key]);
   }
   for (const auto& [key, value] : negative)
-    check(positive.contains(key), code::kInvalidRequest, "conditioning \"", key.cast<std::string>(),
+    check(positive.contains(key), code::kInvalidRequest, "conditioning \"", name_of_input(key),
           "\" has a negative half and no positive one");
   return conditioning;
+}
+
+py::array copy_of(const float* values, const Shape& shape) {
+  return copy_to_array({const_cast<float*>(values), DType::kFloat32, shape});
 }
 
 // Wraps a Python callable `on_step(step, latents, denoised | None)`. It gets copies, so that nothing it keeps
@@ -60,9 +67,8 @@ std::vector<Conditioning> conditioning_of(const py::dict& positive, const py::di
 StepCallback wrap_callback(const py::function& callback, const Shape& shape) {
   return [&callback, &shape](int step, float* latents, const float* denoised) {
     py::gil_scoped_acquire gil;
-    const auto copy = [&](const float* values) { return Latents(shape, values); };
-    const py::object given = denoised ? py::object(copy(denoised)) : py::none();
-    const py::object result = callback(step, copy(latents), given);
+    const py::object given = denoised ? py::object(copy_of(denoised, shape)) : py::none();
+    const py::object result = callback(step, copy_of(latents, shape), given);
     if (result.is_none()) return;
     const auto replaced = Latents::ensure(result);
     check(replaced && shape_of(replaced) == shape, code::kInvalidRequest,
@@ -87,10 +93,11 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
                    std::optional<std::string> isa) {
   SampleRequest request;
   request.shape = shape_of(x);
-  Latents result(request.shape, x.data());
+  Latents result = copy_of(x.data(), request.shape);
   request.latents = result.mutable_data();
   request.program = &program;
-  request.conditioning = conditioning_of(cond, uncond);
+  std::vector<py::array> kept;
+  request.conditioning = conditioning_of(denoiser, cond, uncond, kept);
   request.guidance = std::move(guidance);
   request.noise = noise;
   request.inpainting = {latents_like(x, known, "known"), latents_like(x, mask, "mask"),
@@ -98,8 +105,8 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
   request.limits.cancel = cancel;
   if (timeout) {
     check(std::isfinite(*timeout), code::kInvalidRequest, "deadline: got ", *timeout, "; it must be finite");
-    request.limits.deadline =
-        Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*timeout));
+    const std::chrono::duration<double> seconds(std::clamp(*timeout, 0.0, kLongestTimeout));
+    request.limits.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(seconds);
   }
   request.progress = progress;
   if (on_step) request.on_step = wrap_callback(*on_step, request.shape);
@@ -133,31 +140,13 @@ void register_engine(py::module_& module) {
                                                DenoiserOptions{std::move(sample), std::move(noise_level),
                                                                std::move(output), images_per_run});
            }),
-           py::arg("session"), py::kw_only(), py::arg("sample"), py::arg("noise_level"), py::arg("output"),
-           py::arg("images_per_run") = 0)
+           py::arg("session").none(false), py::kw_only(), py::arg("sample"), py::arg("noise_level"),
+           py::arg("output"), py::arg("images_per_run") = 0)
       .def_property_readonly("conditioning_names", [](const Denoiser& denoiser) {
         std::vector<std::string> names;
         for (const auto& info : denoiser.conditioning()) names.push_back(info.name);
         return names;
       });
-
-  py::class_<CancelToken, std::shared_ptr<CancelToken>>(
-      module, "CancelToken", "Cancels every call that it was given to, from any thread; it stays cancelled.")
-      .def(py::init<>())
-      .def("cancel", &CancelToken::cancel, py::call_guard<py::gil_scoped_release>(),
-           "Ends those calls at the next node of the running graph, or at the next step.")
-      .def_property_readonly("cancelled", &CancelToken::is_cancelled)
-      .def("_watch", &CancelToken::watch, py::arg("control"), py::call_guard<py::gil_scoped_release>(),
-           "cancel() also terminates `control`, until _forget(control).")
-      .def("_forget", &CancelToken::forget, py::arg("control"), py::call_guard<py::gil_scoped_release>());
-
-  py::class_<Progress, std::shared_ptr<Progress>>(module, "Progress",
-                                                  "Counts the steps of a call; may be read from any thread.")
-      .def(py::init<>())
-      .def_property_readonly("steps_done",
-                             [](const Progress& progress) { return progress.steps_done.load(); })
-      .def_property_readonly("steps_total",
-                             [](const Progress& progress) { return progress.steps_total.load(); });
 
   module.def(
       "sample", &run_sample, py::arg("denoiser"), py::arg("program"), py::arg("x"), py::kw_only(),

@@ -1,6 +1,7 @@
 // The kernels by name of their ISA: for tests, benchmarks and `doctor`.
 #include "base/error.h"
 #include "base/isa.h"
+#include "binding/arrays.h"
 #include "binding/bind.h"
 #include "cpu/combine.h"
 #include "cpu/convert.h"
@@ -16,9 +17,9 @@ using Array = py::array_t<T, py::array::c_style>;
 // A C-contiguous array of T; anything else is an error, not a silent copy.
 template <typename T>
 void check_array_of(const py::array& array, const std::string& where) {
-  if (py::isinstance<Array<T>>(array)) return;
+  if (py::isinstance<Array<T>>(array) && is_plain(array)) return;
   throw Error(code::kInvalidRequest, text(where, ": the dtype is ", std::string(py::str(array.dtype())),
-                                          " or the array is not contiguous, C-contiguous ",
+                                          " or the array is strided or unaligned, C-contiguous ",
                                           std::string(py::str(py::dtype::of<T>())), " is needed"));
 }
 

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "binding/arrays.h"
 #include "binding/bind.h"
 #include "rng/noise.h"
 
@@ -12,20 +13,21 @@ namespace {
 using FloatArray = py::array_t<float, py::array::c_style>;
 using Holder = std::shared_ptr<rng::NoiseStream>;
 
-FloatArray draw(rng::NoiseStream& stream, size_t image_count, size_t count_per_image) {
-  FloatArray out({image_count, count_per_image});
+FloatArray draw(rng::NoiseStream& stream, int64_t image_count, int64_t count_per_image) {
+  FloatArray out = make_array(DType::kFloat32, {image_count, count_per_image});
   float* data = out.mutable_data();
   {
     py::gil_scoped_release release;
     rng::NoiseLease lease(stream);
-    stream.draw(data, image_count, count_per_image);
+    stream.draw(data, static_cast<size_t>(image_count), static_cast<size_t>(count_per_image));
   }
   return out;
 }
 
 Holder array_stream(const py::array& values) {
-  check(py::isinstance<FloatArray>(values), code::kInvalidRequest, "noise array: dtype is ",
-        std::string(py::str(values.dtype())), " or the layout is not C order, contiguous float32 is needed");
+  check(py::isinstance<FloatArray>(values) && is_plain(values), code::kInvalidRequest,
+        "noise array: dtype is ", std::string(py::str(values.dtype())),
+        " or the array is strided or unaligned, contiguous float32 is needed");
   check(values.ndim() >= 2, code::kInvalidRequest, "noise array: it has ", values.ndim(),
         " dimensions, [draws, ...] with at least 2 is needed");
   const auto* data = static_cast<const float*>(values.data());

@@ -10,6 +10,9 @@ namespace {
 
 using namespace engine;
 
+// Of what is quoted in a message.
+constexpr size_t kLongestQuote = 80;
+
 Bank parse_bank(const py::handle& kind) {
   const auto letter = kind.cast<std::string>();
   check(letter == "x" || letter == "e", code::kInvalidRequest, "program: register kind \"", letter,
@@ -21,33 +24,55 @@ std::vector<Term> parse_terms(const py::handle& items) {
   std::vector<Term> terms;
   for (const py::handle item : items) {
     const auto term = item.cast<py::tuple>();
+    check(term.size() == 3, code::kInvalidRequest, "program: a term of ", term.size(),
+          " parts, (kind, index, weight) is needed");
     terms.push_back({parse_bank(term[0]), term[1].cast<int>(), term[2].cast<double>()});
   }
   return terms;
 }
 
+bool parse_is_batch(const py::handle& norm) {
+  const auto name = norm.cast<std::string>();
+  check(name == "batch" || name == "sample", code::kInvalidRequest, "program: norm per \"", name,
+        "\", allowed are \"sample\" and \"batch\"");
+  return name == "batch";
+}
+
 Instruction parse_instruction(const py::tuple& row) {
   const auto name = row[0].cast<std::string>();
+  const auto is = [&](const char* known, size_t size) {
+    if (name != known) return false;
+    check(row.size() == size, code::kInvalidRequest, "program: \"", name, "\" with ", row.size() - 1,
+          " operands, ", size - 1, " are needed");
+    return true;
+  };
   const auto integer = [&](size_t i) { return row[i].cast<int>(); };
   const auto real = [&](size_t i) { return row[i].cast<double>(); };
-  if (name == "denoise") return Denoise{integer(1), integer(2), real(3), real(4)};
-  if (name == "combine") return Combine{integer(1), parse_terms(row[2]), real(3)};
-  if (name == "clamp") return Clamp{integer(1), integer(2), real(3), real(4)};
-  if (name == "langevin_step")
-    return LangevinStep{integer(1), integer(2), integer(3), real(4), row[5].cast<std::string>() == "batch"};
-  if (name == "blend") return Blend{integer(1), integer(2), real(3), real(4)};
-  if (name == "step") return Step{integer(1), integer(2), parse_terms(row[3])};
+  if (is("denoise", 5)) return Denoise{integer(1), integer(2), real(3), real(4)};
+  if (is("combine", 4)) return Combine{integer(1), parse_terms(row[2]), real(3)};
+  if (is("clamp", 5)) return Clamp{integer(1), integer(2), real(3), real(4)};
+  if (is("langevin_step", 6))
+    return LangevinStep{integer(1), integer(2), integer(3), real(4), parse_is_batch(row[5])};
+  if (is("blend", 5)) return Blend{integer(1), integer(2), real(3), real(4)};
+  if (is("step", 4)) return Step{integer(1), integer(2), parse_terms(row[3])};
   throw Error(code::kInvalidRequest, text("program: unknown instruction \"", name, "\""));
 }
 
 std::shared_ptr<Program> parse_program(const py::iterable& rows, int latents, int outputs, int result) {
   auto program = std::make_shared<Program>();
   for (const py::handle row : rows) {
+    const auto fail = [&] {
+      throw Error(code::kInvalidRequest,
+                  text("program, instruction ", program->instructions.size(),
+                       ": not an instruction: ", std::string(py::repr(row)).substr(0, kLongestQuote)));
+    };
     try {
       program->instructions.push_back(parse_instruction(row.cast<py::tuple>()));
     } catch (const py::cast_error&) {
-      throw Error(code::kInvalidRequest, text("program, instruction ", program->instructions.size(),
-                                              ": not an instruction: ", py::repr(row).cast<std::string>()));
+      fail();
+    } catch (const py::error_already_set& error) {  // an empty tuple, terms that are no sequence
+      if (!error.matches(PyExc_IndexError) && !error.matches(PyExc_TypeError)) throw;
+      fail();
     }
   }
   program->latent_count = latents;

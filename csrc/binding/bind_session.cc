@@ -5,10 +5,12 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "binding/arrays.h"
+#include "engine/request.h"
 #include "ort/runtime.h"
 #include "ort/session.h"
 
@@ -42,7 +44,7 @@ std::shared_ptr<Session> release_without_gil(std::shared_ptr<Session> session) {
   });
 }
 
-py::list shape_of(const TensorInfo& info) {
+py::list sizes_of(const TensorInfo& info) {
   py::list sizes;
   for (size_t i = 0; i < info.shape.size(); ++i) {
     if (info.shape[i] >= 0)
@@ -55,42 +57,35 @@ py::list shape_of(const TensorInfo& info) {
   return sizes;
 }
 
-const TensorInfo& find(const std::vector<TensorInfo>& infos, const std::string& name, const char* kind,
-                       const Session& session) {
-  std::string allowed;
-  for (const TensorInfo& info : infos) {
-    if (info.name == name) return info;
-    allowed += (allowed.empty() ? "'" : ", '") + info.name + "'";
-  }
-  throw Error(code::kInvalidRequest,
-              text(session.label(), ": the graph has no ", kind, " '", name, "', it has ", allowed),
-              {{"component", session.label()}, {"param", name}});
-}
-
-// A binding that also keeps the arrays alive whose memory it uses. Threads may share it: they take turns.
+// A binding that also keeps the arrays alive whose memory it uses. Threads may share it: they take turns. An
+// array that another one replaces goes after the turn, for its end may run Python.
 class ArrayBinding {
  public:
   explicit ArrayBinding(std::shared_ptr<Session> session)
       : session_(std::move(session)), binding_(session_) {}
 
   void input(const std::string& name, const py::handle& object) {
-    const TensorInfo& info = find(session_->inputs(), name, "input", *session_);
+    const TensorInfo& info = ort::find_info(session_->inputs(), name, "input", session_->label());
     const std::string where = text(session_->label(), ": input '", name, "'");
     py::array array = as_contiguous(object, where);
+    py::object replaced;
     const auto lock = take_turn();
+    py::object& kept = kept_["i:" + name];
     binding_.input(name, view_of(array, info.dtype, where));
-    kept_["i:" + name] = array;
+    replaced = std::exchange(kept, std::move(array));
   }
 
   void output(const std::string& name, const py::handle& object) {
-    const TensorInfo& info = find(session_->outputs(), name, "output", *session_);
+    const TensorInfo& info = ort::find_info(session_->outputs(), name, "output", session_->label());
     const std::string where = text(session_->label(), ": output '", name, "'");
     py::array array = as_contiguous(object, where);
     check(array.is(object) && array.writeable(), code::kInvalidRequest, where,
-          " is strided or read-only, allowed is a writable contiguous array");
+          " is strided, unaligned or read-only, allowed is a writable contiguous array");
+    py::object replaced;
     const auto lock = take_turn();
+    py::object& kept = kept_["o:" + name];
     binding_.output(name, view_of(array, info.dtype, where));
-    kept_["o:" + name] = array;
+    replaced = std::exchange(kept, std::move(array));
   }
 
   void inputs(const py::dict& feeds) {
@@ -133,12 +128,16 @@ class ArrayBinding {
   }
 
   std::shared_ptr<Session> session_;
-  std::map<std::string, py::array> kept_;
+  std::map<std::string, py::object> kept_;
   Binding binding_;
   std::mutex mutex_;
 };
 
-py::dict run(std::shared_ptr<Session> session, const py::dict& feeds, RunControl* control) {
+py::dict run(std::shared_ptr<Session> session, const py::dict& feeds, RunControl* control,
+             engine::CancelToken* cancel) {
+  RunControl own_control;
+  if (control == nullptr && cancel != nullptr) control = &own_control;
+  const engine::CancelGuard guard(cancel, control);
   ArrayBinding binding(std::move(session));
   binding.inputs(feeds);
   binding.allocate_outputs();
@@ -192,11 +191,11 @@ void register_info(py::module_& module) {
       .def_readonly("name", &TensorInfo::name)
       .def_property_readonly("dtype",
                              [](const TensorInfo& info) { return ort::onnx_type_name(info.onnx_type); })
-      .def_property_readonly("shape", shape_of,
+      .def_property_readonly("shape", sizes_of,
                              "list of int, the name of a free size, or None where it has no name")
       .def("__repr__", [](const TensorInfo& info) {
         return text("TensorInfo(", info.name, ": ", ort::onnx_type_name(info.onnx_type), " ",
-                    std::string(py::str(shape_of(info))), ")");
+                    std::string(py::str(sizes_of(info))), ")");
       });
 }
 
@@ -210,7 +209,7 @@ void register_control(py::module_& module) {
 
 void register_binding(py::module_& module) {
   py::class_<ArrayBinding>(module, "Binding", "Arrays bound to a session once and run many times.")
-      .def(py::init<std::shared_ptr<Session>>(), py::arg("session"))
+      .def(py::init<std::shared_ptr<Session>>(), py::arg("session").none(false))
       .def("input", &ArrayBinding::input, py::arg("name"), py::arg("array"),
            "Strided arrays are copied; others are read at each run().")
       .def("output", &ArrayBinding::output, py::arg("name"), py::arg("array"), "Written by each run().")
@@ -229,16 +228,13 @@ void register_session(py::module_& module) {
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config())
       .def_static("from_memory", from_memory, py::arg("model"), py::kw_only(), py::arg("label") = "graph",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config())
-      .def_property_readonly("label",
-                             [](const Session& session) {
-                               const std::string& label = session.label();  // a path has not to be UTF-8
-                               return py::reinterpret_steal<py::str>(
-                                   PyUnicode_DecodeUTF8(label.data(), label.size(), "replace"));
-                             })
+      .def_property_readonly("label", [](const Session& session) { return decode(session.label()); })
       .def_property_readonly("inputs", &Session::inputs)
       .def_property_readonly("outputs", &Session::outputs)
       .def("run", run, py::arg("feeds"), py::kw_only(), py::arg("control") = nullptr,
-           "All outputs by name, as new arrays. bfloat16 crosses as uint16 bits.")
+           py::arg("cancel") = nullptr,
+           "All outputs by name, as new arrays. bfloat16 crosses as uint16 bits. cancel ends the run, and "
+           "terminates `control` too.")
       .def("run_repeatedly", run_repeatedly, py::arg("feeds"), py::arg("count"), py::kw_only(),
            py::arg("control") = nullptr, "Seconds of `count` runs over buffers that are bound once.");
   register_binding(module);

@@ -6,12 +6,16 @@
 
 namespace py = pybind11;
 
+py::str textopia::binding::decode(const std::string& bytes) {
+  auto text = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "replace"));
+  if (!text) throw py::error_already_set();
+  return text;
+}
+
 namespace {
 
-// Texts may quote what a file holds or how it is called; neither has to be UTF-8.
-py::str decode(const std::string& bytes) {
-  return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(bytes.data(), bytes.size(), "replace"));
-}
+using textopia::binding::decode;
 
 void raise(const textopia::Error& error) {
   py::dict details;
@@ -26,15 +30,19 @@ void raise(const textopia::Error& error) {
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The native core of textopia_fast. Use the package, not this module: it has no stable API.";
   module.attr("__version__") = TEXTOPIA_VERSION;
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  // Local: another extension's std::bad_alloc is none of ours.
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const textopia::Error& error) {
       raise(error);
+    } catch (const std::bad_alloc&) {
+      raise({textopia::code::kOutOfMemory, "core: no memory left"});
     }
   });
   textopia::binding::register_kernels(module);
   textopia::binding::register_noise(module);
+  textopia::binding::register_request(module);
   textopia::binding::register_session(module);
   textopia::binding::register_engine(module);
 }

@@ -15,11 +15,11 @@ inline constexpr int kMaxOutputs = 3;
 // an output (in place), partial overlap is not allowed; no alignment needed. Bytes per element:
 // 4*source_count read, 4*output_count written.
 struct CombineArgs {
-  const float* sources[kMaxSources];
-  float weights[kMaxSources];
+  const float* sources[kMaxSources] = {};
+  float weights[kMaxSources] = {};
   int source_count = 0;
-  float* outputs[kMaxOutputs];
-  float scales[kMaxOutputs];
+  float* outputs[kMaxOutputs] = {};
+  float scales[kMaxOutputs] = {};
   int output_count = 0;
   size_t count = 0;
 };

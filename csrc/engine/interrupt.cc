@@ -44,7 +44,12 @@ InterruptGuard::InterruptGuard() {
 }
 
 InterruptGuard::~InterruptGuard() {
-  if (is_watching_ && --guard_depth == 0) sigaction(SIGINT, &previous_action, nullptr);
+  if (!is_watching_ || --guard_depth > 0) return;
+  // A callback may have installed another handler meanwhile; that one stays.
+  struct sigaction current = {};
+  sigaction(SIGINT, nullptr, &current);
+  if ((current.sa_flags & SA_SIGINFO) && current.sa_sigaction == on_sigint)
+    sigaction(SIGINT, &previous_action, nullptr);
 }
 
 std::atomic<bool>* InterruptGuard::flag() const { return is_watching_ ? &was_interrupted : nullptr; }

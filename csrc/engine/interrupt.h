@@ -6,7 +6,8 @@
 namespace textopia::engine {
 
 // While one lives on the main thread, SIGINT also sets a flag; the handler that was there before (Python's)
-// still runs. On other threads, and where SIGINT is ignored or has its default action, it does nothing.
+// still runs, and is put back at the end unless a callback installed another one. On other threads, and where
+// SIGINT is ignored or has its default action, it does nothing.
 class InterruptGuard {
  public:
   InterruptGuard();

@@ -15,7 +15,7 @@ class Loop {
       : request_(request),
         program_(*request.program),
         network_(denoiser, request.shape, request.conditioning, program_.output_count, request.guidance),
-        count_(static_cast<size_t>(element_count(request.shape))),
+        count_(element_count(request.shape)),
         guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
     if (program_.draws_noise()) noise_ = Buffer<float>(count_);
@@ -244,7 +244,10 @@ void sample(const Denoiser& denoiser, const SampleRequest& request) {
   const Inpainting& given = request.inpainting;
   check(!request.program->blends() || (given.known && given.mask && given.noise), code::kInvalidRequest,
         "known: this program blends known latents in; known, mask and known_noise are needed");
-  if (request.progress) request.progress->steps_total.store(request.program->count_steps());
+  if (request.progress) {
+    request.progress->steps_done.store(0);  // it may have counted an earlier call
+    request.progress->steps_total.store(request.program->count_steps());
+  }
   Loop(denoiser, request).run();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 #include "cpu/convert.h"
@@ -29,6 +30,19 @@ void check_fits(const std::string& label, const ort::TensorInfo& info, const Sha
         " (the first axis is the batch, -1 is free)");
 }
 
+bool is_same_scalar(const TensorView& a, const TensorView& b) {
+  return b.shape.empty() && a.dtype == b.dtype && std::memcmp(a.data, b.data, a.bytes()) == 0;
+}
+
+// Truncates, as every exporter's own pipeline does. A conversion that does not fit would be undefined.
+template <typename Integer>
+Integer whole(double value, const std::string& label) {
+  constexpr double kEnd = -static_cast<double>(std::numeric_limits<Integer>::min());
+  check(value > -kEnd && value < kEnd, code::kInvalidRequest, label, ": the noise level ", value,
+        " does not fit the graph's integer");
+  return static_cast<Integer>(value);
+}
+
 }  // namespace
 
 Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
@@ -39,19 +53,20 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
         "latents: shape ", to_string(shape), "; every size must be positive");
   check_fits(label_, denoiser.sample(), tail(shape));
   image_count_ = static_cast<size_t>(shape[0]);
-  row_elements_ = static_cast<size_t>(element_count(tail(shape)));
+  row_elements_ = element_count(tail(shape));
   row_count_ = image_count_ * (has_negative ? 2 : 1);
+  const size_t elements = element_count(with_rows(row_count_, tail(shape)));
   is_half_ = denoiser.sample().dtype == DType::kFloat16;
   noise_level_dtype_ = denoiser.noise_level().dtype;
   // A graph exported for one batch size decides itself how many rows a run takes.
   images_per_run_ = denoiser.fixed_rows() ? 0 : denoiser.options().images_per_run;
 
   lay_out(image_count_, has_negative);
-  input_ = Buffer<float>(row_count_ * row_elements_);
-  for (int i = 0; i < output_count; ++i) outputs_.emplace_back(row_count_ * row_elements_);
+  input_ = Buffer<float>(elements);
+  for (int i = 0; i < output_count; ++i) outputs_.emplace_back(elements);
   if (is_half_) {
-    half_input_ = Buffer<uint16_t>(row_count_ * row_elements_);
-    half_output_ = Buffer<uint16_t>(row_count_ * row_elements_);
+    half_input_ = Buffer<uint16_t>(elements);
+    half_output_ = Buffer<uint16_t>(elements);
   }
   noise_level_ = Buffer<uint64_t>(row_count_);
   arrange(denoiser, conditioning, has_negative);
@@ -79,6 +94,9 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
 
     Rows rows{info.name, info.dtype, {}, given->positive.shape.empty(), size_of(info.dtype), {}};
     if (rows.is_scalar) {
+      check(given->negative.data == nullptr || is_same_scalar(given->positive, given->negative),
+            code::kInvalidRequest, label_, ": input \"", info.name,
+            "\" is a scalar, which both halves share; the negative half gave another value");
       rows.data = Buffer<std::byte>(rows.row_bytes);
       std::memcpy(rows.data.data(), given->positive.data, rows.row_bytes);
       conditioning_.push_back(std::move(rows));
@@ -86,10 +104,11 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
     }
     rows.row_shape = tail(given->positive.shape);
     check_fits(label_, info, rows.row_shape);
-    rows.row_bytes *= static_cast<size_t>(element_count(rows.row_shape));
-    rows.data = Buffer<std::byte>(row_count_ * rows.row_bytes);
+    rows.row_bytes = byte_count(rows.row_shape, size_of(info.dtype));
+    rows.data = Buffer<std::byte>(byte_count(with_rows(row_count_, rows.row_shape), size_of(info.dtype)));
 
     const auto place = [&](const TensorView& source, size_t image, size_t row) {
+      if (rows.row_bytes == 0) return;  // rows without elements have no memory
       const size_t source_row = source.shape[0] == 1 ? 0 : image;
       std::memcpy(rows.data.data() + row * rows.row_bytes,
                   static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes, rows.row_bytes);
@@ -169,9 +188,8 @@ void Network::fill_noise_level(double value) {
   };
   switch (noise_level_dtype_) {
     case DType::kFloat64: return fill(value);
-    case DType::kInt64:
-      return fill(static_cast<int64_t>(value));  // truncates, as every exporter's own pipeline does
-    case DType::kInt32: return fill(static_cast<int32_t>(value));
+    case DType::kInt64: return fill(whole<int64_t>(value, label_));
+    case DType::kInt32: return fill(whole<int32_t>(value, label_));
     case DType::kFloat16: {
       const float wide = static_cast<float>(value);
       uint16_t half;

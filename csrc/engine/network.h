@@ -79,12 +79,12 @@ class Network {
   DType noise_level_dtype_;
 
   std::vector<Group> groups_;
-  std::vector<Run> runs_;
   std::vector<Rows> conditioning_;
   Buffer<float> input_;
   std::vector<Buffer<float>> outputs_;
   Buffer<uint16_t> half_input_, half_output_;  // only for float16 graphs
   Buffer<uint64_t> noise_level_;               // row_count values of up to 8 bytes
+  std::vector<Run> runs_;                      // last, so that no binding outlives the memory it uses
 };
 
 }  // namespace textopia::engine

@@ -114,7 +114,7 @@ class Function<Result(Args...)> {
  public:
   constexpr Function(const char* name, uint32_t since) : name_(name), since_(since) {}
 
-  void bind(const void* address) { pointer_ = reinterpret_cast<Result (*)(Args...)>(address); }
+  void bind(void* address) { pointer_ = reinterpret_cast<Result (*)(Args...)>(address); }
   bool is_bound() const { return pointer_ != nullptr; }
 
   Result operator()(Args... args) const {
@@ -136,7 +136,7 @@ struct Api {
 
   // `table` is what get_api(version) returned; slots newer than `version` stay unbound.
   void bind(const void* table, uint32_t version) {
-    const auto* slots = static_cast<const void* const*>(table);
+    const auto* slots = static_cast<void* const*>(table);
 #define TEXTOPIA_ORT_BIND(slot, since, name, result, args) \
   if (since <= version) name.bind(slots[slot]);
     TEXTOPIA_ORT_SLOTS(TEXTOPIA_ORT_BIND)

@@ -8,20 +8,6 @@
 namespace textopia::ort {
 namespace {
 
-constexpr size_t kNotFound = static_cast<size_t>(-1);
-
-size_t find(const std::vector<TensorInfo>& infos, const std::string& name) {
-  for (size_t i = 0; i < infos.size(); ++i)
-    if (infos[i].name == name) return i;
-  return kNotFound;
-}
-
-std::string names_of(const std::vector<TensorInfo>& infos) {
-  std::string names;
-  for (const TensorInfo& info : infos) names += (names.empty() ? "'" : ", '") + info.name + "'";
-  return names.empty() ? "none" : names;
-}
-
 // The graph's shape with the names of its free sizes: "[batch,4,64,?]".
 std::string declared_shape(const TensorInfo& info) {
   std::string text = "[";
@@ -123,12 +109,9 @@ struct Binding::State {
 
   const TensorInfo& named(const std::vector<TensorInfo>& infos, const char* kind, const std::string& name,
                           size_t* index) const {
-    *index = find(infos, name);
-    if (*index == kNotFound)
-      throw Error(code::kInvalidRequest,
-                  text(label(), ": the graph has no ", kind, " '", name, "', it has ", names_of(infos)),
-                  {{"component", label()}, {"param", name}});
-    return infos[*index];
+    const TensorInfo& info = find_info(infos, name, kind, label());
+    *index = static_cast<size_t>(&info - infos.data());
+    return info;
   }
 
   ValueHandle wrap(const TensorInfo& info, const char* kind, const TensorView& tensor) const {

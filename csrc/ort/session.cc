@@ -161,6 +161,21 @@ std::shared_ptr<Session> Session::from_memory(const void* data, size_t bytes, co
   });
 }
 
+std::string names_of(const std::vector<TensorInfo>& infos) {
+  std::string names;
+  for (const TensorInfo& info : infos) names += (names.empty() ? "'" : ", '") + info.name + "'";
+  return names.empty() ? "none" : names;
+}
+
+const TensorInfo& find_info(const std::vector<TensorInfo>& infos, const std::string& name, const char* kind,
+                            const std::string& label) {
+  for (const TensorInfo& info : infos)
+    if (info.name == name) return info;
+  throw Error(code::kInvalidRequest,
+              text(label, ": the graph has no ", kind, " '", name, "', it has ", names_of(infos)),
+              {{"component", label}, {"param", name}});
+}
+
 std::string onnx_type_name(int onnx_type) {
   static constexpr const char* kNames[] = {
       "no tensor", "float32", "uint8",   "int8",   "uint16", "int16",     "int32",      "int64",   "string",

@@ -43,6 +43,11 @@ class Session {
 // "float32", "string", ...: also for the types that DType leaves out.
 std::string onnx_type_name(int onnx_type);
 
+// The input or output of that name; throws Error{invalid_request} with the names that there are. `kind` is
+// the word for it in the message, `label` the session's.
+const TensorInfo& find_info(const std::vector<TensorInfo>& infos, const std::string& name, const char* kind,
+                            const std::string& label);
+
 // Stops the runs that it is given to, from any thread, at the next node of the graph.
 class RunControl {
  public:

@@ -10,6 +10,9 @@
 
 namespace textopia::ort {
 
+// "'a', 'b'", or "none".
+std::string names_of(const std::vector<TensorInfo>& infos);
+
 class SessionImpl final : public Session {
  public:
   SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,

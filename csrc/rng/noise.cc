@@ -54,7 +54,7 @@ class ArrayStream final : public NoiseStream {
           " draws were given, this is a request for draw ", draw_ + 1);
     check(image_count * count_per_image == block_size_, code::kInvalidRequest, "noise array: its draws have ",
           block_size_, " values, ", image_count, " x ", count_per_image, " were asked for");
-    std::memcpy(out, values_.data() + draw_ * block_size_, block_size_ * sizeof(float));
+    if (block_size_ > 0) std::memcpy(out, values_.data() + draw_ * block_size_, block_size_ * sizeof(float));
     ++draw_;
   }
 

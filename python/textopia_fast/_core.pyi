@@ -75,6 +75,28 @@ class NoiseStream:
         The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the stream is in use by another thread, has another number of images, or has run out.
         """
 
+class CancelToken:
+    """
+    Cancels every call that it was given to, from any thread; it stays cancelled.
+    """
+    def __init__(self) -> None: ...
+    def cancel(self) -> None:
+        """
+        Ends those calls at the next node of the running graph, or at the next step.
+        """
+    @property
+    def cancelled(self) -> bool: ...
+
+class Progress:
+    """
+    Counts the steps of a call; may be read from any thread.
+    """
+    def __init__(self) -> None: ...
+    @property
+    def steps_done(self) -> int: ...
+    @property
+    def steps_total(self) -> int: ...
+
 class TensorInfo:
     """
     One input or output of a graph.
@@ -125,9 +147,9 @@ class Session:
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
     ) -> Session: ...
-    def run(self, feeds: dict, *, control: RunControl | None = None) -> dict:
+    def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """
-        All outputs by name, as new arrays. bfloat16 crosses as uint16 bits.
+        All outputs by name, as new arrays. bfloat16 crosses as uint16 bits. cancel ends the run, and terminates `control` too.
         """
     def run_repeatedly(
         self,
@@ -200,33 +222,6 @@ class Denoiser:
     ) -> None: ...
     @property
     def conditioning_names(self) -> list[str]: ...
-
-class CancelToken:
-    """
-    Cancels every call that it was given to, from any thread; it stays cancelled.
-    """
-    def __init__(self) -> None: ...
-    def _forget(self, control: RunControl) -> None: ...
-    def _watch(self, control: RunControl) -> None:
-        """
-        cancel() also terminates `control`, until _forget(control).
-        """
-    def cancel(self) -> None:
-        """
-        Ends those calls at the next node of the running graph, or at the next step.
-        """
-    @property
-    def cancelled(self) -> bool: ...
-
-class Progress:
-    """
-    Counts the steps of a call; may be read from any thread.
-    """
-    def __init__(self) -> None: ...
-    @property
-    def steps_done(self) -> int: ...
-    @property
-    def steps_total(self) -> int: ...
 
 def active_isa() -> str:
     """

@@ -7,7 +7,6 @@ about it.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 __all__ = [
@@ -209,6 +208,7 @@ def _all_classes() -> dict[str, type[TextopiaError]]:
 
 
 _BY_CODE = _all_classes()
+_COUNTS = {"step", "steps_done"}
 
 
 def _rebuild(
@@ -220,9 +220,9 @@ def _rebuild(
 def from_native(code: str, message: str, details: dict[str, str]) -> TextopiaError:
     """Builds the exception for an error of the C++ core (called by the binding)."""
     cls = _BY_CODE.get(code, InternalError)
+    # Only counts become numbers: exporters name tensors "123", and a name stays a string.
     facts: dict[str, Any] = {
-        key: int(value) if re.fullmatch("-?[0-9]+", value) else value
-        for key, value in details.items()
+        key: int(value) if key in _COUNTS else value for key, value in details.items()
     }
     hint = facts.pop("hint", None)
     return cls(message, hint=hint, **facts)

@@ -49,14 +49,7 @@ def run(
     session: _core.Session, feeds: dict[str, np.ndarray], cancel: _core.CancelToken | None
 ) -> dict[str, np.ndarray]:
     """One graph run that `cancel` can end at the next node (GenerationCancelled)."""
-    if cancel is None:
-        return session.run(feeds)
-    control = _core.RunControl()
-    cancel._watch(control)
-    try:
-        return session.run(feeds, control=control)
-    finally:
-        cancel._forget(control)
+    return session.run(feeds, cancel=cancel)
 
 
 class TextEncoder:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from textopia_fast.errors import InvalidRequestError, TextopiaWarning
-from textopia_fast.text import MAX_PROMPT_BYTES, Tokenizer
 
 from tests.support.tiny_tokenizer import build_vocabulary, write_tokenizer
 from tests.text.texts import TEXTS, random_texts
+from textopia_fast.errors import InvalidRequestError, TextopiaWarning
+from textopia_fast.text import MAX_PROMPT_BYTES, Tokenizer
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_ids.json").read_text(encoding="utf-8"))
 

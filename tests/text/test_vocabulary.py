@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.tiny_tokenizer import build_vocabulary, write_tokenizer
 from textopia_fast.errors import (
     ModelError,
     ModelFormatError,
@@ -18,8 +20,6 @@ from textopia_fast.errors import (
     UnsupportedModelError,
 )
 from textopia_fast.text import Tokenizer
-
-from tests.support.tiny_tokenizer import build_vocabulary, write_tokenizer
 
 
 @pytest.fixture

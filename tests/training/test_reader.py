@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from reader import ATTRIBUTES, read, score
 from world import COLOR_NAMES, SHAPES, draw, make_scene, random_scene
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from captions import random_caption
 from tokenizer import MAX_TOKENS, CaptionEncoder, build_tokenizer
 from world import random_scene

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+
 from captions import plain_caption, random_caption, vocabulary_words
 from world import (
     COLOR_NAMES,
