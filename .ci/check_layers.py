@@ -21,7 +21,7 @@ PYTHON_RUNGS = [
     {"sampling", "request", "images", "input_images"},
     {"stages"},
     {"editing"},
-    {"pipeline", "doctor"},
+    {"pipeline", "doctor", "interop"},
     {"cli"},
     {"__init__", "__main__"},
 ]
