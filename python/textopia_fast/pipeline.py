@@ -164,7 +164,7 @@ class Pipeline:
             guidance_scale: Classifier-free guidance; 1 or less skips the negative half.
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
-            eta: Noise of DDIM (other samplers ignore it, as in diffusers).
+            eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
             latents: Start noise, float32 [N, C, H/f, W/f], unit normal; with `image`, what is added
                 to it.
             prompt_embeds, negative_prompt_embeds: float32 [N, T, D] instead of the texts.

@@ -2,9 +2,9 @@
 
     python -m tests.golden.make_sampler_goldens --k-diffusion path/to/k_diffusion/sampling.py
 
-from the root of the repository. Needs torch and diffusers; of k-diffusion only the file sampling.py
-is read (from the unpacked wheel, or without the argument from the installed package), because the
-package itself imports much more. The versions are written into the file.
+from the root of the repository. Needs torch, diffusers and scipy; of k-diffusion only the file
+sampling.py is read (from the unpacked wheel, or without the argument from the installed package),
+because the package itself imports much more. The versions are written into the file.
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
     module.randn_tensor = lambda *_, **__: torch.from_numpy(draws())
     try:
         scheduler.set_timesteps(case.steps)
-        x = torch.from_numpy(initial_noise()) * scheduler.init_noise_sigma
+        init = float(getattr(scheduler, "init_noise_sigma", 1.0))  # flow matching has none
+        scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
+        x = torch.from_numpy(initial_noise()) * init
         trajectory = []
         for t in scheduler.timesteps:
-            output = torch_network(scheduler.scale_model_input(x, t), t)
+            output = torch_network(scale(x, t), t)
             x = scheduler.step(output, t, x, **case.options).prev_sample
             trajectory.append(x.numpy())
     finally:
@@ -64,7 +66,7 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
         "trajectory": np.stack(trajectory),
         "timesteps": scheduler.timesteps.numpy(),
         "sigmas": np.zeros(0) if sigmas is None else sigmas.numpy(),
-        "init": np.array([float(scheduler.init_noise_sigma)]),
+        "init": np.array([init]),
     }
 
 
@@ -79,6 +81,8 @@ def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndar
         return x - s * torch_network(x / (1 + s**2) ** 0.5, s)
 
     options = dict(case.options)
+    if case.source.endswith("sde"):
+        options["noise_sampler"] = BrownianMotion(draws)
     had = sampling.torch.randn_like
     sampling.torch.randn_like = lambda x: torch.from_numpy(draws())
     try:
@@ -94,6 +98,30 @@ def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndar
     }
 
 
+class BrownianMotion:
+    """k-diffusion's noise_sampler on given draws: normalised increments of one path over sigma.
+
+    Asked for (s, mid) and then (s, t) with mid between, the second contains the first.
+    """
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
+        self._path: dict[float, torch.Tensor | float] = {}
+        self._lowest = float("inf")
+
+    def __call__(self, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+        start, end = round(float(sigma), 6), round(float(sigma_next), 6)
+        if not self._path:
+            self._path[start], self._lowest = 0.0, start
+        # float32 arithmetic may miss the start of a step by a rounding error
+        start = min(self._path, key=lambda known: abs(known - start))
+        if end < self._lowest:
+            step = (self._lowest - end) ** 0.5 * torch.from_numpy(self._draws())
+            self._path[end] = self._path[self._lowest] + step
+            self._lowest = end
+        return (self._path[end] - self._path[start]) / (start - end) ** 0.5
+
+
 def load_sampling(path: str | None) -> types.ModuleType:
     """k-diffusion's sampling.py alone; what it imports without need here is left empty."""
     if path is None:
@@ -106,6 +134,8 @@ def load_sampling(path: str | None) -> types.ModuleType:
         "k_diffusion_alone": (),
         "k_diffusion_alone.utils": (),
     }.items():
+        if name == "scipy" and importlib.util.find_spec("scipy") is not None:
+            continue
         module = types.ModuleType(name)
         for member in members:
             setattr(module, member, None)

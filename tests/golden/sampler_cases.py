@@ -8,10 +8,12 @@ import numpy as np
 
 SHAPE = (2, 3, 2, 2)
 STEPS = (1, 2, 5, 20)
+FEW_STEPS = (1, 3, 10)
 
 # Stable Diffusion's own betas; the classes' defaults are other ones.
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SPACINGS = ("leading", "linspace", "trailing")
+DPM_SOLVERS = ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint"), (3, "heun"))
 
 
 class Case(NamedTuple):
@@ -99,7 +101,125 @@ def diffusers_cases() -> list[Case]:
         cases.append(Case(f"{source}Scheduler", {}, 5, {}))
     trained = {"trained_betas": [0.002 * (i + 1) for i in range(40)], "num_train_timesteps": 40}
     cases.append(Case("EulerDiscreteScheduler", trained, 5, {}))
-    return cases
+    return cases + multistep_cases()
+
+
+def multistep_cases() -> list[Case]:
+    """The classes that remember more than one network output."""
+    cases: list[Case] = []
+
+    def add(source: str, steps: tuple[int, ...] = FEW_STEPS, **config: Any) -> None:
+        cases.extend(Case(f"{source}Scheduler", {**SD, **config}, n, {}) for n in steps)
+
+    for spacing in SPACINGS:
+        spaced = {"timestep_spacing": spacing, "steps_offset": 1}
+        add("PNDM", skip_prk_steps=True, **spaced)
+        add(
+            "PNDM", (4, 7, 12), **spaced
+        )  # diffusers needs four timesteps for its Runge-Kutta steps
+    for prediction in ("epsilon", "v_prediction"):
+        kind = {"prediction_type": prediction, "set_alpha_to_one": True}
+        add("PNDM", skip_prk_steps=True, **kind)
+        add("PNDM", (4, 7), **kind)
+    cases.append(Case("PNDMScheduler", {}, 5, {}))
+    for source in ("LMSDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"):
+        for spacing in SPACINGS:
+            add(source, timestep_spacing=spacing, steps_offset=1)
+        add(source, use_karras_sigmas=True)
+        add(source, use_exponential_sigmas=True)
+        add(source, prediction_type="v_prediction")
+        cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    for source in ("EulerDiscrete", "KDPM2Discrete"):
+        add(source, (1, 7), use_beta_sigmas=True)
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02}
+    open_end = {"final_sigmas_type": "sigma_min"}
+    add("DPMSolverMultistep", use_lu_lambdas=True)
+    for algorithm in ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver"):
+        for order, solver_type in DPM_SOLVERS[: 3 if algorithm.startswith("sde") else 5]:
+            how = {"algorithm_type": algorithm, "solver_order": order, "solver_type": solver_type}
+            add("DPMSolverMultistep", (5, 16) if order == 3 else (1, 5), **how, **open_end)
+            if algorithm != "sde-dpmsolver":
+                add("DPMSolverSinglestep", (1, 6, 7), **how, **open_end)
+            if not algorithm.endswith("dpmsolver"):
+                add("DPMSolverMultistep", (5,), **how)
+                add("DPMSolverSinglestep", (5, 6), **how, lower_order_final=True)
+    add("DPMSolverMultistep", (5,), solver_order=3, lower_order_final=False, **open_end)
+    add("DPMSolverMultistep", (16,), solver_order=3, euler_at_final=True, **open_end)
+    add("DPMSolverMultistep", (5,), algorithm_type="deis", solver_type="logrho", **open_end)
+    add("DPMSolverMultistep", (5,), solver_order=3, prediction_type="v_prediction")
+    for extra in (
+        {"use_karras_sigmas": True},
+        {"use_exponential_sigmas": True},
+        {"prediction_type": "v_prediction"},
+        {**cosine, "lambda_min_clipped": -5.1},
+    ):
+        add("DPMSolverSinglestep", (6,), **extra)
+    cases.append(Case("DPMSolverSinglestepScheduler", {}, 5, {}))
+    cases += [Case("LMSDiscreteScheduler", SD, 6, {"order": order}) for order in (1, 2, 3, 5)]
+    return cases + predictor_corrector_cases()
+
+
+def predictor_corrector_cases() -> list[Case]:
+    """UniPC, DEIS, and the classes of distilled models."""
+    cases: list[Case] = []
+
+    def add(source: str, steps: tuple[int, ...], config: dict[str, Any], **options: Any) -> None:
+        cases.extend(Case(f"{source}Scheduler", {**SD, **config}, n, options) for n in steps)
+
+    curves = ("use_karras_sigmas", "use_exponential_sigmas")
+    for source in ("UniPCMultistep", "DEISMultistep"):
+        for spacing in SPACINGS:
+            add(source, (1, 3, 10), {"timestep_spacing": spacing, "steps_offset": 1})
+        for curve in curves:
+            add(source, (8,), {curve: True})
+        for order in (1, 2, 3):
+            add(source, (1, 6, 16), {"solver_order": order})
+        for kind in ("v_prediction", "sample"):
+            add(source, (5,), {"prediction_type": kind})
+        cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    add("DEISMultistep", (6,), {"solver_order": 3, "lower_order_final": False})
+    add("DEISMultistep", (5,), {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"})
+    open_end = {"final_sigmas_type": "sigma_min"}
+    for predict_x0 in (True, False):
+        for order in (1, 2, 3):
+            how = {"predict_x0": predict_x0, "solver_order": order}
+            for solver_type in ("bh1", "bh2"):
+                add("UniPCMultistep", (1, 7), {**how, "solver_type": solver_type, **open_end})
+    add("UniPCMultistep", (7,), {"solver_order": 3, "lower_order_final": False, **open_end})
+    add("UniPCMultistep", (7,), {"disable_corrector": [0, 2], "solver_type": "midpoint"})
+    zero_snr = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    add("UniPCMultistep", (7,), {**zero_snr, "timestep_spacing": "trailing"})
+    add("UniPCMultistep", (5,), {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 9.0})
+    for source, options in (("LCM", ({},)), ("TCD", ({"eta": 0.0}, {"eta": 0.3}, {"eta": 1.0}))):
+        for option in options:
+            add(source, (1, 2, 4, 8), {}, **option)
+            add(source, (4, 7), {"original_inference_steps": 33}, **option)
+            add(source, (4,), {"prediction_type": "v_prediction"}, **option)
+    add("LCM", (1, 4), {"clip_sample": True, "clip_sample_range": 0.7, "timestep_scaling": 0.01})
+    add("LCM", (4,), {"prediction_type": "sample"})
+    cases.append(Case("LCMScheduler", {}, 4, {}))
+    return cases + continuous_cases()
+
+
+def continuous_cases() -> list[Case]:
+    """The classes without a training table."""
+    runs: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+        ("FlowMatchEulerDiscrete", {}, (1, 2, 10)),
+        ("FlowMatchEulerDiscrete", {"shift": 3.0}, (1, 2, 10)),
+        ("FlowMatchEulerDiscrete", {"shift_terminal": 0.1}, (5,)),
+        ("FlowMatchEulerDiscrete", {"use_karras_sigmas": True, "shift": 3.0}, (5,)),
+        ("FlowMatchEulerDiscrete", {"use_exponential_sigmas": True}, (5,)),
+        ("FlowMatchEulerDiscrete", {"use_beta_sigmas": True}, (5,)),
+        ("FlowMatchEulerDiscrete", {"stochastic_sampling": True, "shift": 2.0}, (1, 4)),
+        ("FlowMatchHeunDiscrete", {}, (1, 2, 6)),
+        ("FlowMatchHeunDiscrete", {"shift": 3.0}, (6,)),
+        ("EDMEuler", {}, (1, 2, 10)),
+        ("EDMEuler", {"sigma_schedule": "exponential", "sigma_max": 20.0}, (1, 6)),
+        ("EDMEuler", {"final_sigmas_type": "sigma_min", "rho": 5.0, "sigma_min": 0.02}, (6,)),
+    ]
+    return [
+        Case(f"{source}Scheduler", config, n, {}) for source, config, steps in runs for n in steps
+    ]
 
 
 def k_diffusion_cases() -> list[Case]:
@@ -122,4 +242,25 @@ def k_diffusion_cases() -> list[Case]:
     first, *others = schedules
     cases = [Case(f"sample_{name}", first, n, options) for name, options in runs for n in STEPS]
     cases += [Case("sample_dpmpp_2m", schedule, n, {}) for schedule in others for n in STEPS]
+    more: list[tuple[str, dict[str, Any]]] = [
+        *(("lms", {"order": order}) for order in (1, 2, 3, 4, 5)),
+        ("dpm_2", {}),
+        ("dpm_2", {"s_churn": 2.0, "s_noise": 1.01}),
+        *((name, {}) for name in ("dpm_2_ancestral", "dpmpp_2s_ancestral")),
+        *((name, {"eta": 0.5}) for name in ("dpm_2_ancestral", "dpmpp_2s_ancestral")),
+        ("dpmpp_sde", {}),
+        ("dpmpp_sde", {"eta": 0.5, "s_noise": 0.9, "r": 0.3}),
+        ("dpmpp_sde", {"eta": 0.0}),
+        ("dpmpp_2m_sde", {}),
+        ("dpmpp_2m_sde", {"solver_type": "heun"}),
+        ("dpmpp_2m_sde", {"eta": 0.5, "s_noise": 0.9, "solver_type": "heun"}),
+        ("dpmpp_2m_sde", {"eta": 0.0}),
+        ("dpmpp_3m_sde", {}),
+        ("dpmpp_3m_sde", {"eta": 0.5, "s_noise": 0.9}),
+        ("dpmpp_3m_sde", {"eta": 0.0}),
+    ]
+    for name, options in more:
+        # k-diffusion's multistep SDE samplers fail where the only step goes to 0
+        few = STEPS[1:] if name in ("dpmpp_2m_sde", "dpmpp_3m_sde") else STEPS
+        cases += [Case(f"sample_{name}", first, n, options) for n in few]
     return cases

@@ -89,6 +89,21 @@ LIVE = {
     ),
     "heun": ("HeunDiscreteScheduler", {}, 6, 3.0, 0.0),
     "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}, 15, 7.5, 0.0),
+    "plms": ("PNDMScheduler", {"skip_prk_steps": True, "steps_offset": 1}, 10, 7.5, 0.0),
+    "pndm": ("PNDMScheduler", {"steps_offset": 1}, 6, 7.5, 0.0),
+    "dpm_2_ancestral": ("KDPM2AncestralDiscreteScheduler", {}, 6, 7.5, 0.0),
+    "dpmpp_2m_sde": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+        8,
+        7.5,
+        0.0,
+    ),
+    "dpm_singlestep": ("DPMSolverSinglestepScheduler", {"lower_order_final": True}, 9, 7.5, 0.0),
+    "unipc": ("UniPCMultistepScheduler", {"solver_order": 3}, 8, 7.5, 0.0),
+    "deis": ("DEISMultistepScheduler", {}, 8, 7.5, 0.0),
+    "lcm": ("LCMScheduler", {}, 4, 1.5, 0.0),
+    "tcd": ("TCDScheduler", {}, 4, 2.0, 0.3),
 }
 
 

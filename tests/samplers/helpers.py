@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +41,11 @@ def run_function(
         numpy_network, draws(), schedule.noise_level, prediction, lambda *step: shown.append(step)
     )
     _, function = resolve(sampler)
+    parameters = inspect.signature(function).parameters
     if schedule.targets is not None:
         options = {**options, "targets": schedule.targets}
+    if "timesteps" in parameters:
+        options = {**options, "timesteps": schedule.timesteps}
     return function(m, start(schedule), schedule.sigmas, **options), shown
 
 

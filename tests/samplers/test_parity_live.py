@@ -18,7 +18,7 @@ diffusers = pytest.importorskip("diffusers")
 # torch and NumPy disagree on the spelling of their array protocol.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-PLAIN = {**SD, "clip_sample": False, "steps_offset": 1}
+PLAIN = {**SD, "clip_sample": False, "steps_offset": 1, "skip_prk_steps": True}
 
 
 def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
@@ -41,11 +41,20 @@ def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
         ("EulerDiscrete", {}),
         ("EulerDiscrete", {"use_karras_sigmas": True}),
         ("HeunDiscrete", {}),
+        ("PNDM", {"skip_prk_steps": True}),
+        ("DPMSolverMultistep", {"solver_order": 3, "final_sigmas_type": "sigma_min"}),
+        ("DPMSolverSinglestep", {"lower_order_final": True}),
+        ("KDPM2Discrete", {}),
+        ("UniPCMultistep", {}),
+        ("DEISMultistep", {"solver_order": 3}),
+        ("LMSDiscrete", {}),
         ("DPMSolverMultistep", {}),
         ("DPMSolverMultistep", {"use_karras_sigmas": True}),
     ],
 )
 def test_same_sample(name: str, extra: dict[str, Any], spacing: str, steps: int) -> None:
+    if name == "LMSDiscrete":
+        pytest.importorskip("scipy", reason="diffusers' LMS needs SciPy")
     config = {**PLAIN, **extra, "timestep_spacing": spacing}
     scheduler = getattr(diffusers, f"{name}Scheduler").from_config(config)
     expected = sample_with_diffusers(scheduler, steps)
@@ -81,6 +90,7 @@ def test_same_sample_on_the_config_of_another_class(target: str) -> None:
         "EulerAncestralDiscrete",
         "HeunDiscrete",
         "DPMSolverMultistep",
+        "PNDM",
     ],
 )
 def test_same_timesteps(name: str, steps: int) -> None:

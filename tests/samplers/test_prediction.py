@@ -26,6 +26,10 @@ def test_a_right_network_gives_the_clean_latent(kind: str, sigma: float) -> None
         "v_prediction": (vp, np.sqrt(alpha_bar) * eps - np.sqrt(1 - alpha_bar) * x0),
         "sample": (vp, x0),
         "score": (x0 + sigma * eps, -eps / sigma),
+        "edm": (
+            (x0 + sigma * eps) / np.hypot(sigma, 0.5),
+            (sigma / 0.5 * x0 - 0.5 * eps) / np.hypot(sigma, 0.5),
+        ),
         "flow": ((1 - t) * x0 + t * eps, eps - x0),
     }[kind]
 

@@ -24,7 +24,7 @@ def test_every_sampler_says_what_it_is(name: str) -> None:
     assert info.name == name == info.function.__name__
     assert info.summary
     assert "19" in info.paper or "20" in info.paper
-    assert info.schedule in (*SPACINGS, "karras")
+    assert info.schedule in (*SPACINGS, "karras", "exponential")
     first, *_ = inspect.getdoc(info.function).splitlines()
     assert "et al." in first or "&" in first
     assert len(inspect.getsource(info.function).split('"""')[2].splitlines()) <= 30

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.samplers.helpers import assert_same_run
+from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import Schedule, TrainingTable, schedules, trace
 from textopia_fast.samplers.program import Clamp, Combine, Denoise
 from textopia_fast.samplers.registry import SAMPLERS
@@ -26,6 +27,47 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("ddim", {"eta": 0.5, "clip": 0.8}),
     ("ddpm", {"variance": "fixed_large"}),
     ("ddpm", {"clip": 0.8}),
+    ("plms", {"restart": 7.0, "velocity": True}),
+    ("pndm", {"middles": ((4.0, 3.9), (2.0, 1.9), (0.9, 0.8)), "velocity": True}),
+    *(("lms", {"order": order}) for order in (1, 2, 3)),
+    ("dpm_2", {"s_churn": 2.0}),
+    ("dpm_2_ancestral", {"eta": 0.0}),
+    ("dpm_2_ancestral", {"mid_apart": True, "s_noise": 0.9}),
+    ("dpmpp_2s_ancestral", {"eta": 0.0}),
+    ("dpmpp_2s_ancestral", {"eta": 0.4, "s_noise": 0.9}),
+    ("dpmpp_sde", {"eta": 0.0}),
+    ("dpmpp_sde", {"eta": 0.4, "s_noise": 0.9, "r": 0.3}),
+    ("dpmpp_2m_sde", {"eta": 0.0}),
+    ("dpmpp_2m_sde", {"eta": 0.4, "s_noise": 0.9, "solver_type": "heun"}),
+    ("dpmpp_2m_sde", {"euler_at_final": True, "vp_result": True}),
+    ("dpmpp_2m_sde", {"order": 1}),
+    ("dpmpp_3m_sde", {"eta": 0.0}),
+    ("dpmpp_3m_sde", {"eta": 0.4, "s_noise": 0.9}),
+    *(
+        (name, {"order": order, "solver_type": "heun", "predict": predict})
+        for name in ("dpm_multistep", "dpm_singlestep")
+        for order in (1, 2, 3)
+        for predict in ("x0", "eps")
+    ),
+    ("dpm_multistep", {"lower_order_final": 2, "vp_result": True}),
+    ("dpm_multistep", {"order": 2, "noise": True, "predict": "eps"}),
+    ("dpm_singlestep", {"lower_order_final": False, "vp_result": True}),
+    ("dpm_singlestep", {"order": 2, "noise": True}),
+    *(
+        ("unipc", {"order": order, "solver_type": kind, "predict_x0": predict_x0})
+        for order in (1, 2, 3)
+        for kind in ("bh1", "bh2")
+        for predict_x0 in (True, False)
+    ),
+    ("unipc", {"lower_order_final": False, "disable_corrector": (0, 2), "vp_result": True}),
+    ("deis", {"order": 1}),
+    ("deis", {"order": 3, "lower_order_final": True, "vp_result": True}),
+    ("ipndm", {"order": 2}),
+    ("lcm", {"timestep_scaling": 0.01}),
+    ("lcm", {"clip": 0.8}),
+    ("flow_euler", {"stochastic": True}),
+    ("tcd", {"eta": 0.0}),
+    ("tcd", {"eta": 1.0}),
     ("langevin", {"eta": 0.01, "denoise": True}),
     ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
     ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
@@ -55,7 +97,7 @@ def test_every_option(name: str, options: dict[str, Any], schedule: str) -> None
     assert program.step_count == SCHEDULES[schedule].step_count
 
 
-@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "score", "flow"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "score", "flow", "edm"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_prediction(name: str, prediction: str) -> None:
     assert_same_run(name, SCHEDULES["karras"], prediction)
@@ -81,6 +123,7 @@ ONE_UPDATE_PER_RUN = [
     for name, options in OPTIONS
     if "clip" not in options
     and "s_churn" not in options
+    and name != "dpmpp_sde"  # the draw that both stages use is kept in a latent
     and not (name == "predictor_corrector" and options.get("norm") == "batch")
 ]
 
@@ -106,6 +149,24 @@ WIDTHS = {
     "dpmpp_2m": (4, 2, 2),
     "ddim": (2, 1, 1),
     "ddpm": (3, 2, 1),
+    "plms": (5, 2, 4),
+    "pndm": (8, 4, 6),
+    "lms": (5, 2, 4),
+    "dpm_2": (2, 2, 2),
+    "dpm_2_ancestral": (3, 2, 2),
+    "dpmpp_2s_ancestral": (4, 2, 2),
+    "dpmpp_sde": (5, 3, 2),
+    "dpmpp_2m_sde": (5, 2, 2),
+    "dpmpp_3m_sde": (7, 3, 3),
+    "dpm_multistep": (6, 3, 3),
+    "unipc": (6, 3, 3),
+    "deis": (4, 2, 3),
+    "ipndm": (5, 2, 4),
+    "lcm": (3, 2, 1),
+    "tcd": (3, 2, 1),
+    "flow_euler": (2, 1, 1),
+    "flow_heun": (4, 2, 2),
+    "dpm_singlestep": (4, 2, 2),
     "langevin": (3, 2, 1),
     "annealed_langevin": (3, 2, 1),
     "predictor_corrector": (3, 2, 1),
@@ -130,3 +191,28 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
 
     program = assert_same_run(ancestral, SCHEDULES["karras"])
     assert (program.x_registers, program.e_registers) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("lms", "order", 0),
+        ("lms", "order", 7),
+        ("lms", "order", 2.0),
+        ("dpmpp_sde", "r", 0.0),
+        ("dpmpp_sde", "r", 1.0),
+        ("dpmpp_2m_sde", "solver_type", "ralston"),
+        ("unipc", "order", 4),
+        ("unipc", "solver_type", "midpoint"),
+        ("deis", "order", 0),
+        ("ipndm", "order", 5),
+        ("dpm_multistep", "order", 4),
+        ("dpm_multistep", "noise", True),
+        ("dpm_singlestep", "solver_type", "bh2"),
+        ("dpm_singlestep", "predict", "v"),
+    ],
+)
+def test_refuses_options(name: str, option: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"allowed (are|is|with)") as caught:
+        trace(name, SCHEDULES["karras"], **{option: value})
+    assert caught.value.details["param"] == option

@@ -17,6 +17,8 @@ from textopia_fast.samplers import (
     schedules,
     trace_plan,
 )
+from textopia_fast.samplers.continuous import CONTINUOUS
+from textopia_fast.samplers.named_schedules import NAMED
 from textopia_fast.samplers.scheduler_classes import CLASSES
 from textopia_fast.samplers.scheduler_config import SCHEDULES
 
@@ -44,13 +46,29 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     plan = from_config({"_class_name": name}, 10)
     assert plan.sampler == CLASSES[name].sampler
     assert plan.scheduler_class == name
-    assert plan.prediction == "epsilon"
-    first = 900 if CLASSES[name].defaults["timestep_spacing"] == "leading" else 999
-    assert plan.timesteps[0] == first
+    assert plan.prediction == CLASSES[name].fixed.get("prediction_type", "epsilon")
     assert trace_plan(plan).step_count == 10
+    if name in CONTINUOUS:
+        return
+    if CLASSES[name].fixed.get("timestep_spacing") == "lcm":
+        assert plan.timesteps == (
+            999.0,
+            899.0,
+            799.0,
+            699.0,
+            599.0,
+            499.0,
+            399.0,
+            299.0,
+            199.0,
+            99.0,
+        )
+        return
+    first = 900 if CLASSES[name].defaults.get("timestep_spacing") == "leading" else 999
+    assert plan.timesteps[0] == first
 
 
-@pytest.mark.parametrize("schedule", [None, *SCHEDULES])
+@pytest.mark.parametrize("schedule", [None, *(name for name in SCHEDULES if name not in NAMED)])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_and_schedule_works_on_a_foreign_config(
     sampler: str, schedule: str | None
@@ -76,7 +94,7 @@ def test_a_foreign_config_gives_its_betas_and_says_nothing_of_clipping() -> None
 def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     odd = {
         **SD,
-        "_class_name": "UniPCMultistepScheduler",
+        "_class_name": "SASolverScheduler",
         "solver_order": 3,
         "solver_type": "bh2",
         "algorithm_type": "sde-dpmsolver++",
@@ -90,9 +108,9 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     assert plan.schedule.sigmas[-1] > 0.0
     euler = {**odd, "_class_name": "EulerDiscreteScheduler"}
     assert from_config(euler, 20, sampler="annealed_langevin").sampler == "annealed_langevin"
-    with pytest.raises(UnsupportedModelError, match="use_beta_sigmas"):
-        from_config(euler, 20, sampler="euler")
-    with pytest.raises(UnsupportedModelError, match=r"UniPCMultistepScheduler.*supported are DDIM"):
+    with pytest.raises(UnsupportedModelError, match="interpolation_type"):
+        from_config({**euler, "interpolation_type": "log_linear"}, 20, sampler="euler")
+    with pytest.raises(UnsupportedModelError, match=r"SASolverScheduler.*supported are DDIM"):
         from_config(odd, 20)
 
 
@@ -258,7 +276,7 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DDIM", "clip_sample", "yes"),
         ("DDPM", "variance_type", "learned_range"),
         ("EulerDiscrete", "interpolation_type", "log_linear"),
-        ("EulerDiscrete", "use_beta_sigmas", True),
+        ("EulerDiscrete", "use_beta_sigmas", "yes"),
         ("EulerDiscrete", "final_sigmas_type", "half"),
         ("EulerDiscrete", "sigma_max", "14"),
         ("EulerDiscrete", "sigma_min", 0),
@@ -277,15 +295,49 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("EulerDiscrete", "steps_offset", 10**30),
         ("EulerDiscrete", "beta_schedule", []),
         ("EulerDiscrete", "prediction_type", {}),
-        ("HeunDiscrete", "use_beta_sigmas", True),
-        ("DPMSolverMultistep", "solver_order", 3),
-        ("DPMSolverMultistep", "algorithm_type", "sde-dpmsolver++"),
-        ("DPMSolverMultistep", "solver_type", "heun"),
-        ("DPMSolverMultistep", "use_lu_lambdas", True),
+        ("DPMSolverMultistep", "solver_order", 4),
+        ("DPMSolverMultistep", "algorithm_type", "ddim"),
+        ("DPMSolverMultistep", "algorithm_type", "dpmsolver"),
+        ("DPMSolverMultistep", "algorithm_type", []),
+        ("DPMSolverMultistep", "solver_type", "ralston"),
+        ("DPMSolverMultistep", "thresholding", True),
+        ("DPMSolverMultistep", "use_lu_lambdas", "yes"),
+        ("DPMSolverSinglestep", "algorithm_type", "sde-dpmsolver"),
+        ("DPMSolverSinglestep", "algorithm_type", "dpmsolver"),
+        ("DPMSolverSinglestep", "thresholding", True),
+        ("DPMSolverSinglestep", "use_flow_sigmas", True),
         ("DPMSolverMultistep", "use_flow_sigmas", True),
         ("DPMSolverMultistep", "variance_type", "learned"),
         ("DPMSolverMultistep", "lambda_min_clipped", float("nan")),
         ("DPMSolverMultistep", "lambda_min_clipped", 100.0),
+        ("UniPCMultistep", "solver_order", 4),
+        ("UniPCMultistep", "solver_type", "ralston"),
+        ("UniPCMultistep", "solver_p", {"_class_name": "DDIMScheduler"}),
+        ("UniPCMultistep", "disable_corrector", 3),
+        ("UniPCMultistep", "disable_corrector", ["a"]),
+        ("UniPCMultistep", "predict_x0", "no"),
+        ("UniPCMultistep", "thresholding", True),
+        ("UniPCMultistep", "use_flow_sigmas", True),
+        ("DEISMultistep", "algorithm_type", "sde"),
+        ("DEISMultistep", "use_flow_sigmas", True),
+        ("DEISMultistep", "thresholding", True),
+        ("FlowMatchEulerDiscrete", "use_dynamic_shifting", True),
+        ("FlowMatchEulerDiscrete", "invert_sigmas", True),
+        ("FlowMatchEulerDiscrete", "shift", 0),
+        ("FlowMatchEulerDiscrete", "shift_terminal", 1.0),
+        ("FlowMatchEulerDiscrete", "num_train_timesteps", 2.5),
+        ("FlowMatchHeunDiscrete", "shift", None),
+        ("EDMEuler", "sigma_data", 1.0),
+        ("EDMEuler", "sigma_schedule", "linear"),
+        ("EDMEuler", "prediction_type", "v_prediction"),
+        ("EDMEuler", "final_sigmas_type", "half"),
+        ("EDMEuler", "rho", 0),
+        ("EDMEuler", "sigma_min", None),
+        ("LCM", "thresholding", True),
+        ("LCM", "original_inference_steps", 0),
+        ("LCM", "original_inference_steps", 2.5),
+        ("LCM", "timestep_scaling", -1.0),
+        ("TCD", "thresholding", True),
         ("EulerDiscrete", "trained_betas", [0.9] * 100),
     ],
 )
@@ -297,7 +349,7 @@ def test_refuses_values_of_the_config(name: str, key: str, value: Any) -> None:
         from_config(config, 5)
 
 
-@pytest.mark.parametrize("name", ["", "LCMScheduler", None, [], 7])
+@pytest.mark.parametrize("name", ["", "SASolverScheduler", None, [], 7])
 def test_refuses_unknown_classes(name: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="supported are DDIMScheduler") as caught:
         from_config({"_class_name": name}, 5)
@@ -315,4 +367,142 @@ def test_karras_and_exponential_at_once() -> None:
 def test_every_number_of_steps(name: str) -> None:
     for n in (1, 2, 499, 1000):
         config = {"_class_name": name, **SD, "clip_sample": False, "steps_offset": 1}
+        config["original_inference_steps"] = 1000
         assert trace_plan(from_config(config, n)).step_count == n
+
+
+def test_pndm_starts_as_its_config_says() -> None:
+    skipped = from_config(PNDM, 10)
+    assert skipped.sampler == "plms"
+    assert trace_plan(skipped).denoise_count == 11
+    full = from_config({**PNDM, "skip_prk_steps": False}, 10)
+    assert full.sampler == "pndm"
+    assert trace_plan(full).denoise_count == 19
+    assert from_config(PNDM, 10, sampler="plms") == skipped
+    told = trace_plan(skipped).noise_levels
+    assert told[:4] == (901.0, 801.0, 801.0, 701.0)
+    assert skipped.latent_scales == (1.0,) * 10
+    assert "restart" not in options(skipped.tail(3))
+    assert trace_plan(skipped.tail(3)).denoise_count == 8
+
+
+def test_dpm_solver_algorithms_are_samplers_of_their_own() -> None:
+    config = {**SD, "_class_name": "DPMSolverMultistepScheduler"}
+
+    def sampler(**settings: Any) -> Any:
+        return from_config({**config, **settings}, 20).sampler
+
+    assert sampler() == sampler(solver_order=1) == sampler(solver_type="bh2") == "dpmpp_2m"
+    assert sampler(algorithm_type="deis") == "dpmpp_2m"
+    assert sampler(algorithm_type="sde-dpmsolver++", solver_type="heun") == "dpmpp_2m_sde"
+    assert sampler(solver_order=3) == sampler(solver_type="heun") == "dpm_multistep"
+    first = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+    assert sampler(**first) == "dpm_multistep"
+    assert options(from_config({**config, **first}, 20))["predict"] == "eps"
+    few = from_config({**config, "solver_order": 3}, 14)
+    assert options(few)["lower_order_final"] == 2
+    assert options(from_config({**config, "solver_order": 3}, 15))["lower_order_final"] == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+        {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "zero"},
+    ],
+)
+def test_dpm_solver_combinations_that_diffusers_gets_wrong_or_refuses(
+    settings: dict[str, Any],
+) -> None:
+    config = {**SD, "_class_name": "DPMSolverMultistepScheduler", **settings}
+    with pytest.raises(UnsupportedModelError, match="supported are"):
+        from_config(config, 20)
+    assert from_config(config, 20, sampler="dpmpp_3m_sde").sampler == "dpmpp_3m_sde"
+
+
+def test_singlestep_has_no_spacing() -> None:
+    config = {**SD, "_class_name": "DPMSolverSinglestepScheduler", "timestep_spacing": "leading"}
+    assert from_config(config, 10).timesteps[0] == 999.0
+
+
+@pytest.mark.parametrize("name", ["LCM", "TCD"])
+def test_distilled_models_have_so_many_steps(name: str) -> None:
+    config = {**SD, "_class_name": f"{name}Scheduler", "original_inference_steps": 8}
+    assert from_config(config, 8).timesteps[-1] == 124.0
+    for steps in (0, 9, 2.5):
+        with pytest.raises(InvalidRequestError, match=r"1\.\.8 \(original_inference_steps\)"):
+            from_config(config, steps)  # type: ignore[arg-type]
+    assert from_config(config, 20, schedule="trailing").timesteps[0] == 999.0
+    if name == "TCD":
+        with pytest.raises(InvalidRequestError, match="eta"):
+            from_config(config, 4, eta=1.5)
+
+
+def test_deis_ends_where_the_table_ends() -> None:
+    config = {**SD, "_class_name": "DEISMultistepScheduler", "final_sigmas_type": "zero"}
+    plan = from_config(config, 5)
+    assert plan.schedule.sigmas[-1] == pytest.approx(0.0292, abs=1e-4)
+    assert options(plan)["vp_result"] is True
+
+
+def test_flows_keep_their_class_whatever_the_sampler() -> None:
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    heun = from_config(config, 4, sampler="flow_heun")
+    assert heun.scheduler_class == config["_class_name"]
+    assert heun.prediction == "flow"
+    assert heun.schedule == from_config(config, 4).schedule
+    assert heun.timesteps[0] == pytest.approx(1000.0)
+    assert heun.latent_scales == (1.0,) * 4
+    assert from_config(config, 4, sigmas=[9.0, 1.0, 0.0]).timesteps == (900.0, 500.0)
+    for arguments in ({"sampler": "euler"}, {"schedule": "karras"}, {"timesteps": [5, 1]}):
+        with pytest.raises(InvalidRequestError, match="allowed"):
+            from_config(config, 4, **arguments)
+    for steps in (0, True, 2.5):
+        with pytest.raises(InvalidRequestError, match="num_inference_steps"):
+            from_config(config, steps)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="shift_terminal"):
+        from_config({**config, "shift_terminal": 0.1}, 1)
+
+
+def test_edm_takes_other_samplers() -> None:
+    config = {"_class_name": "EDMEulerScheduler"}
+    for sampler in ("heun", "dpmpp_2m", "ddim", "euler_ancestral"):
+        plan = from_config(config, 5, sampler=sampler)
+        assert plan.prediction == "edm"
+        assert plan.scheduler_class == "EDMEulerScheduler"
+        assert plan.schedule == from_config(config, 5).schedule
+        assert trace_plan(plan).step_count == 5
+    assert plan.timesteps[0] == pytest.approx(0.25 * np.log(80.0))
+    churned = from_config(config, 5, sampler_options={"s_churn": 5.0})
+    assert trace_plan(churned).draw_count == 5
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "tcd", "dpmpp_2m"])
+@pytest.mark.parametrize("schedule", NAMED)
+def test_named_schedules(schedule: str, sampler: str) -> None:
+    for steps in (1, 6, 10, 1000):
+        plan = from_config(PNDM, steps, sampler=sampler, schedule=schedule)
+        sigmas = np.array(plan.schedule.sigmas)
+        assert sigmas[-1] == 0.0
+        assert np.all(np.diff(sigmas) < 0)
+        assert sampler == "tcd" or plan.schedule.targets is None
+        if schedule not in ("ddim_uniform", "beta_timesteps"):
+            assert len(sigmas) == steps + 1
+    for wrong in (0, 1001, 2.5, True):
+        with pytest.raises(InvalidRequestError, match="num_inference_steps"):
+            from_config(PNDM, wrong, sampler=sampler, schedule=schedule)  # type: ignore[arg-type]
+
+
+def test_named_schedules_tell_whole_timesteps_where_they_are() -> None:
+    plan = from_config(PNDM, 7, sampler="euler", schedule="simple")
+    assert plan.timesteps == (999.0, 857.0, 714.0, 571.0, 428.0, 285.0, 142.0)
+    uniform = from_config(PNDM, 10, sampler="euler", schedule="ddim_uniform").timesteps
+    assert uniform == tuple(float(1 + 100 * i) for i in range(9, -1, -1))
+
+
+def test_tcd_without_noise_on_a_curve_is_deterministic() -> None:
+    plan = from_config(PNDM, 5, sampler="tcd", schedule="karras", eta=0.0)
+    assert plan.schedule.targets is None
+    assert trace_plan(plan).draw_count == 0
+    assert trace_plan(from_config(PNDM, 5, sampler="tcd", eta=0.0)).draw_count == 0
+    assert trace_plan(from_config(PNDM, 5, sampler="tcd", eta=0.3)).draw_count == 4

@@ -10,6 +10,7 @@ import pytest
 
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import Schedule, TrainingTable, schedules
+from textopia_fast.samplers.beta import inverse_beta
 
 SD = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
@@ -194,3 +195,24 @@ def test_schedules_are_values() -> None:
 def test_refuses(make: Any, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         make()
+
+
+def test_beta_quantiles() -> None:
+    # scipy.stats.beta.ppf(1 - numpy.linspace(0, 1, 5), 0.6, 0.6), SciPy 1.17
+    expected = [1.0, 0.824319621347305, 0.5000000000000001, 0.17568037865269498, 0.0]
+    sigmas = schedules.beta_sigmas(5, 1.0, 2.0)
+    np.testing.assert_allclose(np.array(sigmas[:-1]) - 1.0, expected, rtol=1e-12, atol=1e-15)
+    assert sigmas[-1] == 0.0
+    assert schedules.beta_sigmas(1, 0.1, 3.0) == (3.0, 0.0)
+    # the median of a skewed one: I_x(2, 5) = 1 - (1-x)^5*(1+5x)
+    x = inverse_beta(0.5, 2.0, 5.0)
+    assert 1 - (1 - x) ** 5 * (1 + 5 * x) == pytest.approx(0.5, abs=1e-14)
+
+
+def test_levels_of_the_table_are_told_as_whole_timesteps() -> None:
+    schedule = schedules.discrete(3, SD)
+    told = [schedule.noise_level(float(sigma)) for sigma in SD.sigmas]
+    assert told == list(range(1000))
+    assert schedule.noise_level(float(SD.sigmas[5] + SD.sigmas[6]) / 2) == pytest.approx(
+        5.5, abs=0.1
+    )

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.reference import dpm_float64 as dpm
+from tests.reference import multistep_float64 as multistep
 from tests.reference import samplers_float64 as paper
+from tests.reference import two_stage_float64 as two_stage
 from textopia_fast.samplers import schedules, trace
 from textopia_fast.samplers.reference import run
 
@@ -42,6 +45,59 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
     "ddim-0.5": ("ddim", {"eta": 0.5}, paper.ddim, {"eta": 0.5}),
     "ddpm-small": ("ddpm", {}, paper.ddpm, {"large": False}),
     "ddpm-large": ("ddpm", {"variance": "fixed_large"}, paper.ddpm, {"large": True}),
+    "plms": ("plms", {}, multistep.plms, {}),
+    "pndm": ("pndm", {}, multistep.pndm, {}),
+    "lms": ("lms", {}, multistep.lms, {}),
+    "lms-2": ("lms", {"order": 2}, multistep.lms, {"order": 2}),
+    "ipndm": ("ipndm", {}, multistep.ipndm, {}),
+    **{
+        f"deis-{order}": ("deis", {"order": order}, multistep.deis, {"order": order})
+        for order in (1, 2, 3)
+    },
+    **{
+        f"unipc-{order}-{kind}-{predict_x0}": (
+            "unipc",
+            {"order": order, "solver_type": kind, "predict_x0": predict_x0},
+            multistep.unipc,
+            {"order": order, "bh1": kind == "bh1", "predict_x0": predict_x0},
+        )
+        for order in (1, 2, 3)
+        for kind in ("bh1", "bh2")
+        for predict_x0 in (True, False)
+    },
+    "flow_euler": ("flow_euler", {}, two_stage.flow, {}),
+    "flow_noise": ("flow_euler", {"stochastic": True}, two_stage.flow, {"stochastic": True}),
+    "flow_heun": ("flow_heun", {}, two_stage.flow, {"heun": True}),
+    "lcm": ("lcm", {"timestep_scaling": 0.3}, multistep.lcm, {"scaling": 0.3}),
+    "lcm-plain": ("lcm", {}, multistep.lcm, {"scaling": 1e100}),
+    "tcd": ("tcd", {}, multistep.tcd, {"gamma": 0.3}),
+    "tcd-0": ("tcd", {"eta": 0.0}, multistep.tcd, {"gamma": 0.0}),
+    "dpm_2": ("dpm_2", {}, two_stage.dpm_2, {}),
+    "dpm_2_ancestral-1": ("dpm_2_ancestral", {}, two_stage.dpm_2, {"eta": 1.0}),
+    "dpm_2_ancestral-0.4": ("dpm_2_ancestral", {"eta": 0.4}, two_stage.dpm_2, {"eta": 0.4}),
+    "2s-1": ("dpmpp_2s_ancestral", {}, two_stage.dpmpp_2s, {"eta": 1.0}),
+    "2s-0": ("dpmpp_2s_ancestral", {"eta": 0.0}, two_stage.dpmpp_2s, {"eta": 0.0}),
+    "sde-1": ("dpmpp_sde", {}, two_stage.dpmpp_sde, {"eta": 1.0, "r": 0.5}),
+    "sde-0.4": (
+        "dpmpp_sde",
+        {"eta": 0.4, "r": 0.3},
+        two_stage.dpmpp_sde,
+        {"eta": 0.4, "r": 0.3},
+    ),
+    "2m_sde": (
+        "dpmpp_2m_sde",
+        {},
+        two_stage.multistep_sde,
+        {"eta": 1.0, "order": 2, "midpoint": True},
+    ),
+    "2m_sde-heun": (
+        "dpmpp_2m_sde",
+        {"eta": 0.4, "solver_type": "heun"},
+        two_stage.multistep_sde,
+        {"eta": 0.4, "order": 2},
+    ),
+    "3m_sde": ("dpmpp_3m_sde", {}, two_stage.multistep_sde, {"eta": 1.0, "order": 3}),
+    "3m_sde-0": ("dpmpp_3m_sde", {"eta": 0.0}, two_stage.multistep_sde, {"eta": 0.0, "order": 3}),
     "annealed": (
         "annealed_langevin",
         {"n_steps": 2, "step": 0.07},
@@ -80,6 +136,74 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
         {},
     ),
 }
+
+
+for order in (1, 2, 3):
+    for solver_type in ("midpoint", "heun"):
+        for predict in ("x0", "eps"):
+            how = {"order": order, "predict": predict}
+            name = f"dpm-{order}-{solver_type}-{predict}"
+            CASES[name] = (
+                "dpm_multistep",
+                {**how, "solver_type": solver_type},
+                dpm.dpm_multistep,
+                {**how, "midpoint": solver_type == "midpoint"},
+            )
+CASES["dpm-lower"] = (
+    "dpm_multistep",
+    {"lower_order_final": 2},
+    dpm.dpm_multistep,
+    {"order": 3, "lower": 2},
+)
+
+
+@pytest.mark.parametrize("sigmas", [(14.6, 3.0, 1.1, 0.4, 0.2, 0.1), LEVELS["karras"], (2.0, 0.0)])
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+@pytest.mark.parametrize(
+    ("predict", "noise", "order"),
+    [
+        *((predict, False, order) for predict in ("x0", "eps") for order in (1, 2, 3)),
+        *(("x0", True, order) for order in (1, 2)),
+    ],
+)
+def test_singlestep_weights(
+    predict: str, noise: bool, order: int, solver_type: str, sigmas: tuple[float, ...]
+) -> None:
+    how = {"predict": predict, "noise": noise}
+    got = weights_of_program(
+        "dpm_singlestep",
+        sigmas,
+        **how,
+        order=order,
+        solver_type=solver_type,
+        lower_order_final=False,
+    )
+    n = len(sigmas) - 1
+    orders = [1 + i % order for i in range(n)]
+    if sigmas[-1] == 0:
+        orders[-1] = 1
+    expected = dpm.dpm_singlestep(
+        unit_vectors(0)(),
+        sigmas,
+        unit_vectors(1),
+        unit_vectors(201),
+        orders=orders,
+        midpoint=solver_type == "midpoint",
+        **how,
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=3e-14 * np.abs(expected).max())
+
+
+def test_the_first_solver_with_noise() -> None:
+    sigmas = (14.6, 3.0, 1.1, 0.4)
+    for heun in (False, True):
+        solver_type = "heun" if heun else "midpoint"
+        how = {"order": 2, "predict": "eps", "noise": True}
+        got = weights_of_program("dpm_multistep", sigmas, **how, solver_type=solver_type)
+        expected = dpm.dpm_multistep(
+            unit_vectors(0)(), sigmas, unit_vectors(1), unit_vectors(201), **how, midpoint=not heun
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def unit_vectors(first: int) -> Callable[..., np.ndarray]:

@@ -48,12 +48,19 @@ def _flow(sigma: float) -> Coefficients:
     return Coefficients(1.0 / (1.0 + sigma), 1.0 / (1.0 + sigma), -sigma / (1.0 + sigma))
 
 
+def _edm(sigma: float) -> Coefficients:
+    # Karras et al. 2022, table 1, with sigma_data = 0.5.
+    root = sqrt(sigma * sigma + 0.25)
+    return Coefficients(1.0 / root, 0.25 / (root * root), 0.5 * sigma / root)
+
+
 PREDICTIONS: dict[str, Callable[[float], Coefficients]] = {
     "epsilon": _epsilon,
     "v_prediction": _v_prediction,
     "sample": _sample,
     "score": _score,
     "flow": _flow,
+    "edm": _edm,
 }
 
 

@@ -6,11 +6,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..checks import refuse, shown
+from .consistency import lcm, tcd
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
+from .dpm2 import dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral
+from .dpm_general import dpm_multistep, dpm_singlestep
+from .dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from .euler import euler, euler_ancestral
+from .flow import flow_euler, flow_heun
 from .heun import heun
 from .langevin import annealed_langevin, langevin, predictor_corrector
+from .linear_multistep import deis, ipndm, lms
+from .pndm import plms, pndm
+from .unipc import unipc
 
 __all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
 
@@ -80,6 +88,150 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Ho, Jain & Abbeel 2020, arXiv 2006.11239",
             "leading",
             "DDPMScheduler",
+        ),
+        SamplerInfo(
+            "plms",
+            plms,
+            "fourth order multistep, n+1 network runs: Stable Diffusion's first sampler",
+            "Liu et al. 2022, arXiv 2202.09778",
+            "leading",
+            "PNDMScheduler",
+        ),
+        SamplerInfo(
+            "pndm",
+            pndm,
+            "plms started by three Runge-Kutta steps of four network runs each",
+            "Liu et al. 2022, arXiv 2202.09778",
+            "leading",
+            "PNDMScheduler",
+        ),
+        SamplerInfo(
+            "lms",
+            lms,
+            "multistep with slopes of up to four steps, one network run per step",
+            "Zhang & Chen 2022, arXiv 2204.13902",
+            "linspace",
+            "LMSDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_2",
+            dpm_2,
+            "second order midpoint rule, two network runs per step",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "KDPM2DiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_2_ancestral",
+            dpm_2_ancestral,
+            "dpm_2 with fresh noise in every step",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "KDPM2AncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2s_ancestral",
+            dpmpp_2s_ancestral,
+            "second order with fresh noise, two network runs per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "KDPM2AncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_sde",
+            dpmpp_sde,
+            "second order on the reverse SDE, two network runs per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2m_sde",
+            dpmpp_2m_sde,
+            "second order multistep on the reverse SDE, one network run per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "karras",
+            "DPMSolverMultistepScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_3m_sde",
+            dpmpp_3m_sde,
+            "third order multistep on the reverse SDE, one network run per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "exponential",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_multistep",
+            dpm_multistep,
+            "DPM-Solver of order 1 to 3 with one network run per step",
+            "Lu et al. 2022, arXiv 2211.01095",
+            "linspace",
+            "DPMSolverMultistepScheduler",
+        ),
+        SamplerInfo(
+            "dpm_singlestep",
+            dpm_singlestep,
+            "DPM-Solver of order 1 to 3 in groups of as many steps",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "DPMSolverSinglestepScheduler",
+        ),
+        SamplerInfo(
+            "unipc",
+            unipc,
+            "predictor and corrector in one network run per step: good at 5-15 steps",
+            "Zhao et al. 2023, arXiv 2302.04867",
+            "linspace",
+            "UniPCMultistepScheduler",
+        ),
+        SamplerInfo(
+            "deis",
+            deis,
+            "multistep with a polynomial in log sigma, one network run per step",
+            "Zhang & Chen 2022, arXiv 2204.13902",
+            "linspace",
+            "DEISMultistepScheduler",
+        ),
+        SamplerInfo(
+            "ipndm",
+            ipndm,
+            "multistep with the fixed weights of equal steps",
+            "Zhang & Chen 2022, arXiv 2204.13902",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "lcm",
+            lcm,
+            "for latent consistency models: 1 to 8 steps with fresh noise",
+            "Luo et al. 2023, arXiv 2310.04378",
+            "trailing",
+            "LCMScheduler",
+        ),
+        SamplerInfo(
+            "tcd",
+            tcd,
+            "for trajectory consistency models: 1 to 8 steps, noise by eta",
+            "Zheng et al. 2024, arXiv 2402.19159",
+            "trailing",
+            "TCDScheduler",
+        ),
+        SamplerInfo(
+            "flow_euler",
+            flow_euler,
+            "euler in the time of a flow, for flow matching models",
+            "Lipman et al. 2023, arXiv 2210.02747",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "flow_heun",
+            flow_heun,
+            "heun in the time of a flow, for flow matching models",
+            "Lipman et al. 2023, arXiv 2210.02747",
+            "linspace",
+            "EulerDiscreteScheduler",
         ),
         SamplerInfo(
             "langevin",

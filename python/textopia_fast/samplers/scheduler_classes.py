@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..errors import UnsupportedModelError
@@ -14,7 +16,8 @@ __all__ = ["CLASSES", "SchedulerClass", "check_supported"]
 class SchedulerClass(NamedTuple):
     """One class.
 
-    `family` groups classes with the same `set_timesteps`. `foreign_defaults` replace `defaults`
+    `family` groups classes with the same `set_timesteps`. `fixed` are settings that no config
+    changes. `foreign_defaults` replace `defaults`
     when the class is used on the config of another one: a Stable Diffusion config that never heard
     of clip_sample does not want it.
     """
@@ -23,6 +26,7 @@ class SchedulerClass(NamedTuple):
     family: str
     defaults: dict[str, Any]
     foreign_defaults: dict[str, Any]
+    fixed: Mapping[str, Any] = MappingProxyType({})
 
 
 _TABLE: dict[str, Any] = {
@@ -39,7 +43,37 @@ _CURVES: dict[str, Any] = {
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
 }
+_KDPM2: dict[str, Any] = {
+    **_TABLE,
+    **_CURVES,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "timestep_spacing": "linspace",
+}
+_DPM_SOLVER: dict[str, Any] = {
+    **_TABLE,
+    **_CURVES,
+    "solver_order": 2,
+    "thresholding": False,
+    "algorithm_type": "dpmsolver++",
+    "solver_type": "midpoint",
+    "use_flow_sigmas": False,
+    "final_sigmas_type": "zero",
+    "lambda_min_clipped": -inf,
+    "variance_type": None,
+}
 _CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
+_LCM: dict[str, Any] = {
+    **_TABLE,
+    **_CLIP,
+    "clip_sample": False,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "original_inference_steps": 50,
+    "timestep_scaling": 10.0,
+    "rescale_betas_zero_snr": False,
+}
 _NO_CLIP = {"clip_sample": False}
 
 CLASSES: dict[str, SchedulerClass] = {
@@ -66,6 +100,17 @@ CLASSES: dict[str, SchedulerClass] = {
             "rescale_betas_zero_snr": False,
         },
         _NO_CLIP,
+    ),
+    "PNDMScheduler": SchedulerClass(
+        "pndm",
+        "ddim",
+        {
+            **_TABLE,
+            "skip_prk_steps": False,
+            "set_alpha_to_one": False,
+            "timestep_spacing": "leading",
+        },
+        {},
     ),
     "EulerDiscreteScheduler": SchedulerClass(
         "euler",
@@ -103,27 +148,115 @@ CLASSES: dict[str, SchedulerClass] = {
         },
         _NO_CLIP,
     ),
+    "LMSDiscreteScheduler": SchedulerClass(
+        "lms", "euler", {**_TABLE, **_CURVES, "timestep_spacing": "linspace"}, {}
+    ),
+    "KDPM2DiscreteScheduler": SchedulerClass("dpm_2", "euler", _KDPM2, {}),
+    "KDPM2AncestralDiscreteScheduler": SchedulerClass("dpm_2_ancestral", "euler", _KDPM2, {}),
     "DPMSolverMultistepScheduler": SchedulerClass(
         "dpmpp_2m",
+        "dpm",
+        {
+            **_DPM_SOLVER,
+            "lower_order_final": True,
+            "euler_at_final": False,
+            "use_lu_lambdas": False,
+            "timestep_spacing": "linspace",
+            "rescale_betas_zero_snr": False,
+        },
+        {},
+    ),
+    "DPMSolverSinglestepScheduler": SchedulerClass(
+        "dpm_singlestep",
+        "dpm",
+        {**_DPM_SOLVER, "lower_order_final": False},
+        {},
+        {"timestep_spacing": "linspace"},
+    ),
+    "UniPCMultistepScheduler": SchedulerClass(
+        "unipc",
         "dpm",
         {
             **_TABLE,
             **_CURVES,
             "solver_order": 2,
             "thresholding": False,
-            "algorithm_type": "dpmsolver++",
-            "solver_type": "midpoint",
+            "predict_x0": True,
+            "solver_type": "bh2",
             "lower_order_final": True,
-            "euler_at_final": False,
-            "use_lu_lambdas": False,
+            "disable_corrector": [],
+            "solver_p": None,
             "use_flow_sigmas": False,
-            "final_sigmas_type": "zero",
-            "lambda_min_clipped": -inf,
-            "variance_type": None,
             "timestep_spacing": "linspace",
+            "final_sigmas_type": "zero",
             "rescale_betas_zero_snr": False,
+            "sigma_min": None,
+            "sigma_max": None,
         },
         {},
+    ),
+    "DEISMultistepScheduler": SchedulerClass(
+        "deis",
+        "dpm",
+        {
+            **_TABLE,
+            **_CURVES,
+            "solver_order": 2,
+            "thresholding": False,
+            "algorithm_type": "deis",
+            "solver_type": "logrho",
+            "lower_order_final": True,
+            "use_flow_sigmas": False,
+            "timestep_spacing": "linspace",
+        },
+        {},
+        {"final_sigmas_type": "sigma_min"},
+    ),
+    "LCMScheduler": SchedulerClass("lcm", "lcm", _LCM, {}, {"timestep_spacing": "lcm"}),
+    "TCDScheduler": SchedulerClass(
+        "tcd",
+        "lcm",
+        _LCM,
+        {},
+        {"timestep_spacing": "lcm", "final_sigmas_type": "sigma_min"},
+    ),
+    "FlowMatchEulerDiscreteScheduler": SchedulerClass(
+        "flow_euler",
+        "flow",
+        {
+            **_CURVES,
+            "num_train_timesteps": 1000,
+            "shift": 1.0,
+            "use_dynamic_shifting": False,
+            "invert_sigmas": False,
+            "shift_terminal": None,
+            "stochastic_sampling": False,
+        },
+        {},
+        {"prediction_type": "flow"},
+    ),
+    "FlowMatchHeunDiscreteScheduler": SchedulerClass(
+        "flow_heun",
+        "flow",
+        {"num_train_timesteps": 1000, "shift": 1.0},
+        {},
+        {"prediction_type": "flow"},
+    ),
+    "EDMEulerScheduler": SchedulerClass(
+        "euler",
+        "edm",
+        {
+            "sigma_min": 0.002,
+            "sigma_max": 80.0,
+            "sigma_data": 0.5,
+            "sigma_schedule": "karras",
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "rho": 7.0,
+            "final_sigmas_type": "zero",
+        },
+        {},
+        {"prediction_type": "edm"},
     ),
 }
 
@@ -133,28 +266,57 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {
     "timestep_spacing": ("leading", "linspace", "trailing"),
     "prediction_type": ("epsilon", "v_prediction", "sample", "original_sample"),
 }
+# Names of other classes' algorithms that diffusers takes for its own: see `class_options`.
+_DPM_ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
+_DPM_SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
+_DPM_SOLVER_VALUES: dict[str, tuple[Any, ...]] = {
+    "solver_order": (1, 2, 3),
+    "thresholding": (False,),
+    "solver_type": _DPM_SOLVER_TYPES,
+    "use_flow_sigmas": (False,),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "variance_type": (None,),
+}
 _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     "DDIMScheduler": {"thresholding": (False,)},
     "DDPMScheduler": {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_large")},
     "EulerDiscreteScheduler": {
-        "use_beta_sigmas": (False,),
         "interpolation_type": ("linear",),
         "timestep_type": ("discrete", "continuous"),
         "final_sigmas_type": ("zero", "sigma_min"),
     },
-    "EulerAncestralDiscreteScheduler": {},
-    "HeunDiscreteScheduler": {"use_beta_sigmas": (False,)},
     "DPMSolverMultistepScheduler": {
-        "use_beta_sigmas": (False,),
-        "solver_order": (1, 2),
+        **_DPM_SOLVER_VALUES,
+        "algorithm_type": (*_DPM_ALGORITHMS, "sde-dpmsolver"),
+    },
+    "DPMSolverSinglestepScheduler": {**_DPM_SOLVER_VALUES, "algorithm_type": _DPM_ALGORITHMS},
+    "UniPCMultistepScheduler": {
+        "solver_order": (1, 2, 3),
         "thresholding": (False,),
-        "algorithm_type": ("dpmsolver++",),
-        "solver_type": ("midpoint",),
-        "use_lu_lambdas": (False,),
+        "solver_type": _DPM_SOLVER_TYPES,
+        "solver_p": (None,),
         "use_flow_sigmas": (False,),
         "final_sigmas_type": ("zero", "sigma_min"),
-        "variance_type": (None,),
     },
+    "DEISMultistepScheduler": {
+        "solver_order": (1, 2, 3),
+        "thresholding": (False,),
+        "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
+        "solver_type": _DPM_SOLVER_TYPES,
+        "use_flow_sigmas": (False,),
+    },
+    "FlowMatchEulerDiscreteScheduler": {
+        "use_dynamic_shifting": (False,),
+        "invert_sigmas": (False,),
+    },
+    "EDMEulerScheduler": {
+        "sigma_data": (0.5,),
+        "sigma_schedule": ("karras", "exponential"),
+        "prediction_type": ("epsilon",),
+        "final_sigmas_type": ("zero", "sigma_min"),
+    },
+    "LCMScheduler": {"thresholding": (False,)},
+    "TCDScheduler": {"thresholding": (False,)},
 }
 # Ranges (low, high) of numbers; both ends are allowed.
 _RANGES = {
@@ -165,6 +327,12 @@ _RANGES = {
     "sigma_max": (1e-6, 1e6),
     "lambda_min_clipped": (-inf, 1e6),
     "steps_offset": (0, 1_000_000),
+    "num_train_timesteps": (1, 1_000_000),
+    "shift": (1e-3, 1e3),
+    "shift_terminal": (0.0, 0.999),
+    "rho": (1e-3, 1e3),
+    "original_inference_steps": (1, 1_000_000),
+    "timestep_scaling": (0.0, 1e6),
 }
 
 
@@ -178,9 +346,9 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         UnsupportedModelError: A value is not supported.
     """
     for key, allowed in _ALWAYS.items():
-        if settings[key] not in allowed:
+        if settings.get(key, allowed[0]) not in allowed:
             _refuse(class_name, key, settings[key], allowed)
-    for key, allowed in _BY_CLASS[class_name].items():
+    for key, allowed in _BY_CLASS.get(class_name, {}).items():
         if settings[key] in allowed or (settings[key] is None and False in allowed):
             continue
         if strict:
@@ -195,10 +363,26 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):
                 _refuse(class_name, key, value, (f"numbers {low:g}..{high:g}",))
-    if settings.get("use_karras_sigmas") and settings.get("use_exponential_sigmas"):
-        _refuse(class_name, "use_exponential_sigmas", True, ("False with use_karras_sigmas",))
-    if not isinstance(settings["steps_offset"], int):
-        _refuse(class_name, "steps_offset", settings["steps_offset"], ("integers",))
+    curves = [key for key in _CURVES if settings.get(key)]
+    if len(curves) > 1:
+        _refuse(class_name, curves[1], True, (f"False with {curves[0]}",))
+    if strict and "variance_type" in settings and "algorithm_type" in settings:
+        _check_dpm_solver(class_name, settings)
+    for key in ("steps_offset", "original_inference_steps", "num_train_timesteps"):
+        if not isinstance(settings.get(key, 0), int):
+            _refuse(class_name, key, settings[key], ("integers",))
+    corrector = settings.get("disable_corrector", [])
+    if not (isinstance(corrector, list) and all(isinstance(i, int) for i in corrector)):
+        _refuse(class_name, "disable_corrector", corrector, ("lists of integers",))
+
+
+def _check_dpm_solver(class_name: str, settings: dict[str, Any]) -> None:
+    algorithm = settings["algorithm_type"]
+    if algorithm in ("dpmsolver", "sde-dpmsolver") and settings["final_sigmas_type"] == "zero":
+        _refuse(class_name, "final_sigmas_type", "zero", (f"sigma_min with {algorithm}",))
+    if algorithm.startswith("sde") and settings["solver_order"] == 3:
+        # the third order of diffusers has a wrong sign here, and is not of third order
+        _refuse(class_name, "solver_order", 3, (f"1, 2 with {algorithm}",))
 
 
 def _refuse(class_name: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -14,22 +14,31 @@ from typing import Any
 from ..checks import (
     check_instance,
     check_mapping,
-    check_number,
+    check_numbers,
     refuse,
 )
 from ..errors import InvalidRequestError, UnsupportedModelError
 from . import registry
+from .class_options import (
+    OF_THE_FIRST_STEPS,
+    VP_SAMPLERS,
+    class_options,
+    class_sampler,
+    tcd_schedule,
+)
+from .continuous import CONTINUOUS, check_continuous, continuous_schedule
+from .named_schedules import NAMED
 from .prediction import PREDICTIONS
 from .program import Program
-from .scheduler_classes import CLASSES, SchedulerClass, check_supported
-from .scheduler_levels import class_schedule, noise_input_of, training_table
+from .scheduler_classes import CLASSES, check_supported
+from .scheduler_levels import class_schedule, named_schedule, noise_input_of, training_table
 from .schedules import SPACINGS, Schedule
 from .trace import Sampler, make_program
 
 __all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
 
 # Names that `schedule=` takes.
-SCHEDULES = (*SPACINGS, "karras", "exponential")
+SCHEDULES = (*SPACINGS, "karras", "exponential", "beta", *NAMED)
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,7 @@ class Plan:
     def latent_scales(self) -> tuple[float, ...]:
         """Factor per step from the program's x at STEP to the latents that diffusers shows."""
         sigmas = self.schedule.sigmas[1:]
-        if not self.vp_latents or self.sampler in (
-            "ddim",
-            "ddpm",
-        ):  # those two hold VP latents themselves
+        if not self.vp_latents or self.sampler in VP_SAMPLERS:
             return (1.0,) * len(sigmas)
         scales = [1.0 / sqrt(1.0 + sigma * sigma) for sigma in sigmas]
         if ("vp_result", True) in self.options:
@@ -73,7 +79,8 @@ class Plan:
 
     def tail(self, start: int) -> Plan:
         """The plan without its first `start` steps (image-to-image)."""
-        return replace(self, schedule=self.schedule.tail(start))
+        options = tuple(o for o in self.options if o[0] not in OF_THE_FIRST_STEPS or start == 0)
+        return replace(self, schedule=self.schedule.tail(start), options=options)
 
 
 def from_config(
@@ -96,11 +103,10 @@ def from_config(
         sampler: Use this one instead of the class's. Where it belongs to another class of
             diffusers, the rules of that class are followed, and what it does not support in the
             config is ignored.
-        schedule: "leading", "linspace", "trailing", "karras", "exponential", or a Schedule, instead
-            of the config's.
+        schedule: A name of `SCHEDULES` or a Schedule, instead of the config's.
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
-        eta: Of DDIM; as in diffusers, other samplers do not look at it.
+        eta: Of DDIM and TCD; as in diffusers, other samplers do not look at it.
         sampler_options: Options of the sampler by name; they come before what the config says.
 
     Raises:
@@ -116,20 +122,24 @@ def from_config(
                 hint="Or name a sampler: that works with any config.",
                 component="scheduler",
             )
-        sampler = CLASSES[own_class].sampler
+        sampler = class_sampler(own_class, config)
+        class_name = own_class
+    elif own_class in CONTINUOUS:  # what the network was trained on comes with the class
+        check_continuous(own_class, sampler)
         class_name = own_class
     elif callable(sampler):
         class_name = "EulerDiscreteScheduler"
     else:
         class_name = registry.get(sampler).diffusers_class
     rules = CLASSES[class_name]
-    own = class_name == own_class and sampler == rules.sampler
+    own = class_name == own_class and sampler == class_sampler(own_class, config)
     settings = dict(rules.defaults) if own else {**rules.defaults, **rules.foreign_defaults}
     # A live diffusers config lists here what its class only assumed; another class assumes its own.
     assumed = config.get("_use_default_values")
     assumed = assumed if isinstance(assumed, list) else []
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
-    check_supported(class_name, settings, strict=own)
+    check_supported(class_name, settings, strict=own or class_name in CONTINUOUS)
+    settings.update(rules.fixed)
     if schedule is not None and not isinstance(schedule, Schedule) and schedule not in SCHEDULES:
         refuse("schedule", schedule, f"are {', '.join(SCHEDULES)} or a Schedule")
     if sum(given is not None for given in (timesteps, sigmas, schedule)) > 1:
@@ -137,10 +147,18 @@ def from_config(
             "schedule: got more than one of schedule, timesteps and sigmas, allowed is one.",
             param="schedule",
         )
-    if isinstance(schedule, str):
+    if class_name in CONTINUOUS:
+        if not isinstance(schedule, Schedule):
+            given = {"schedule": schedule, "timesteps": timesteps}
+            levels = None if sigmas is None else list(check_numbers("sigmas", sigmas))
+            schedule = continuous_schedule(class_name, settings, num_inference_steps, levels, given)
+    elif isinstance(schedule, str) and schedule in NAMED:
+        table = training_table(settings, rules)
+        schedule = named_schedule(schedule, settings, rules, table, num_inference_steps)
+    elif isinstance(schedule, str):
         settings = _with_schedule(settings, schedule)
     if isinstance(schedule, Schedule):
-        if schedule.noise_input != noise_input_of(settings):
+        if class_name not in CONTINUOUS and schedule.noise_input != noise_input_of(settings):
             raise InvalidRequestError(
                 f"schedule: made for networks that take {schedule.noise_input}, allowed for this "
                 f"model is {noise_input_of(settings)}.",
@@ -150,7 +168,9 @@ def from_config(
     else:
         table = training_table(settings, rules)
         schedule = class_schedule(settings, rules, table, num_inference_steps, timesteps, sigmas)
-    options = _class_options(rules, sampler, settings, schedule, eta)
+        if sampler == "tcd" and timesteps is sigmas is None:
+            schedule = tcd_schedule(schedule, table, eta)
+    options = class_options(rules, sampler, settings, schedule, eta)
     options |= check_mapping("sampler_options", sampler_options, "is a mapping from name to value")
     return Plan(
         sampler=sampler,
@@ -158,7 +178,7 @@ def from_config(
         schedule=schedule,
         prediction=prediction_of(settings),
         scheduler_class=class_name,
-        vp_latents=rules.family in ("ddim", "ddpm", "dpm"),
+        vp_latents=rules.family in ("ddim", "ddpm", "dpm", "lcm", "flow"),
     )
 
 
@@ -193,39 +213,8 @@ def _traced(plan: Plan, inpaint: bool) -> Program:
 
 
 def _with_schedule(settings: dict[str, Any], schedule: str) -> dict[str, Any]:
-    changed = {**settings, "use_karras_sigmas": False, "use_exponential_sigmas": False}
+    curves = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas")
+    changed = {**settings, **{f"use_{curve}": False for curve in curves}}
     if schedule in SPACINGS:
         return {**changed, "timestep_spacing": schedule}
     return {**changed, f"use_{schedule}_sigmas": True}
-
-
-def _class_options(
-    rules: SchedulerClass,
-    sampler: str | Sampler,
-    settings: Mapping[str, Any],
-    schedule: Schedule,
-    eta: float,
-) -> dict[str, Any]:
-    """The sampler options that the class's settings stand for."""
-    clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
-    if sampler == "ddim":
-        return {"eta": _eta(eta), "clip": clip}
-    if sampler == "ddpm":
-        return {"variance": settings["variance_type"], "clip": clip}
-    if sampler == "heun":
-        return {"clip": clip}
-    if sampler == "dpmpp_2m":
-        few = settings["lower_order_final"] and schedule.step_count < 15
-        return {
-            "order": settings["solver_order"],
-            "euler_at_final": bool(settings["euler_at_final"] or few),
-            "vp_result": schedule.sigmas[-1] > 0.0,
-        }
-    return {}
-
-
-def _eta(eta: float) -> float:
-    eta = check_number("eta", eta)
-    if eta < 0.0:
-        refuse("eta", eta, "are numbers >= 0")
-    return eta

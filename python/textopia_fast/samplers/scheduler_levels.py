@@ -13,9 +13,12 @@ import numpy as np
 
 from ..checks import check_numbers, refuse
 from ..errors import InvalidRequestError, UnsupportedModelError
+from .class_options import ROUNDS_KARRAS, lcm_timesteps
+from .named_schedules import named_sigmas
 from .scheduler_classes import SchedulerClass
 from .schedules import (
     Schedule,
+    beta_sigmas,
     exponential_sigmas,
     final_sigma,
     karras_sigmas,
@@ -48,7 +51,7 @@ def training_table(settings: Mapping[str, Any], rules: SchedulerClass) -> Traini
     """
     terminal = None
     if settings.get("rescale_betas_zero_snr"):
-        vp = rules.family in ("ddim", "ddpm")
+        vp = rules.family in ("ddim", "ddpm", "lcm")
         terminal = _TERMINAL_ALPHA_BAR_VP if vp else _TERMINAL_ALPHA_BAR
     betas = settings["trained_betas"]
     try:
@@ -102,42 +105,59 @@ def class_schedule(
     told = _spaced(settings, rules, table, n)
     if not curve:
         return _finish(settings, rules, table, told, ratio=table.steps // n)
-    if rules.family == "dpm":  # over the whole table, told in integers
-        low, high = float(table.sigmas[0]), float(table.sigmas[-1])
-        curved = curve(n, low, high)
-        told = table.timestep_of(curved[:-1])
-        if settings["use_karras_sigmas"] and settings["beta_schedule"] != "squaredcos_cap_v2":
-            told = told.round()
-        return _finish(settings, rules, table, np.floor(told), curved)
-    # Between the ends of the spaced levels, told in fractions.
-    ends = table.sigma_of(told)
+    whole = rules.family == "dpm"  # over the whole table, told in integers
+    ends = table.sigmas[[-1, 0]] if whole else table.sigma_of(told)[[0, -1]]
     given_low, given_high = settings.get("sigma_min"), settings.get("sigma_max")
-    low = float(ends[-1]) if given_low is None else given_low
+    low = float(ends[1]) if given_low is None else given_low
     high = float(ends[0]) if given_high is None else given_high
     curved = curve(n, low, high)
-    return _finish(settings, rules, table, table.timestep_of(curved[:-1]), curved)
+    told = table.timestep_of(curved[:-1])
+    karras = settings.get("use_karras_sigmas")
+    if not whole:
+        rounds = karras and rules.sampler in ROUNDS_KARRAS
+        return _finish(settings, rules, table, told.round() if rounds else told, curved)
+    cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
+    exact = cosine and "use_lu_lambdas" in rules.defaults  # DPMSolverMultistep
+    if (karras or settings.get("use_lu_lambdas")) and not exact:
+        told = told.round()
+    return _finish(settings, rules, table, np.floor(told), curved)
+
+
+def named_schedule(
+    name: str, settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
+) -> Schedule:
+    """n steps over the levels that user interfaces know by `name` (see `named_schedules`)."""
+    levels = np.array(named_sigmas(name, n, table))
+    told = table.timestep_of(levels[:-1])
+    whole = np.abs(told - told.round()) < 1e-6  # levels of the table itself
+    return _finish(settings, rules, table, np.where(whole, told.round(), told), levels)
 
 
 def _curve(settings: Mapping[str, Any]) -> Callable[..., tuple[float, ...]] | None:
     if settings.get("use_karras_sigmas"):
         return karras_sigmas
-    return exponential_sigmas if settings.get("use_exponential_sigmas") else None
+    if settings.get("use_lu_lambdas") or settings.get("use_exponential_sigmas"):
+        return exponential_sigmas
+    return beta_sigmas if settings.get("use_beta_sigmas") else None
 
 
 def _spaced(
     settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
 ) -> np.ndarray:
     spacing, offset = settings["timestep_spacing"], settings["steps_offset"]
+    if spacing == "lcm":
+        return lcm_timesteps(n, table.steps, settings["original_inference_steps"])
     if rules.family != "dpm":
-        rounded = rules.family in ("ddim", "ddpm")
+        rounded = rules.family != "euler"
         return spaced_timesteps(n, table.steps, spacing, offset, rounded=rounded)
     last = table.steps
-    if settings["lambda_min_clipped"] > -inf:
+    lowest = settings.get("lambda_min_clipped", -inf)
+    if lowest > -inf:
         lambdas = -np.log(table.sigmas)[::-1]
-        last -= int(np.searchsorted(lambdas, settings["lambda_min_clipped"]))
+        last -= int(np.searchsorted(lambdas, lowest))
         if last < 1:
             raise UnsupportedModelError(
-                f"scheduler_config.json: lambda_min_clipped {settings['lambda_min_clipped']!r} "
+                f"scheduler_config.json: lambda_min_clipped {lowest!r} "
                 f"leaves no timestep, supported are numbers up to {lambdas[-1]:.6g}.",
                 component="scheduler",
             )

@@ -23,6 +23,7 @@ from ..checks import (
     refuse,
 )
 from ..errors import InvalidRequestError
+from .beta import inverse_beta
 from .tables import TrainingTable
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "SPACINGS",
     "Schedule",
     "TrainingTable",
+    "beta_sigmas",
     "discrete",
     "explicit",
     "exponential",
@@ -249,6 +251,15 @@ def vp_sigmas(
     return (*(sqrt(expm1(beta_d * t * t / 2 + beta_min * t)) for t in times.tolist()), 0.0)
 
 
+def beta_sigmas(
+    n: int, sigma_min: float, sigma_max: float, alpha: float = 0.6, beta: float = 0.6
+) -> tuple[float, ...]:
+    """n quantiles of the beta distribution, and 0 (Lee et al. 2024, arXiv 2407.12173)."""
+    _check_range(n, sigma_min, sigma_max)
+    quantiles = [inverse_beta(p, alpha, beta) for p in np.linspace(1.0, 0.0, n).tolist()]
+    return (*(sigma_min + q * (sigma_max - sigma_min) for q in quantiles), 0.0)
+
+
 def spaced_timesteps(
     n: int,
     steps: int,
@@ -312,7 +323,9 @@ def _noise_level(
             hint="Give the schedule its training table.",
             param="table",
         )
-    return float(table.timestep_of([sigma])[0])
+    timestep = float(table.timestep_of([sigma])[0])
+    # A level of the table itself must not miss its timestep: some networks take whole ones.
+    return float(round(timestep)) if abs(timestep - round(timestep)) < 1e-6 else timestep
 
 
 def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:

@@ -278,11 +278,12 @@ def trace(
         sampler: A registered name or a function `sampler(m, x, sigmas, **options) -> x`.
         schedule: A Schedule, or n+1 sigmas (the network is then told sigma itself and the initial
             scale is the largest).
-        prediction: What the network predicts: epsilon, v_prediction, sample, score or flow.
+        prediction: What the network predicts: epsilon, v_prediction, sample, score, flow
+            or edm.
         inpaint: Makes a program that blends known latents in after every step; `sample` is then
             given known, mask and known_noise.
-        **options: Of the sampler. Where it takes `targets` and the schedule has them they are
-            passed too.
+        **options: Of the sampler. Where it takes `targets` or `timesteps` and the schedule has
+            them they are passed too.
 
     Raises:
         InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
@@ -349,8 +350,10 @@ def _bind(
             raise InvalidRequestError(
                 f"{name}: option {option!r} is not known, allowed are {names}.", param=option
             )
-    if schedule.targets is not None and "targets" in known and "targets" not in options:
-        options = {**options, "targets": schedule.targets}
+    for facts in ("targets", "timesteps"):
+        values = getattr(schedule, facts)
+        if values is not None and facts in known and facts not in options:
+            options = {**options, facts: values}
     missing = [p.name for p in known.values() if p.default is p.empty and p.name not in options]
     if missing:
         raise InvalidRequestError(

@@ -1,0 +1,172 @@
+"""What a scheduler class and its settings mean for a sampler: which one, with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..checks import check_number, refuse
+from ..errors import InvalidRequestError
+from .scheduler_classes import CLASSES, SchedulerClass
+from .schedules import Schedule
+from .tables import TrainingTable
+from .trace import Sampler
+
+__all__ = [
+    "OF_THE_FIRST_STEPS",
+    "ROUNDS_KARRAS",
+    "VP_SAMPLERS",
+    "class_options",
+    "class_sampler",
+    "lcm_timesteps",
+    "tcd_schedule",
+]
+
+# These hold their latents in the variance-preserving frame, or in that of a flow.
+VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm", "lcm", "tcd", "flow_euler", "flow_heun")
+# Their classes tell the network whole timesteps with Karras sigmas.
+ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
+# Options that hold for a whole schedule and not for its tail.
+OF_THE_FIRST_STEPS = ("restart", "middles")
+
+
+def class_sampler(class_name: str, config: Mapping[str, Any]) -> str:
+    """The sampler that a class with this config stands for."""
+    if class_name == "PNDMScheduler" and config.get("skip_prk_steps"):
+        return "plms"
+    if class_name == "DPMSolverMultistepScheduler":
+        algorithm = config.get("algorithm_type", "dpmsolver++")
+        if algorithm == "sde-dpmsolver++":
+            return "dpmpp_2m_sde"
+        simple = config.get("solver_order", 2) in (1, 2) and config.get("solver_type") != "heun"
+        if algorithm in ("dpmsolver", "sde-dpmsolver") or not simple:
+            return "dpm_multistep"
+    return CLASSES[class_name].sampler
+
+
+def class_options(
+    rules: SchedulerClass,
+    sampler: str | Sampler,
+    settings: Mapping[str, Any],
+    schedule: Schedule,
+    eta: float,
+) -> dict[str, Any]:
+    """The sampler options that the class's settings stand for."""
+    if "stochastic_sampling" in settings and sampler == "flow_euler":
+        return {"stochastic": bool(settings["stochastic_sampling"])}
+    if rules.family in ("flow", "edm"):
+        return {"eta": _eta(eta)} if sampler == "ddim" else {}
+    clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
+    if sampler == "ddim":
+        return {"eta": _eta(eta), "clip": clip}
+    if sampler == "ddpm":
+        return {"variance": settings["variance_type"], "clip": clip}
+    if sampler in ("plms", "pndm"):
+        return {
+            "velocity": settings["prediction_type"] == "v_prediction",
+            **_pndm_levels(sampler, schedule),
+        }
+    if sampler == "dpm_2_ancestral":
+        return {"mid_apart": bool(settings.get("use_karras_sigmas"))}
+    if sampler == "heun":
+        return {"clip": clip}
+    if sampler == "tcd":
+        if not 0.0 <= eta <= 1.0:
+            raise InvalidRequestError(f"eta: {eta!r}, allowed are numbers 0..1.", param="eta")
+        return {"eta": float(eta)}
+    if sampler == "lcm":
+        return {"clip": clip, "timestep_scaling": float(settings["timestep_scaling"])}
+    if sampler == "unipc":
+        return _unipc(settings, schedule)
+    if sampler == "deis":
+        few = settings["lower_order_final"] and schedule.step_count < 15
+        at_end = {"lower_order_final": bool(few), "vp_result": schedule.sigmas[-1] > 0.0}
+        return {"order": settings["solver_order"], **at_end}
+    if "algorithm_type" in settings:
+        return _dpm_solver(sampler, settings, schedule)
+    return {}
+
+
+def lcm_timesteps(n: int, steps: int, original: int) -> np.ndarray:
+    """float64 [n]: every so many of the `original` timesteps of the distillation (LCM, TCD)."""
+    original = min(original, steps)
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= original:
+        raise InvalidRequestError(
+            f"num_inference_steps: {n!r}, allowed are integers 1..{original} "
+            "(original_inference_steps).",
+            param="num_inference_steps",
+        )
+    trained = (np.arange(1, original + 1) * (steps // original) - 1)[::-1]
+    chosen = np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)
+    return np.asarray(trained[chosen], np.float64)
+
+
+def tcd_schedule(schedule: Schedule, table: TrainingTable, eta: float) -> Schedule:
+    """With the levels that TCD jumps to: whole timesteps (1 - eta)*t, rounded down."""
+    if any(t != int(t) for t in schedule.timesteps):
+        return schedule  # of a curve over sigma: `tcd` scales sigma itself
+    following = np.array([*schedule.timesteps[1:], 0.0])
+    return replace(schedule, targets=tuple(table.sigma_of(np.floor((1 - eta) * following))))
+
+
+def _unipc(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
+    return {
+        "order": settings["solver_order"],
+        "solver_type": "bh1" if settings["solver_type"] == "bh1" else "bh2",
+        "predict_x0": bool(settings["predict_x0"]),
+        "lower_order_final": bool(settings["lower_order_final"]),
+        "disable_corrector": tuple(settings["disable_corrector"]),
+        "vp_result": schedule.sigmas[-1] > 0.0,
+    }
+
+
+def _dpm_solver(
+    sampler: str | Sampler, settings: Mapping[str, Any], schedule: Schedule
+) -> dict[str, Any]:
+    algorithm, order = settings["algorithm_type"], settings["solver_order"]
+    few = settings["lower_order_final"] and schedule.step_count < 15
+    at_final = bool(settings.get("euler_at_final") or few)
+    heun = settings["solver_type"] == "heun"
+    options: dict[str, Any] = {"order": order, "vp_result": schedule.sigmas[-1] > 0.0}
+    if sampler == "dpmpp_2m":
+        return {**options, "order": min(order, 2), "euler_at_final": at_final}
+    options["solver_type"] = "heun" if heun else "midpoint"
+    if sampler == "dpmpp_2m_sde":
+        return {**options, "order": min(order, 2), "euler_at_final": at_final}
+    options["predict"] = "eps" if algorithm in ("dpmsolver", "sde-dpmsolver") else "x0"
+    if sampler == "dpm_multistep":
+        return {
+            **options,
+            "noise": algorithm == "sde-dpmsolver",
+            "lower_order_final": 2 if few else int(at_final),
+        }
+    if sampler == "dpm_singlestep":
+        return {
+            **options,
+            "noise": algorithm == "sde-dpmsolver++",
+            "lower_order_final": bool(settings["lower_order_final"]),
+        }
+    return {}
+
+
+def _pndm_levels(sampler: str, schedule: Schedule) -> dict[str, Any]:
+    """Where diffusers puts the stages of PNDM's first steps, by timesteps that are T//n apart."""
+    table, told = schedule.table, schedule.timesteps
+    if table is None or schedule.targets is None or len(told) < 2:
+        return {}
+    ratio = table.steps // len(told)
+    if sampler == "plms":
+        return {"restart": float(table.sigma_of([told[1] + ratio])[0])}
+    half = ratio // 2
+    pairs = [(told[i] - half, told[i + 1] + half) for i in range(min(3, len(told) - 1))]
+    return {"middles": tuple((float(a), float(b)) for a, b in table.sigma_of(np.array(pairs)))}
+
+
+def _eta(eta: float) -> float:
+    eta = check_number("eta", eta)
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
+    return eta

@@ -1,0 +1,119 @@
+"""Schedules that user interfaces offer by name, as ComfyUI defines them, from a training table.
+
+Each function takes the number of steps and the table and gives noise levels from high to low, the
+last 0. Times are (fractional) timesteps; between them sigma is interpolated in its logarithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import atan, tan
+
+import numpy as np
+
+from ..errors import InvalidRequestError
+from .beta import inverse_beta
+from .schedules import polyexponential_sigmas, vp_sigmas
+from .tables import TrainingTable
+
+__all__ = ["NAMED", "named_sigmas"]
+
+# Sabour et al. 2024 (Align Your Steps), the published schedules of ten steps.
+_AYS = {
+    "ays": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "ays_xl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
+
+
+def named_sigmas(name: str, n: int, table: TrainingTable) -> list[float]:
+    """The noise levels of a schedule of `NAMED`.
+
+    Raises:
+        InvalidRequestError: The number of steps is not allowed.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= table.steps:
+        raise InvalidRequestError(
+            f"num_inference_steps: {n!r}, allowed are integers 1..{table.steps}.",
+            param="num_inference_steps",
+        )
+    return [float(sigma) for sigma in NAMED[name](int(n), table)]
+
+
+def _at(times: Sequence[float] | np.ndarray, table: TrainingTable) -> list[float]:
+    logs = np.interp(times, np.arange(table.steps), np.log(table.sigmas))
+    return [float(sigma) for sigma in np.exp(logs)]
+
+
+def _normal(n: int, table: TrainingTable) -> list[float]:
+    return [*_at(np.linspace(table.steps - 1, 0, n), table), 0.0]
+
+
+def _sgm_uniform(n: int, table: TrainingTable) -> list[float]:
+    return [*_at(np.linspace(table.steps - 1, 0, n + 1)[:-1], table), 0.0]
+
+
+def _simple(n: int, table: TrainingTable) -> list[float]:
+    return [*(table.sigmas[-1 - int(i * table.steps / n)] for i in range(n)), 0.0]
+
+
+def _ddim_uniform(n: int, table: TrainingTable) -> list[float]:
+    # From the second timestep up at a whole stride: often one step more than was asked for.
+    return [*table.sigmas[1 :: max(table.steps // n, 1)][::-1], 0.0]
+
+
+def _beta_timesteps(n: int, table: TrainingTable) -> list[float]:
+    # Lee et al. 2024 on whole timesteps; what rounds to the same one is taken once.
+    quantiles = [inverse_beta(1 - i / n, 0.6, 0.6) for i in range(n)]
+    # the median may miss a tie by a rounding error
+    times = dict.fromkeys(int(np.rint(round(q * (table.steps - 1), 9))) for q in quantiles)
+    return [*(table.sigmas[t] for t in times), 0.0]
+
+
+def _kl_optimal(n: int, table: TrainingTable) -> list[float]:
+    # Sabour et al. 2024, equation 11: even in arctan(sigma).
+    low, high = atan(table.sigmas[0]), atan(table.sigmas[-1])
+    return [*(tan(high + (low - high) * i / max(n - 1, 1)) for i in range(n)), 0.0]
+
+
+def _linear_quadratic(n: int, table: TrainingTable) -> list[float]:
+    # Mochi's: half of the steps at slope 0.025/(n//2), then a parabola that meets it smoothly
+    # and reaches 1 at n; what is left to 1, times the largest sigma.
+    flat = n // 2
+    if flat == 0:
+        return [table.sigmas[-1], 0.0]
+    slope, rest = 0.025 / flat, n - flat
+    curve = (1 - 0.025 - slope * rest) / rest**2
+    done = [slope * i + curve * max(i - flat, 0) ** 2 for i in range(n)]
+    return [*((1 - d) * table.sigmas[-1] for d in done), 0.0]
+
+
+def _polyexponential(n: int, table: TrainingTable) -> Sequence[float]:
+    return polyexponential_sigmas(n, float(table.sigmas[0]), float(table.sigmas[-1]))
+
+
+def _vp(n: int, table: TrainingTable) -> Sequence[float]:
+    return vp_sigmas(n)
+
+
+def _align_your_steps(name: str) -> Callable[[int, TrainingTable], list[float]]:
+    def levels(n: int, table: TrainingTable) -> list[float]:
+        logs = np.log(_AYS[name])
+        spaced = np.interp(np.linspace(0, 1, n + 1), np.linspace(0, 1, len(logs)), logs)
+        return [*np.exp(spaced[:-1]).tolist(), 0.0]
+
+    return levels
+
+
+NAMED: dict[str, Callable[[int, TrainingTable], Sequence[float]]] = {
+    "normal": _normal,
+    "sgm_uniform": _sgm_uniform,
+    "simple": _simple,
+    "ddim_uniform": _ddim_uniform,
+    "beta_timesteps": _beta_timesteps,
+    "kl_optimal": _kl_optimal,
+    "linear_quadratic": _linear_quadratic,
+    "polyexponential": _polyexponential,
+    "vp": _vp,
+    "ays": _align_your_steps("ays"),
+    "ays_xl": _align_your_steps("ays_xl"),
+}
