@@ -471,8 +471,9 @@ def test_the_core_checks_blends():
         ("blend", 2, 0, 1.0, 0.0),
         ("blend", 0, 0, float("nan"), 0.0),
         ("blend", 0, 0, 1.0, float("inf")),
+        ("blend", 0, 0, 1.0),
     ):
-        with pytest.raises(InvalidRequestError, match="instruction 0"):
+        with pytest.raises(InvalidRequestError, match="program"):
             _core.Program([bad, step], latents=2, outputs=0, result=0)
     program = _core.Program([("blend", 0, 0, 1.0, 0.5), step], latents=1, outputs=0, result=0)
     assert program.blends
