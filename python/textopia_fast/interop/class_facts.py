@@ -1,0 +1,114 @@
+"""What the scheduler classes of diffusers look like from outside, beyond their configs.
+
+Classes that are not named here have no extra arguments.
+"""
+
+from __future__ import annotations
+
+from inspect import Parameter, Signature
+from math import inf
+from typing import Any
+
+from ..samplers.scheduler_classes import CLASSES, SchedulerClass
+
+__all__ = [
+    "DRAWS_ALWAYS",
+    "GIVES_X0",
+    "INERT_KEYS",
+    "KNOWN_KEYS",
+    "TWO_RUNS",
+    "class_keys",
+    "set_timesteps_signature",
+    "step_signature",
+]
+
+_NONE: dict[str, Any] = {}
+_DRAW: dict[str, Any] = {"generator": None}
+_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0, "generator": None}
+_THRESHOLD = {"dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
+_FLOW = {"flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
+
+# Arguments of step() between `sample` and `return_dict`.
+_STEP: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {
+        "eta": 0.0,
+        "use_clipped_model_output": False,
+        "generator": None,
+        "variance_noise": None,
+    },
+    "DDPMScheduler": _DRAW,
+    "EulerDiscreteScheduler": _CHURN,
+    "EulerAncestralDiscreteScheduler": _DRAW,
+    "KDPM2AncestralDiscreteScheduler": _DRAW,
+    "LMSDiscreteScheduler": {"order": 4},
+    "DPMSolverMultistepScheduler": {"generator": None, "variance_noise": None},
+    "DPMSolverSinglestepScheduler": _DRAW,
+    "SASolverScheduler": _DRAW,
+}
+# Arguments of set_timesteps() after `device`, and whether num_inference_steps may be left out.
+_SET_TIMESTEPS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "DDPMScheduler": (("timesteps",), True),
+    "EulerDiscreteScheduler": (("timesteps", "sigmas"), True),
+    "HeunDiscreteScheduler": (("num_train_timesteps", "timesteps"), True),
+    "KDPM2DiscreteScheduler": (("num_train_timesteps",), False),
+    "KDPM2AncestralDiscreteScheduler": (("num_train_timesteps",), False),
+    "DPMSolverMultistepScheduler": (("mu", "timesteps"), True),
+    "DPMSolverSinglestepScheduler": (("mu", "timesteps"), True),
+}
+# Keys that mean nothing as long as the options they belong to are off, which is all that is
+# supported; kept so that a config comes back as it was.
+INERT_KEYS: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": _THRESHOLD,
+    "DDPMScheduler": _THRESHOLD,
+    "DPMSolverMultistepScheduler": {**_THRESHOLD, **_FLOW},
+    "DPMSolverSinglestepScheduler": {**_THRESHOLD, **_FLOW},
+    "DEISMultistepScheduler": {**_THRESHOLD, **_FLOW},
+    "UniPCMultistepScheduler": {**_THRESHOLD, **_FLOW},
+}
+# Two network runs per step, and as many entries in `timesteps`.
+TWO_RUNS = ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
+# step() also gives pred_original_sample.
+GIVES_X0 = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    *TWO_RUNS,
+)
+# step() draws even where the weight of the noise is 0.
+DRAWS_ALWAYS = ("EulerAncestralDiscreteScheduler",)
+
+KNOWN_KEYS = frozenset(
+    key for name in CLASSES for key in (*CLASSES[name].defaults, *INERT_KEYS.get(name, _NONE))
+)
+
+
+def class_keys(name: str, rules: SchedulerClass) -> dict[str, Any]:
+    """Config keys of a class with their defaults."""
+    return {**rules.defaults, **INERT_KEYS.get(name, _NONE)}
+
+
+def step_signature(name: str) -> Signature:
+    """Of `step`, without self."""
+    extra = {**_STEP.get(name, _NONE), "return_dict": True}
+    return _signature(("model_output", "timestep", "sample"), extra)
+
+
+def set_timesteps_signature(name: str) -> Signature:
+    """Of `set_timesteps`, without self."""
+    extra, optional = _SET_TIMESTEPS.get(name, ((), False))
+    rest = {"device": None, **dict.fromkeys(extra)}
+    if optional:
+        return _signature((), {"num_inference_steps": None, **rest})
+    return _signature(("num_inference_steps",), rest)
+
+
+def _signature(needed: tuple[str, ...], optional: dict[str, Any]) -> Signature:
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    return Signature(
+        [
+            *(Parameter(name, kind) for name in needed),
+            *(Parameter(name, kind, default=value) for name, value in optional.items()),
+        ]
+    )

@@ -1,0 +1,478 @@
+"""A diffusers scheduler that executes a traced program, one network run per `step`.
+
+The caller owns the loop and the network; between two runs this does what the program does. Latents
+are shown to the caller as the class of diffusers shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from inspect import Signature
+from typing import Any, ClassVar
+
+from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
+from ..samplers import Plan, from_config, trace_plan
+from ..samplers.prediction import coefficients
+from ..samplers.scheduler_classes import CLASSES, SchedulerClass
+from ..samplers.schedules import spaced_scale
+from .class_facts import DRAWS_ALWAYS, GIVES_X0
+from .configs import CONFIG_NAME, FrozenDict, read_config, split_config, write_config
+from .segments import Registers, Segment, cut, scale_seen, seen_sigmas
+from .torch_noise import import_torch, randn
+
+__all__ = ["SchedulerOutput", "TracedScheduler"]
+
+# Of from_pretrained: they speak of downloads, and there are none.
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
+# Options of step() that choose the program.
+_TRACED = ("eta", "order")
+_ALMOST_ONE = 1e-12
+
+
+class SchedulerOutput(dict):
+    """What `step` returns: items by name, by position and as attributes.
+
+    `prev_sample` is the latent for the next run, `pred_original_sample` the estimate of the clean
+    one where the class gives it.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return dict.__getitem__(self, name)
+        except KeyError:
+            raise AttributeError(f"step gives no {name!r}, but {', '.join(self)}") from None
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values in order."""
+        return tuple(self.values())
+
+
+class TracedScheduler:
+    """What all scheduler classes share; `interop.diffusers` makes the classes.
+
+    All state is in the object and starts anew with `set_timesteps`: one object serves one loop at a
+    time, and any number of objects may run at once.
+    """
+
+    config_name = CONFIG_NAME
+    has_compatibles = True
+    order = 1
+    _rules: ClassVar[SchedulerClass]
+    _keys: ClassVar[dict[str, Any]]
+    _step_signature: ClassVar[Signature]
+    _set_timesteps_signature: ClassVar[Signature]
+    _compatibles: ClassVar[list[str]] = list(CLASSES)
+
+    def __init__(self, **settings: Any) -> None:
+        unknown = [key for key in settings if key not in self._keys]
+        if unknown:
+            raise InvalidRequestError(
+                f"{type(self).__name__}: {', '.join(map(repr, unknown))} not known, allowed are "
+                f"{', '.join(self._keys)}.",
+                param=unknown[0],
+            )
+        assumed = [key for key in self._keys if key not in settings]
+        name = type(self).__name__
+        values = {**self._keys, **settings, "_use_default_values": assumed, "_class_name": name}
+        self._internal_dict = FrozenDict(values)
+        torch = import_torch()
+        self._plan = self._planned(1)
+        table = self._plan.schedule.table
+        self.num_inference_steps: int | None = None
+        self.timesteps = torch.arange(table.steps - 1, -1, -1, dtype=self._timestep_dtype(torch))
+        if self._has_sigmas():
+            self.sigmas = torch.tensor([*table.sigmas[::-1].tolist(), 0.0], dtype=torch.float32)
+        self._restart()
+
+    # --- configs
+
+    @property
+    def config(self) -> FrozenDict:
+        """The settings, frozen, as items and as attributes."""
+        return self._internal_dict
+
+    @property
+    def compatibles(self) -> list[type]:
+        """The classes that take this one's config."""
+        from . import diffusers
+
+        return [getattr(diffusers, name) for name in self._compatibles]
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **settings: Any
+    ) -> Any:
+        """Makes a scheduler from another's config (or a dictionary); `settings` go before it.
+
+        Keys of other classes are kept in `config`, so that swapping back loses nothing.
+
+        Raises:
+            InvalidRequestError: `config` is no dictionary, or a setting is not known.
+            UnsupportedModelError: A value is not supported.
+        """
+        taken, kept = split_config(cls.__name__, cls._keys, config)
+        unused = {}
+        if return_unused_kwargs:
+            unused = {k: settings.pop(k) for k in list(settings) if k not in cls._keys}
+        scheduler = cls(**{**taken, **settings})
+        own = {**scheduler._internal_dict}
+        scheduler._internal_dict = FrozenDict({**kept, **own})
+        return (scheduler, {**unused, **kept}) if return_unused_kwargs else scheduler
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        subfolder: str | None = None,
+        return_unused_kwargs: bool = False,
+        **settings: Any,
+    ) -> Any:
+        """Makes a scheduler from the scheduler_config.json of a local directory."""
+        config = read_config(pretrained_model_name_or_path, subfolder)
+        settings = {k: v for k, v in settings.items() if k not in _HUB_ARGUMENTS}
+        return cls.from_config(config, return_unused_kwargs, **settings)
+
+    def save_config(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
+        """Writes scheduler_config.json into a directory."""
+        write_config(save_directory, self._internal_dict)
+
+    save_pretrained = save_config
+
+    # --- the schedule
+
+    @property
+    def init_noise_sigma(self) -> Any:
+        """Factor on unit normal noise that makes the first latents."""
+        if self._rules.family != "euler":
+            return 1.0
+        return spaced_scale(self.sigmas.max(), self.config["timestep_spacing"])
+
+    @property
+    def alphas_cumprod(self) -> Any:
+        """float32 [num_train_timesteps] tensor: alpha-bar of training."""
+        torch = import_torch()
+        return torch.tensor(self._plan.schedule.table.alpha_bars, dtype=torch.float32)
+
+    @property
+    def step_index(self) -> int | None:
+        """Position in `timesteps` of the next step; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Position in `timesteps` of the first step, where it was set."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Says where in `timesteps` the loop starts (image-to-image)."""
+        self._begin_index = begin_index
+
+    def _set_timesteps(
+        self,
+        num_inference_steps: int | None,
+        device: Any = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        num_train_timesteps: int | None = None,
+        mu: float | None = None,
+    ) -> None:
+        torch = import_torch()
+        if sum(given is not None for given in (num_inference_steps, timesteps, sigmas)) != 1:
+            raise InvalidRequestError(
+                "set_timesteps: exactly one of num_inference_steps, timesteps, sigmas is needed.",
+                param="num_inference_steps",
+            )
+        if num_train_timesteps not in (None, self.config["num_train_timesteps"]) or mu is not None:
+            raise UnsupportedParameterError(
+                "set_timesteps: num_train_timesteps other than the config's, or mu, is not "
+                "supported.",
+                param="num_train_timesteps" if mu is None else "mu",
+            )
+        count = num_inference_steps
+        if timesteps is not None:
+            timesteps = _list(timesteps)
+            count = len(timesteps)
+        if sigmas is not None:
+            sigmas = _list(sigmas)
+            count = len(sigmas) - 1
+        self._given = {"timesteps": timesteps, "sigmas": sigmas}
+        self._plan = self._planned(count, **self._given)
+        self.num_inference_steps = count
+        program = trace_plan(self._plan)
+        told = torch.tensor(program.noise_levels, dtype=torch.float64)
+        self.timesteps = told.to(self._timestep_dtype(torch)).to(device)
+        if self._has_sigmas():
+            self.sigmas = torch.tensor(self._listed_sigmas(), dtype=torch.float32)
+        seen = seen_sigmas(self._plan.sampler, self._plan.schedule, dict(self._plan.options))
+        if len(seen) != len(self.timesteps):
+            raise InternalError(f"{type(self).__name__}: {len(seen)} sigmas, {len(told)} runs.")
+        self._seen = seen
+        self._frames = [1.0 if self._plan.vp_latents else scale_seen(sigma) for sigma in seen]
+        self._restart()
+
+    def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
+        """Position of a timestep; of one that stands there twice, the second."""
+        listed = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        found = (listed == timestep).nonzero().flatten().tolist()
+        if not found:
+            raise InvalidRequestError(
+                f"{type(self).__name__}: timestep {float(timestep):g} is not in `timesteps`.",
+                param="timestep",
+            )
+        return found[1] if len(found) > 1 else found[0]
+
+    def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:
+        """What the network is to see of `sample` at the present step."""
+        if self._plan.vp_latents:
+            return sample
+        self._need_timesteps()
+        if self._step_index is None:
+            self._step_index = self._first_index(timestep)
+        return sample * self._frames[self._at(self._step_index)]
+
+    # --- steps
+
+    def _step(
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        return_dict: bool = True,
+        generator: Any = None,
+        variance_noise: Any = None,
+        **options: Any,
+    ) -> Any:
+        torch = import_torch()
+        self._need_timesteps()
+        self._check_step(torch, model_output, timestep, sample, options)
+        if generator is not None and variance_noise is not None:
+            raise InvalidRequestError(
+                "step: generator and variance_noise are given, allowed is one.",
+                param="variance_noise",
+            )
+        if self._is_stateless():
+            index = self.index_for_timestep(timestep)
+        elif self._step_index is None:
+            index = self._first_index(timestep)
+        else:
+            index = self._at(self._step_index)
+        segment, following = self._segments_at(index, options)
+        work = torch.promote_types(
+            torch.promote_types(sample.dtype, model_output.dtype), torch.float32
+        )
+        x, e = sample.to(work), model_output.to(work)
+        frame = self._frames[index]
+        registers = self._registers
+        registers[segment.source] = _times(x, frame / segment.factor)
+        registers[segment.output] = e
+        drawn = []
+
+        def draw() -> Any:
+            drawn.append(True)
+            if variance_noise is not None:
+                return variance_noise.to(x.device, work)
+            dtype = torch.float32 if self._is_sde() else model_output.dtype
+            return randn(model_output.shape, generator, x.device, dtype).to(work)
+
+        registers.run(segment.body, draw)
+        if not drawn and variance_noise is None and self._draws_anyway(timestep, options):
+            draw()  # for nothing but the state of the generator, which is the caller's
+        if following is None:
+            result = registers[self._result]
+            previous = _times(result, self._plan.latent_scales[-1])
+            registers.keep(set())
+        else:
+            previous = registers[following.source]
+            previous = _times(previous, following.factor / self._frames[index + 1])
+            registers.keep(following.needs)
+        self._step_index = index + 1
+        output = {"prev_sample": previous.to(model_output.dtype)}
+        if type(self).__name__ in GIVES_X0:
+            output["pred_original_sample"] = self._clean(x, e, index).to(model_output.dtype)
+        return SchedulerOutput(output) if return_dict else tuple(output.values())
+
+    def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
+        """Latents at the noise level of `timesteps` (of the present step within a loop)."""
+        torch = import_torch()
+        if self._rules.family in ("ddim", "ddpm"):
+            a, b = self._frame_of(timesteps, original_samples)
+            return a * original_samples + b * noise
+        if self._begin_index is None:
+            listed = self.timesteps.to(timesteps.device)
+            at = [self.index_for_timestep(t, listed) for t in timesteps]
+        else:
+            now = self._begin_index if self._step_index is None else self._step_index
+            at = [now] * timesteps.shape[0]
+        sigma = _columns(self.sigmas[torch.tensor(at)], original_samples)
+        if self._rules.family == "euler":
+            return original_samples + noise * sigma
+        scale = (1.0 + sigma * sigma) ** -0.5
+        return original_samples * scale + noise * (sigma * scale)
+
+    def get_velocity(self, sample: Any, noise: Any, timesteps: Any) -> Any:
+        """The target of v-prediction: sqrt(alpha_bar)*noise - sqrt(1 - alpha_bar)*sample."""
+        a, b = self._frame_of(timesteps, sample)
+        return a * noise - b * sample
+
+    def __len__(self) -> int:
+        return self._plan.schedule.table.steps
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self.config)})"
+
+    # --- inside
+
+    def _planned(self, count: int, **given: Any) -> Plan:
+        settings = {k: v for k, v in self.config.items() if k in self._rules.defaults}
+        return from_config({**settings, "_class_name": type(self).__name__}, count, **given)
+
+    def _restart(self) -> None:
+        self._step_index: int | None = None
+        self._begin_index: int | None = None
+        self._options: dict[str, Any] | None = None
+        self._segments: tuple[Segment, ...] = ()
+        self._first = 0
+        self._registers = Registers()
+
+    def _segments_at(self, index: int, options: dict[str, Any]) -> tuple[Segment, Segment | None]:
+        """The segment of a step and the one after it; traces when the loop starts."""
+        traced = {k: v for k, v in options.items() if k in _TRACED}
+        if self._options is None or traced != self._options:
+            starts = self._options is None
+            first = 0 if self._is_stateless() else index if starts else self._first
+            if first % self.order:
+                raise InvalidRequestError(
+                    f"{type(self).__name__}: the loop starts at position {first}, allowed are "
+                    f"multiples of {self.order}.",
+                    param="begin_index",
+                )
+            plan = self._planned(self.num_inference_steps, **self._given, **traced)
+            program = trace_plan(plan.tail(first // self.order))
+            _, segments = cut(program)
+            if len(segments) != len(self.timesteps) - first:
+                raise UnsupportedParameterError(
+                    f"{type(self).__name__}: it cannot start at position {first} of `timesteps`.",
+                    param="begin_index",
+                )
+            if not starts and segments[index - first].needs:
+                raise InvalidRequestError(
+                    f"{type(self).__name__}.step: {traced} after {self._options}, allowed is one "
+                    "value for a whole loop.",
+                    param=next(iter(traced)),
+                )
+            self._segments, self._first = segments, first
+            self._result, self._options = program.result, traced
+        at = index - self._first
+        following = self._segments[at + 1] if at + 1 < len(self._segments) else None
+        return self._segments[at], following
+
+    def _check_step(
+        self, torch: Any, output: Any, timestep: Any, sample: Any, options: dict[str, Any]
+    ) -> None:
+        for name, value in (("model_output", output), ("sample", sample)):
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                raise InvalidRequestError(
+                    f"step: {name} is {getattr(value, 'dtype', type(value).__name__)}, allowed is "
+                    "a floating-point torch tensor.",
+                    param=name,
+                )
+        if output.shape != sample.shape:
+            raise InvalidRequestError(
+                f"step: model_output {tuple(output.shape)} for a sample {tuple(sample.shape)}, "
+                "allowed are equal shapes.",
+                param="model_output",
+            )
+        if self._rules.family == "euler" and isinstance(timestep, int):
+            raise InvalidRequestError(
+                f"step: timestep is the integer {timestep}, allowed is one of `timesteps`.",
+                param="timestep",
+            )
+        if options.get("s_churn"):
+            raise UnsupportedParameterError(
+                "step: s_churn is not supported.",
+                hint="textopia_fast.interop.k_diffusion.sample_euler has it.",
+                param="s_churn",
+            )
+        if options.get("use_clipped_model_output") and self.config["clip_sample"]:
+            raise UnsupportedParameterError(
+                "step: use_clipped_model_output with clip_sample is not supported.",
+                param="use_clipped_model_output",
+            )
+
+    def _first_index(self, timestep: Any) -> int:
+        if self._begin_index is not None:
+            return self._at(self._begin_index)
+        return self.index_for_timestep(timestep)
+
+    def _at(self, index: int) -> int:
+        if not 0 <= index < len(self.timesteps):
+            raise InvalidRequestError(
+                f"{type(self).__name__}: position {index} of {len(self.timesteps)} timesteps.",
+                hint="Call set_timesteps before another loop.",
+                param="timestep",
+            )
+        return index
+
+    def _need_timesteps(self) -> None:
+        if self.num_inference_steps is None:
+            raise InvalidRequestError(
+                f"{type(self).__name__}: there is no schedule yet, call set_timesteps first.",
+                param="num_inference_steps",
+            )
+
+    def _clean(self, x: Any, e: Any, index: int) -> Any:
+        scale_in, c_skip, c_out = coefficients(self._plan.prediction)(self._seen[index])
+        clean = e * c_out
+        if c_skip:
+            clean.add_(x, alpha=c_skip * self._frames[index] / scale_in)
+        if self.config.get("clip_sample") and "clip_sample" in self._keys:
+            bound = self.config["clip_sample_range"]
+            clean.clamp_(-bound, bound)
+        return clean
+
+    def _draws_anyway(self, timestep: Any, options: dict[str, Any]) -> bool:
+        if options.get("eta") or self._is_sde():
+            return True
+        name = type(self).__name__
+        return name in DRAWS_ALWAYS or (name == "DDPMScheduler" and float(timestep) > 0)
+
+    def _is_stateless(self) -> bool:
+        """A step looks at nothing but its own timestep."""
+        return self._rules.sampler in ("ddim", "ddpm")
+
+    def _is_sde(self) -> bool:
+        return str(self.config.get("algorithm_type")).startswith("sde")
+
+    def _has_sigmas(self) -> bool:
+        return self._rules.family not in ("ddim", "ddpm")
+
+    def _timestep_dtype(self, torch: Any) -> Any:
+        return torch.float32 if self._rules.family == "euler" else torch.int64
+
+    def _listed_sigmas(self) -> list[float]:
+        sigmas = list(self._plan.schedule.sigmas)
+        if self.order == 1:
+            return sigmas
+        return [sigmas[0], *(s for s in sigmas[1:-1] for _ in range(2)), sigmas[-1]]
+
+    def _frame_of(self, timesteps: Any, sample: Any) -> tuple[Any, Any]:
+        torch = import_torch()
+        bars = torch.tensor(self._plan.schedule.table.alpha_bars)[timesteps.long().cpu()]
+        return _columns(bars.sqrt(), sample), _columns((1.0 - bars).sqrt(), sample)
+
+
+def _times(x: Any, factor: float) -> Any:
+    return x if abs(factor - 1.0) < _ALMOST_ONE else x * factor
+
+
+def _columns(values: Any, sample: Any) -> Any:
+    """[B] as [B, 1, ...] on the device and in the dtype of `sample`."""
+    return values.to(sample.device, sample.dtype).reshape(-1, *[1] * (sample.ndim - 1))
+
+
+def _list(values: Any) -> list[float]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
