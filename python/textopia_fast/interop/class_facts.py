@@ -79,14 +79,25 @@ GIVES_X0 = (
 # step() draws even where the weight of the noise is 0.
 DRAWS_ALWAYS = ("EulerAncestralDiscreteScheduler",)
 
-KNOWN_KEYS = frozenset(
-    key for name in CLASSES for key in (*CLASSES[name].defaults, *INERT_KEYS.get(name, _NONE))
-)
-
 
 def class_keys(name: str, rules: SchedulerClass) -> dict[str, Any]:
     """Config keys of a class with their defaults."""
     return {**rules.defaults, **INERT_KEYS.get(name, _NONE)}
+
+
+# Keys of diffusers' classes that are not here; its configs carry them along.
+_ELSEWHERE = """
+base_image_seq_len base_shift correct_steps corrector_order disable_corrector invert_sigmas
+max_image_seq_len max_shift noise_sampler_seed original_inference_steps predict_x0 predictor_order
+rho sampling_eps set_alpha_to_one shift shift_terminal sigma_data sigma_schedule skip_prk_steps snr
+solver_p stochastic_sampling tau_func timestep_scaling
+"""
+KNOWN_KEYS = frozenset(
+    {
+        *_ELSEWHERE.split(),
+        *(key for name, rules in CLASSES.items() for key in class_keys(name, rules)),
+    }
+)
 
 
 def step_signature(name: str) -> Signature:
