@@ -16,6 +16,7 @@ __all__ = [
     "GIVES_X0",
     "INERT_KEYS",
     "KNOWN_KEYS",
+    "OFFERED",
     "TWO_RUNS",
     "class_keys",
     "set_timesteps_signature",
@@ -43,17 +44,23 @@ _STEP: dict[str, dict[str, Any]] = {
     "LMSDiscreteScheduler": {"order": 4},
     "DPMSolverMultistepScheduler": {"generator": None, "variance_noise": None},
     "DPMSolverSinglestepScheduler": _DRAW,
-    "SASolverScheduler": _DRAW,
+    "LCMScheduler": _DRAW,
+    "TCDScheduler": {"eta": 0.3, "generator": None},
 }
+_LCM = {"original_inference_steps": None, "timesteps": None, "strength": 1.0}
 # Arguments of set_timesteps() after `device`, and whether num_inference_steps may be left out.
-_SET_TIMESTEPS: dict[str, tuple[tuple[str, ...], bool]] = {
-    "DDPMScheduler": (("timesteps",), True),
-    "EulerDiscreteScheduler": (("timesteps", "sigmas"), True),
-    "HeunDiscreteScheduler": (("num_train_timesteps", "timesteps"), True),
-    "KDPM2DiscreteScheduler": (("num_train_timesteps",), False),
-    "KDPM2AncestralDiscreteScheduler": (("num_train_timesteps",), False),
-    "DPMSolverMultistepScheduler": (("mu", "timesteps"), True),
-    "DPMSolverSinglestepScheduler": (("mu", "timesteps"), True),
+_SET_TIMESTEPS: dict[str, tuple[dict[str, Any], bool]] = {
+    "DDPMScheduler": ({"timesteps": None}, True),
+    "EulerDiscreteScheduler": ({"timesteps": None, "sigmas": None}, True),
+    "HeunDiscreteScheduler": ({"num_train_timesteps": None, "timesteps": None}, True),
+    "KDPM2DiscreteScheduler": ({"num_train_timesteps": None}, False),
+    "KDPM2AncestralDiscreteScheduler": ({"num_train_timesteps": None}, False),
+    "DPMSolverMultistepScheduler": ({"mu": None, "timesteps": None}, True),
+    "DPMSolverSinglestepScheduler": ({"mu": None, "timesteps": None}, True),
+    "DEISMultistepScheduler": ({"mu": None}, False),
+    "UniPCMultistepScheduler": ({"sigmas": None, "mu": None}, True),
+    "LCMScheduler": (_LCM, True),
+    "TCDScheduler": (_LCM, True),
 }
 # Keys that mean nothing as long as the options they belong to are off, which is all that is
 # supported; kept so that a config comes back as it was.
@@ -63,8 +70,15 @@ INERT_KEYS: dict[str, dict[str, Any]] = {
     "DPMSolverMultistepScheduler": {**_THRESHOLD, **_FLOW},
     "DPMSolverSinglestepScheduler": {**_THRESHOLD, **_FLOW},
     "DEISMultistepScheduler": {**_THRESHOLD, **_FLOW},
-    "UniPCMultistepScheduler": {**_THRESHOLD, **_FLOW},
+    "UniPCMultistepScheduler": {**_THRESHOLD, **_FLOW, "shift_terminal": None},
+    "LCMScheduler": {**_THRESHOLD, "set_alpha_to_one": True, "timestep_spacing": "leading"},
+    "TCDScheduler": {**_THRESHOLD, "set_alpha_to_one": True, "timestep_spacing": "leading"},
 }
+# Keys of the common table that a class does not have.
+_ABSENT = {"DPMSolverSinglestepScheduler": ("steps_offset",)}
+# Families of classes whose latents are x0 + sigma*eps, or that over sqrt(1 + sigma^2).
+_FAMILIES = ("ddim", "ddpm", "euler", "dpm", "lcm")
+OFFERED: tuple[str, ...] = tuple(n for n, rules in CLASSES.items() if rules.family in _FAMILIES)
 # Two network runs per step, and as many entries in `timesteps`.
 TWO_RUNS = ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
 # step() also gives pred_original_sample.
@@ -82,7 +96,8 @@ DRAWS_ALWAYS = ("EulerAncestralDiscreteScheduler",)
 
 def class_keys(name: str, rules: SchedulerClass) -> dict[str, Any]:
     """Config keys of a class with their defaults."""
-    return {**rules.defaults, **INERT_KEYS.get(name, _NONE)}
+    known = {**rules.defaults, **INERT_KEYS.get(name, _NONE)}
+    return {k: v for k, v in known.items() if k not in _ABSENT.get(name, ())}
 
 
 # Keys of diffusers' classes that are not here; its configs carry them along.
@@ -108,8 +123,8 @@ def step_signature(name: str) -> Signature:
 
 def set_timesteps_signature(name: str) -> Signature:
     """Of `set_timesteps`, without self."""
-    extra, optional = _SET_TIMESTEPS.get(name, ((), False))
-    rest = {"device": None, **dict.fromkeys(extra)}
+    extra, optional = _SET_TIMESTEPS.get(name, (_NONE, False))
+    rest = {"device": None, **extra}
     if optional:
         return _signature((), {"num_inference_steps": None, **rest})
     return _signature(("num_inference_steps",), rest)

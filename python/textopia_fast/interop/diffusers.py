@@ -22,12 +22,12 @@ from typing import Any
 
 from ..errors import InvalidRequestError
 from ..samplers.scheduler_classes import CLASSES
-from .class_facts import TWO_RUNS, class_keys, set_timesteps_signature, step_signature
+from .class_facts import OFFERED, TWO_RUNS, class_keys, set_timesteps_signature, step_signature
 from .scheduler import SchedulerOutput, TracedScheduler
 
 __all__ = ["A1111", "SCHEDULERS", "SchedulerOutput", "TracedScheduler", "from_a1111"]
 
-SCHEDULERS: tuple[str, ...] = tuple(CLASSES)
+SCHEDULERS: tuple[str, ...] = OFFERED
 
 _KARRAS = {"use_karras_sigmas": True}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
@@ -45,6 +45,7 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DPM++ SDE": ("DPMSolverSinglestepScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
     "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "LCM": ("LCMScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
 }
 _SCHEDULES: dict[str, dict[str, Any]] = {
@@ -58,7 +59,7 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 def _a1111() -> dict[str, tuple[str, dict[str, Any]]]:
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, (class_name, settings) in _SAMPLERS.items():
-        if class_name not in CLASSES:
+        if class_name not in SCHEDULERS:
             continue
         found[name] = (class_name, settings)
         for schedule, extra in _SCHEDULES.items():
@@ -93,7 +94,7 @@ _lock = RLock()
 
 
 def __getattr__(name: str) -> Any:
-    if name in CLASSES:
+    if name in SCHEDULERS:
         return _scheduler_class(name)
     if name == "SchedulerMixin":  # diffusers looks for it beside a class that it is to load
         for base in _bases()[1:2]:

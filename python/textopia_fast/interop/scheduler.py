@@ -23,6 +23,8 @@ __all__ = ["SchedulerOutput", "TracedScheduler"]
 # Options of step() that choose the program.
 _TRACED = ("eta", "order")
 _ALMOST_ONE = 1e-12
+# Families that know noise levels by timestep alone, without `sigmas`.
+_BY_TIMESTEP = ("ddim", "ddpm", "lcm")
 
 
 class TracedScheduler(ConfiguredScheduler):
@@ -35,6 +37,7 @@ class TracedScheduler(ConfiguredScheduler):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         torch = import_torch()
+        self._overrides: dict[str, Any] = {}
         self._plan = self._planned(1)
         table = self._plan.schedule.table
         self.num_inference_steps: int | None = None
@@ -80,6 +83,8 @@ class TracedScheduler(ConfiguredScheduler):
         sigmas: Sequence[float] | None = None,
         num_train_timesteps: int | None = None,
         mu: float | None = None,
+        original_inference_steps: int | None = None,
+        strength: float = 1.0,
     ) -> None:
         torch = import_torch()
         if sum(given is not None for given in (num_inference_steps, timesteps, sigmas)) != 1:
@@ -87,12 +92,22 @@ class TracedScheduler(ConfiguredScheduler):
                 "set_timesteps: exactly one of num_inference_steps, timesteps, sigmas is needed.",
                 param="num_inference_steps",
             )
-        if num_train_timesteps not in (None, self.config["num_train_timesteps"]) or mu is not None:
-            raise UnsupportedParameterError(
-                "set_timesteps: num_train_timesteps other than the config's, or mu, is not "
-                "supported.",
-                param="num_train_timesteps" if mu is None else "mu",
-            )
+        same_table = num_train_timesteps in (None, self.config["num_train_timesteps"])
+        for name, is_fine in (
+            ("num_train_timesteps", same_table),
+            ("mu", mu is None),
+            ("strength", strength == 1.0),
+            ("sigmas", sigmas is None or self._rules.family == "euler"),
+        ):
+            if not is_fine:
+                raise UnsupportedParameterError(
+                    f"{type(self).__name__}.set_timesteps: {name} other than its default is not "
+                    "supported.",
+                    param=name,
+                )
+        self._overrides = {}
+        if original_inference_steps is not None:
+            self._overrides["original_inference_steps"] = original_inference_steps
         count = num_inference_steps
         if timesteps is not None:
             timesteps = _list(timesteps)
@@ -179,7 +194,13 @@ class TracedScheduler(ConfiguredScheduler):
             dtype = torch.float32 if self._is_sde() else model_output.dtype
             return randn(model_output.shape, generator, x.device, dtype).to(work)
 
-        registers.run(segment.body, draw)
+        shown: list[Any] = []
+        is_lcm = type(self).__name__ == "LCMScheduler"
+        registers.run(
+            segment.body,
+            draw,
+            (lambda step: shown.append(registers.sum(step.denoised))) if is_lcm else None,
+        )
         if not drawn and variance_noise is None and self._draws_anyway(timestep, options):
             draw()  # for nothing but the state of the generator, which is the caller's
         if following is None:
@@ -192,6 +213,8 @@ class TracedScheduler(ConfiguredScheduler):
             registers.keep(following.needs)
         self._step_index = index + 1
         output = {"prev_sample": previous.to(model_output.dtype)}
+        if shown:
+            output["denoised"] = shown[0].to(model_output.dtype)
         if type(self).__name__ in GIVES_X0:
             output["pred_original_sample"] = self._clean(x, e, index).to(model_output.dtype)
         return SchedulerOutput(output) if return_dict else tuple(output.values())
@@ -199,7 +222,7 @@ class TracedScheduler(ConfiguredScheduler):
     def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
         """Latents at the noise level of `timesteps` (of the present step within a loop)."""
         torch = import_torch()
-        if self._rules.family in ("ddim", "ddpm"):
+        if self._rules.family in _BY_TIMESTEP:
             a, b = self._frame_of(timesteps, original_samples)
             return a * original_samples + b * noise
         if self._begin_index is None:
@@ -226,7 +249,8 @@ class TracedScheduler(ConfiguredScheduler):
 
     def _planned(self, count: int, **given: Any) -> Plan:
         settings = {k: v for k, v in self.config.items() if k in self._rules.defaults}
-        return from_config({**settings, "_class_name": type(self).__name__}, count, **given)
+        settings = {**settings, **self._overrides, "_class_name": type(self).__name__}
+        return from_config(settings, count, **given)
 
     def _restart(self) -> None:
         self._step_index: int | None = None
@@ -242,16 +266,19 @@ class TracedScheduler(ConfiguredScheduler):
         if self._options is None or traced != self._options:
             starts = self._options is None
             first = 0 if self._is_stateless() else index if starts else self._first
-            if first % self.order:
+            if first % self._unit():
                 raise InvalidRequestError(
                     f"{type(self).__name__}: the loop starts at position {first}, allowed are "
-                    f"multiples of {self.order}.",
+                    f"multiples of {self._unit()}.",
                     param="begin_index",
                 )
             plan = self._planned(self.num_inference_steps, **self._given, **traced)
             program = trace_plan(plan.tail(first // self.order))
             _, segments = cut(program)
-            if len(segments) != len(self.timesteps) - first:
+            told = self.timesteps[first:].tolist()
+            if len(told) != len(segments) or any(
+                abs(a - b) >= 1.0 for a, b in zip(told, program.noise_levels, strict=True)
+            ):  # PNDM counts its first runs otherwise
                 raise UnsupportedParameterError(
                     f"{type(self).__name__}: it cannot start at position {first} of `timesteps`.",
                     param="begin_index",
@@ -333,10 +360,17 @@ class TracedScheduler(ConfiguredScheduler):
         return clean
 
     def _draws_anyway(self, timestep: Any, options: dict[str, Any]) -> bool:
-        if options.get("eta") or self._is_sde():
-            return True
         name = type(self).__name__
-        return name in DRAWS_ALWAYS or (name == "DDPMScheduler" and float(timestep) > 0)
+        if name == "DDIMScheduler":
+            return bool(options["eta"])
+        if name == "DDPMScheduler":
+            return float(timestep) > 0
+        return name in DRAWS_ALWAYS or self._is_sde()
+
+    def _unit(self) -> int:
+        """Entries of `timesteps` that belong together."""
+        is_single = self._rules.sampler == "dpm_singlestep"
+        return self.config["solver_order"] if is_single else self.order
 
     def _is_stateless(self) -> bool:
         """A step looks at nothing but its own timestep."""
@@ -346,7 +380,7 @@ class TracedScheduler(ConfiguredScheduler):
         return str(self.config.get("algorithm_type")).startswith("sde")
 
     def _has_sigmas(self) -> bool:
-        return self._rules.family not in ("ddim", "ddpm")
+        return self._rules.family not in _BY_TIMESTEP
 
     def _timestep_dtype(self, torch: Any) -> Any:
         return torch.float32 if self._rules.family == "euler" else torch.int64

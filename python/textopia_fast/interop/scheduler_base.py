@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..errors import InvalidRequestError
-from ..samplers.scheduler_classes import CLASSES, SchedulerClass
+from ..samplers.scheduler_classes import SchedulerClass
+from .class_facts import OFFERED
 from .configs import CONFIG_NAME, FrozenDict, read_config, split_config, write_config
 
 __all__ = ["ConfiguredScheduler", "SchedulerOutput"]
@@ -45,7 +46,7 @@ class ConfiguredScheduler:
     order = 1
     _rules: ClassVar[SchedulerClass]
     _keys: ClassVar[dict[str, Any]]
-    _compatibles: ClassVar[list[str]] = list(CLASSES)
+    _compatibles: ClassVar[list[str]] = list(OFFERED)
 
     def __init__(self, **settings: Any) -> None:
         unknown = [key for key in settings if key not in self._keys]
