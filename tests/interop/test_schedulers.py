@@ -265,7 +265,7 @@ def test_noise_of_the_caller_and_another_eta_in_each_step() -> None:
 
 @pytest.mark.parametrize("name", ours.SCHEDULERS)
 def test_sixteen_threads_with_schedulers_of_one_config(name: str) -> None:
-    base = getattr(ours, name)(**{k: v for k, v in PLAIN.items() if k in CLASSES[name].defaults})
+    base = getattr(ours, name).from_config(PLAIN)
     plan = [(seed, 3 + seed % 5) for seed in range(16)]
 
     def one(seed_and_steps: tuple[int, int]) -> Any:
