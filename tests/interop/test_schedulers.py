@@ -9,13 +9,12 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.golden.sampler_cases import SD, Case, diffusers_cases, initial_noise, network
+from tests.golden.sampler_cases import Case, diffusers_cases, initial_noise
+from tests.interop.loops import PLAIN, assert_same, pair, run, torch_network
 from textopia_fast import errors
 from textopia_fast.interop import diffusers as ours
-from textopia_fast.interop.class_facts import TWO_RUNS
 from textopia_fast.samplers.scheduler_classes import CLASSES
 
 torch = pytest.importorskip("torch")
@@ -25,71 +24,6 @@ theirs = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 CASES = [case for case in diffusers_cases() if case.source in ours.SCHEDULERS]
-FLOAT32_EPS = float(np.finfo(np.float32).eps)
-PLAIN = {**SD, "clip_sample": False, "steps_offset": 1}
-
-
-def torch_network(x: Any, t: Any) -> Any:
-    level = torch.as_tensor(t, dtype=torch.float32)
-    return network(x.float(), level, torch.tanh, torch.cos).to(x.dtype)
-
-
-def run(
-    scheduler: Any,
-    steps: int | dict[str, Any],
-    generator: Any = None,
-    first: int = 0,
-    dtype: Any = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """The loop of a diffusers pipeline, from position `first` as image-to-image starts it."""
-    scheduler.set_timesteps(
-        **(steps if isinstance(steps, dict) else {"num_inference_steps": steps})
-    )
-    noise = torch.from_numpy(initial_noise()).to(dtype or torch.float32)
-    timesteps = scheduler.timesteps[first:]
-    x = noise * scheduler.init_noise_sigma
-    if first:
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        x = scheduler.add_noise(0.5 * noise.roll(1), noise, timesteps[:1])
-    x = x.to(noise.dtype)
-    takes = inspect.signature(scheduler.step).parameters
-    if "generator" in takes:
-        options["generator"] = generator or torch.Generator().manual_seed(5)
-    latents, clean = [], []
-    for t in timesteps:
-        output = torch_network(scheduler.scale_model_input(x, t), t)
-        stepped = scheduler.step(output, t, x, **options)
-        x = stepped.prev_sample
-        assert x.dtype == noise.dtype
-        latents.append(x)
-        if "pred_original_sample" in stepped:
-            clean.append(stepped.pred_original_sample)
-    return {"timesteps": timesteps, "latents": latents, "clean": clean, "start": noise}
-
-
-def assert_same(got: dict[str, Any], expected: dict[str, Any], init: float = 1.0) -> None:
-    """1e-4 of the largest latent is what float32 sigmas are worth over a run.
-
-    The way down from much larger latents (4096 at zero terminal SNR) adds its rounding.
-    """
-    torch.testing.assert_close(
-        got["timesteps"].double(), expected["timesteps"].double(), rtol=2e-5, atol=2e-3
-    )
-    assert got["timesteps"].is_floating_point() == expected["timesteps"].is_floating_point()
-    assert len(got["clean"]) == len(expected["clean"])
-    largest = init * float(expected["start"].abs().max())
-    for name, tolerance in (("latents", 1e-4), ("clean", 3e-4)):
-        for mine, reference in zip(got[name], expected[name], strict=True):
-            allowed = tolerance * float(reference.abs().max()) + 2 * FLOAT32_EPS * largest
-            assert float((mine - reference).abs().max()) < allowed, name
-
-
-def pair(name: str, config: dict[str, Any]) -> tuple[Any, Any]:
-    if name == "LMSDiscreteScheduler" or config.get("use_beta_sigmas"):
-        pytest.importorskip("scipy", reason="diffusers needs SciPy for this")
-    return getattr(ours, name).from_config(config), getattr(theirs, name).from_config(config)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -162,7 +96,7 @@ def test_defaults_and_members_are_those_of_diffusers(name: str) -> None:
     mine, reference = pair(name, {})
     skip = ("_use_default_values", "_class_name")
     expected = {k: v for k, v in reference.config.items() if k not in skip}
-    assert {k: v for k, v in mine.config.items() if k not in skip} == expected
+    assert {k: mine.config[k] for k in expected} == expected
     assert mine.order == reference.order
     assert mine.num_inference_steps is None
     assert (mine.step_index, mine.begin_index) == (None, None)
@@ -176,9 +110,8 @@ def test_defaults_and_members_are_those_of_diffusers(name: str) -> None:
     torch.testing.assert_close(mine.alphas_cumprod, reference.alphas_cumprod, rtol=1e-4, atol=0)
     for method in ("step", "set_timesteps"):
         a, b = (inspect.signature(getattr(s, method)).parameters for s in (mine, reference))
-        assert [(p.name, p.default) for p in a.values()] == [
-            (p.name, p.default) for p in b.values() if p.kind is not p.VAR_KEYWORD
-        ]
+        wanted = {p.name: p.default for p in b.values() if p.kind is not p.VAR_KEYWORD}
+        assert {name: a[name].default for name in wanted} == wanted
     assert set(mine.compatibles) == {getattr(ours, n) for n in ours.SCHEDULERS}
     assert isinstance(mine, theirs.SchedulerMixin)
     assert isinstance(mine, theirs.ConfigMixin)
@@ -285,162 +218,3 @@ def test_a_second_loop_equals_the_first(name: str) -> None:
     first = run(scheduler, 5)["latents"][-1]
     for again in (scheduler, copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
         assert torch.equal(run(again, 5)["latents"][-1], first)
-
-
-def test_outputs_are_read_in_every_way() -> None:
-    scheduler = ours.EulerDiscreteScheduler.from_config(PLAIN)
-    scheduler.set_timesteps(3)
-    x = torch.from_numpy(initial_noise())
-    out = scheduler.step(x, scheduler.timesteps[0], x)
-    assert out.prev_sample is out["prev_sample"] is out[0]
-    assert out.to_tuple()[1] is out.pred_original_sample
-    assert not hasattr(out, "denoised")
-    assert scheduler.step_index == 1
-
-
-def test_the_config_is_frozen() -> None:
-    config = ours.EulerDiscreteScheduler(**SD).config
-    assert config.beta_end == config["beta_end"] == SD["beta_end"]
-    assert not hasattr(config, "clip_sample")
-    with pytest.raises(errors.InvalidRequestError):
-        config["beta_end"] = 0.5
-    with pytest.raises(errors.InvalidRequestError):
-        config.beta_end = 0.5
-
-
-def test_keys_that_nobody_knows_are_spoken_of() -> None:
-    with pytest.warns(errors.TextopiaWarning, match="beta_stort"):
-        ours.DDIMScheduler.from_config({"beta_stort": 0.1})
-    _, unused = ours.DDIMScheduler.from_config(
-        {"skip_prk_steps": True, "_class_name": "PNDMScheduler"}, return_unused_kwargs=True, a=1
-    )
-    assert unused["a"] == 1
-    assert unused["skip_prk_steps"] is True
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "words"),
-    [
-        (lambda: ours.DDIMScheduler(beta_stort=1), errors.InvalidRequestError, "beta_stort"),
-        (lambda: ours.DDIMScheduler.from_config("here"), errors.InvalidRequestError, "dictionary"),
-        (lambda: ours.DDIMScheduler(thresholding=True), errors.UnsupportedModelError, "threshold"),
-        (
-            lambda: ours.EulerDiscreteScheduler(interpolation_type="log_linear"),
-            errors.UnsupportedModelError,
-            "interpolation_type",
-        ),
-        (
-            lambda: ours.DDIMScheduler.from_pretrained("nowhere"),
-            errors.ModelNotFoundError,
-            "nowhere",
-        ),
-        (lambda: ours.from_a1111("Eular", {}), errors.InvalidRequestError, "Euler"),
-    ],
-)
-def test_schedulers_that_cannot_be_made(make: Any, error: Any, words: str) -> None:
-    with pytest.raises(error, match=words):
-        make()
-
-
-def test_a_config_file_that_is_none(tmp_path: Any) -> None:
-    (tmp_path / "scheduler_config.json").write_text("[1]")
-    with pytest.raises(errors.ModelFormatError):
-        ours.DDIMScheduler.from_pretrained(tmp_path)
-    (tmp_path / "scheduler_config.json").write_text("{")
-    with pytest.raises(errors.ModelFormatError):
-        ours.DDIMScheduler.from_pretrained(tmp_path)
-
-
-def call_step(name: str = "EulerDiscreteScheduler", **changed: Any) -> Any:
-    scheduler = getattr(ours, name).from_config({**PLAIN, "clip_sample": True})
-    scheduler.set_timesteps(4)
-    x = torch.from_numpy(initial_noise())
-    values = {"model_output": x, "timestep": scheduler.timesteps[0], "sample": x, **changed}
-    return scheduler.step(**values)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ({"sample": np.zeros((2, 3))}, errors.InvalidRequestError),
-        ({"model_output": torch.zeros(1, 6, 2, 2)}, errors.InvalidRequestError),
-        ({"model_output": torch.zeros(2, 3, 2, 2, dtype=torch.int64)}, errors.InvalidRequestError),
-        ({"timestep": 3}, errors.InvalidRequestError),
-        ({"timestep": torch.tensor(12.5)}, errors.InvalidRequestError),
-        ({"eta": 1.0}, errors.InvalidRequestError),
-        ({"s_churn": 1.0}, errors.UnsupportedParameterError),
-        (
-            {"name": "DDIMScheduler", "use_clipped_model_output": True},
-            errors.UnsupportedParameterError,
-        ),
-        ({"name": "DDIMScheduler", "eta": -1.0}, errors.InvalidRequestError),
-        (
-            {
-                "name": "DDIMScheduler",
-                "generator": torch.Generator(),
-                "variance_noise": torch.zeros(2, 3, 2, 2),
-            },
-            errors.InvalidRequestError,
-        ),
-        (
-            {"name": "EulerAncestralDiscreteScheduler", "generator": [torch.Generator()] * 3},
-            errors.InvalidRequestError,
-        ),
-        ({"name": "EulerAncestralDiscreteScheduler", "generator": 7}, errors.InvalidRequestError),
-    ],
-)
-def test_steps_that_do_not_fit(arguments: dict[str, Any], error: Any) -> None:
-    with pytest.raises(error):
-        call_step(**arguments)
-
-
-def test_loops_that_do_not_fit() -> None:
-    scheduler = ours.HeunDiscreteScheduler.from_config(PLAIN)
-    x = torch.from_numpy(initial_noise())
-    with pytest.raises(errors.InvalidRequestError, match="set_timesteps"):
-        scheduler.step(x, scheduler.timesteps[0], x)
-    for bad in (
-        {"num_inference_steps": 0},
-        {"num_inference_steps": 1001},
-        {"num_inference_steps": 3, "timesteps": [3, 2, 1]},
-        {"timesteps": [1, 2, 3]},
-        {},
-        {"num_inference_steps": 3, "steps": 4},
-        {"num_inference_steps": 3, "num_train_timesteps": 500},
-    ):
-        with pytest.raises(errors.InvalidRequestError):
-            scheduler.set_timesteps(**bad)
-    scheduler.set_timesteps(3)
-    scheduler.set_begin_index(1)
-    with pytest.raises(errors.InvalidRequestError, match="multiples of 2"):
-        scheduler.step(x, scheduler.timesteps[1], x)
-    run(scheduler, 3)
-    with pytest.raises(errors.InvalidRequestError, match="set_timesteps"):
-        scheduler.step(x, scheduler.timesteps[-1], x)
-
-
-def test_a1111_names() -> None:
-    assert {"Euler", "Euler a", "DPM++ 2M Karras", "DDIM", "Heun"} <= set(ours.A1111)
-    for name, (class_name, settings) in ours.A1111.items():
-        try:
-            scheduler = ours.from_a1111(name, {**PLAIN, "_class_name": "PNDMScheduler"})
-        except errors.UnsupportedModelError:
-            assert "algorithm_type" in settings, name
-            continue
-        assert type(scheduler) is getattr(ours, class_name)
-        assert all(scheduler.config[k] == v for k, v in settings.items())
-    karras = ours.from_a1111("DPM++ 2M Karras", PLAIN)
-    assert karras.config.use_karras_sigmas is True
-
-
-def test_two_runs_per_step_are_listed_twice() -> None:
-    for name in set(TWO_RUNS) & set(ours.SCHEDULERS):
-        scheduler = getattr(ours, name).from_config(PLAIN)
-        scheduler.set_timesteps(4)
-        assert len(scheduler.timesteps) == 7
-
-
-def test_unknown_classes_are_no_attributes() -> None:
-    with pytest.raises(AttributeError, match="NoSuchScheduler"):
-        _ = ours.NoSuchScheduler
-    assert "DDIMScheduler" in dir(ours)
