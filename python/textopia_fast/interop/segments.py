@@ -32,7 +32,6 @@ class Segment(NamedTuple):
         factor: Input of the network = factor * source.
         body: The instructions after it.
         needs: Registers that `body` and all later segments read from earlier ones, but `source`.
-        draws: How many unit normal latents `body` takes.
     """
 
     source: Register
@@ -40,7 +39,6 @@ class Segment(NamedTuple):
     factor: float
     body: tuple[Instruction, ...]
     needs: frozenset[Register]
-    draws: int
 
 
 @lru_cache(maxsize=128)
@@ -55,9 +53,8 @@ def cut(program: Program) -> tuple[tuple[Instruction, ...], tuple[Segment, ...]]
             wanted -= {getattr(instruction, "dst", None)}
             wanted |= _read(instruction)
         wanted -= {denoise.dst, denoise.src}
-        draws = sum(1 for i in body if isinstance(i, Combine) and i.noise != 0.0)
         needs = frozenset(wanted)
-        segments.append(Segment(denoise.src, denoise.dst, denoise.scale_in, body, needs, draws))
+        segments.append(Segment(denoise.src, denoise.dst, denoise.scale_in, body, needs))
         wanted.add(denoise.src)
     return program.instructions[: at[0]] if at else (), tuple(reversed(segments))
 
