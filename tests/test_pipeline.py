@@ -209,8 +209,8 @@ INVALID = {
     "prompt": [None, 3, [], ["a", 3], b"bytes"],
     "height": [0, -8, 65, 2**20, 64.5, "64", True],
     "width": [0, 63, float("nan")],
-    "num_inference_steps": [0, -1, 1001, 2.5, "5", None, True],
-    "guidance_scale": [float("nan"), float("inf"), "7", None, True],
+    "num_inference_steps": [0, -1, 1001, 2.5, "5", True],
+    "guidance_scale": [float("nan"), float("inf"), "7", True],
     "num_images_per_prompt": [0, -1, 257, 1.5],
     "negative_prompt": [3, ["a", "b"], []],
     "eta": [float("nan"), "0"],
@@ -255,6 +255,34 @@ def test_unknown_scheduler_class_needs_a_sampler(tmp_path):
     with pytest.raises(tx.UnsupportedModelError, match="EulerDiscreteScheduler"):
         pipeline("a red circle", num_inference_steps=2)
     assert images_of(pipeline, seed=1).shape == (1, 64, 64, 3)
+
+
+def test_a_model_recommends_its_own_defaults(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(TINY_SD, model)
+    index = json.loads((model / "model_index.json").read_text())
+
+    def used(**defaults):
+        index["_generation_defaults"] = defaults
+        (model / "model_index.json").write_text(json.dumps(index))
+        pipeline = tx.Pipeline.from_pretrained(model)
+        found = pipeline("a red circle", sampler="euler", output_type="latent").parameters
+        return found["num_inference_steps"], found["guidance_scale"]
+
+    assert used() == (50, 7.5)
+    assert used(num_inference_steps=3, guidance_scale=2.0) == (3, 2.0)
+    with pytest.raises(tx.ModelFormatError, match="_generation_defaults"):
+        used(num_inference_steps="many")
+
+
+def test_images_that_share_runs_differ_at_most_in_last_bits(pipe):
+    together = tx.Pipeline.from_pretrained(TINY_SD, images_per_run=None)
+    # float32 rounding of other matrix sizes, on images in 0..1.
+    np.testing.assert_allclose(
+        images_of(together, num_images_per_prompt=4, seed=1),
+        images_of(pipe, num_images_per_prompt=4, seed=1),
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ def write_pipeline_files(output: Path) -> None:
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
+        "_generation_defaults": {"guidance_scale": 4.0, "num_inference_steps": 20},
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,

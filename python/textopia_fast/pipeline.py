@@ -78,11 +78,17 @@ class Pipeline:
     and get what they would get alone.
     """
 
-    def __init__(self, directory: ModelDirectory, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: ModelDirectory,
+        *,
+        threads: int | None = None,
+        images_per_run: int | None = 1,
+    ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         self.directory = directory
-        self._graphs: Graphs | None = Graphs.open(directory, threads)
+        self._graphs: Graphs | None = Graphs.open(directory, threads, images_per_run)
 
     @classmethod
     def from_pretrained(
@@ -93,6 +99,7 @@ class Pipeline:
         precision: str = "auto",
         threads: int | None = None,
         provider: str | None = None,
+        images_per_run: int | None = 1,
     ) -> Pipeline:
         """Opens "tiny-shapes" (bundled) or a local directory in the diffusers/optimum ONNX layout.
 
@@ -102,6 +109,9 @@ class Pipeline:
             precision: "auto" or "fp32": graphs run as exported.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: None or "cpu", ONNX Runtime's CPU provider.
+            images_per_run: Images of a batch that share one run of the U-Net; None for all of them.
+                With 1 an image is the same bit for bit alone and in any batch; more is faster for
+                small latents, where it may differ in last bits.
 
         Raises:
             ModelError: Something is wrong with the directory; all that was found stands in one
@@ -117,17 +127,18 @@ class Pipeline:
             if not (value is None or isinstance(value, str)) or value not in allowed:
                 choices = " or ".join(map(repr, allowed))
                 refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
-        return cls(open_directory(name_or_path), threads=threads)
+        directory = open_directory(name_or_path)
+        return cls(directory, threads=threads, images_per_run=images_per_run)
 
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -159,9 +170,10 @@ class Pipeline:
         Args:
             prompt: One text or a list; or give `prompt_embeds`.
             height, width: Pixels, multiples of the VAE's factor; None for the model's own size.
-            num_inference_steps: 1 to 1000.
+            num_inference_steps: 1 to 1000; None for what the model recommends, else 50.
             timesteps, sigmas: A schedule of one's own, instead of `num_inference_steps`.
-            guidance_scale: Classifier-free guidance; 1 or less skips the negative half.
+            guidance_scale: Classifier-free guidance; 1 or less skips the negative half. None for
+                what the model recommends, else 7.5.
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
@@ -234,7 +246,7 @@ class Pipeline:
         embeds = None if prompt_embeds is None else to_embeddings("prompt_embeds", prompt_embeds)
         texts = prompt if embeds is None else [""] * len(embeds)
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
-        facts = self.directory.facts
+        facts, defaults = self.directory.facts, self.directory.defaults
         factor = facts.vae_scale_factor
         if image is None:
             sizes = (facts.default_height, facts.default_width)
@@ -245,8 +257,15 @@ class Pipeline:
             negative_prompts=negatives,
             height=check_size("height", height, sizes[0], factor),
             width=check_size("width", width, sizes[1], factor),
-            steps=check_steps(num_inference_steps),
-            guidance=check_number("guidance_scale", guidance_scale),
+            steps=check_steps(
+                defaults["num_inference_steps"]
+                if num_inference_steps is None
+                else num_inference_steps
+            ),
+            guidance=check_number(
+                "guidance_scale",
+                defaults["guidance_scale"] if guidance_scale is None else guidance_scale,
+            ),
             seeds=expand_seeds(seed, len(prompts)),
             output_type=check_choice("output_type", output_type, OUTPUT_TYPES),
             noise=check_choice("noise", noise, NOISE_KINDS),

@@ -244,7 +244,9 @@ class Graphs:
     encoder: Encoder | None
 
     @classmethod
-    def open(cls, directory: ModelDirectory, threads: int | None) -> Graphs:
+    def open(
+        cls, directory: ModelDirectory, threads: int | None, images_per_run: int | None
+    ) -> Graphs:
         """Makes the sessions. Raises what `create_session` raises."""
 
         def session(name: str) -> _core.Session:
@@ -270,7 +272,7 @@ class Graphs:
                     "noise_level": unet.inputs["timestep"].name,
                     "output": unet.outputs["out_sample"].name,
                 },
-                images_per_run=1,
+                images_per_run=images_per_run,
             ),
             unet.inputs["encoder_hidden_states"].name,
             Decoder(

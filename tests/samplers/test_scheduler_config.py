@@ -20,7 +20,7 @@ from textopia_fast.samplers import (
 from textopia_fast.samplers.continuous import CONTINUOUS
 from textopia_fast.samplers.named_schedules import NAMED
 from textopia_fast.samplers.scheduler_classes import CLASSES
-from textopia_fast.samplers.scheduler_config import SCHEDULES
+from textopia_fast.samplers.scheduler_config import SCHEDULES, prediction_of
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 # The file that ships with the first Stable Diffusion models: PNDM, with keys of DDIM.
@@ -506,3 +506,12 @@ def test_tcd_without_noise_on_a_curve_is_deterministic() -> None:
     assert trace_plan(plan).draw_count == 0
     assert trace_plan(from_config(PNDM, 5, sampler="tcd", eta=0.0)).draw_count == 0
     assert trace_plan(from_config(PNDM, 5, sampler="tcd", eta=0.3)).draw_count == 4
+
+
+def test_what_a_network_predicts_comes_with_some_classes() -> None:
+    assert prediction_of({"_class_name": "FlowMatchEulerDiscreteScheduler"}) == "flow"
+    assert (
+        prediction_of({"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon"}) == "edm"
+    )
+    assert prediction_of({"_class_name": "DDIMScheduler"}) == "epsilon"
+    assert prediction_of({"_class_name": [], "prediction_type": "original_sample"}) == "sample"

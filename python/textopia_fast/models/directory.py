@@ -14,7 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 from ..checks import shown
-from ..errors import ModelError, ModelNotFoundError, UnsupportedModelError
+from ..errors import (
+    ModelError,
+    ModelFormatError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
 from .facts import DirectoryFacts, derive_facts
 from .files import ModelFiles
 from .graphs import GraphFacts, check_graph
@@ -81,6 +86,8 @@ class ModelDirectory:
         tokenizer: The tokenizer's directory.
         scheduler_config: Contents of scheduler_config.json.
         facts: Numbers derived from the configurations.
+        defaults: What the model recommends where a call says nothing: "num_inference_steps" and
+            "guidance_scale", from `_generation_defaults` of model_index.json, else diffusers'.
         unused: Components the directory has and this package does not run.
     """
 
@@ -91,6 +98,7 @@ class ModelDirectory:
     tokenizer: Path
     scheduler_config: Mapping[str, Any]
     facts: DirectoryFacts
+    defaults: Mapping[str, float]
     unused: tuple[str, ...]
 
 
@@ -113,6 +121,7 @@ def open_directory(name_or_path: str | os.PathLike[str]) -> ModelDirectory:
     problems = Problems(root)
     index = files.read_json(root / "model_index.json")
     class_name = _class_name(index)
+    defaults = _collect(problems, _defaults, index)
     legacy = class_name == _LEGACY_CLASS
 
     parts: dict[str, Part] = {}
@@ -126,7 +135,9 @@ def open_directory(name_or_path: str | os.PathLike[str]) -> ModelDirectory:
     scheduler = _collect(problems, files.read_json, root / "scheduler" / "scheduler_config.json")
     tokenizer = _collect(problems, _tokenizer_config, files, root / "tokenizer")
     problems.raise_if_any()
-    if scheduler is None or tokenizer is None:  # not reached: None comes with a problem
+    if (
+        scheduler is None or tokenizer is None or defaults is None
+    ):  # not reached: None comes with a problem
         raise ModelError(f"{shown(root)}: cannot be read.")
 
     facts = derive_facts(
@@ -145,6 +156,7 @@ def open_directory(name_or_path: str | os.PathLike[str]) -> ModelDirectory:
         tokenizer=root / "tokenizer",
         scheduler_config=MappingProxyType(scheduler),
         facts=facts,
+        defaults=MappingProxyType(defaults),
         unused=tuple(key for key in _UNUSED if _is_present(index.get(key))),
     )
 
@@ -204,6 +216,22 @@ def _class_name(index: Mapping[str, Any]) -> str:
             path="model_index.json",
         )
     return str(found)
+
+
+def _defaults(index: Mapping[str, Any]) -> dict[str, float]:
+    given = index.get("_generation_defaults", {})
+    known = {"num_inference_steps": 50, "guidance_scale": 7.5}
+    is_valid = isinstance(given, dict) and all(
+        key in known and isinstance(value, int | float) and not isinstance(value, bool)
+        for key, value in given.items()
+    )
+    if not is_valid:
+        raise ModelFormatError(
+            f"model_index.json: _generation_defaults is {shown(given)}, allowed are numbers for "
+            f"{' and '.join(known)}.",
+            path="model_index.json",
+        )
+    return {**known, **given}
 
 
 def _open_part(

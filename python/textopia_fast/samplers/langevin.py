@@ -54,14 +54,15 @@ def annealed_langevin(
     x: Any,
     sigmas: Sequence[float],
     n_steps: int = 3,
-    step: float = 0.1,
+    step: float = 0.3,
     coefficients: str = "textbook",
     denoise: bool = True,
 ) -> Any:
     """Song & Ermon 2019 (NCSN), algorithm 1: n_steps Langevin updates at each of sigmas[:-1].
 
     step: eta_i = step*sigma_i^2. In the paper's letters alpha_i = 2*eta_i, so step =
-    epsilon/(2*sigma_L^2) and n_steps is T.
+    epsilon/(2*sigma_L^2) and n_steps is T. Each level has to forget the noise of the one before:
+    keep (1 - step)^n_steps <= sigma_next/sigma.
     denoise: end with the network's estimate of the clean latent (Jolicoeur-Martineau et al. 2021,
     section 3.1).
     coefficients: "textbook", or "as-printed" for x <- x + sqrt(2*eta)*score + sqrt(eta)*z. That

@@ -11,7 +11,7 @@ from math import atan, tan
 
 import numpy as np
 
-from ..errors import InvalidRequestError
+from ..checks import check_integer
 from .beta import inverse_beta
 from .schedules import polyexponential_sigmas, vp_sigmas
 from .tables import TrainingTable
@@ -31,12 +31,8 @@ def named_sigmas(name: str, n: int, table: TrainingTable) -> list[float]:
     Raises:
         InvalidRequestError: The number of steps is not allowed.
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= table.steps:
-        raise InvalidRequestError(
-            f"num_inference_steps: {n!r}, allowed are integers 1..{table.steps}.",
-            param="num_inference_steps",
-        )
-    return [float(sigma) for sigma in NAMED[name](int(n), table)]
+    n = check_integer("num_inference_steps", n, 1, table.steps)
+    return [float(sigma) for sigma in NAMED[name](n, table)]
 
 
 def _at(times: Sequence[float] | np.ndarray, table: TrainingTable) -> list[float]:

@@ -184,7 +184,10 @@ def from_config(
 
 def prediction_of(config: Mapping[str, Any]) -> str:
     """What the network of a config predicts; "epsilon" where the config does not say."""
-    found = config.get("prediction_type")
+    own_class = config.get("_class_name")
+    rules = CLASSES.get(own_class) if isinstance(own_class, str) else None
+    fixed = {} if rules is None else rules.fixed
+    found = fixed.get("prediction_type", config.get("prediction_type"))
     if found == "original_sample":
         return "sample"
     # A value that is not known is refused by `from_config`, with the file's name.

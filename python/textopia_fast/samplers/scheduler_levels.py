@@ -27,7 +27,7 @@ from .schedules import (
 )
 from .tables import TrainingTable
 
-__all__ = ["class_schedule", "noise_input_of", "training_table"]
+__all__ = ["class_schedule", "named_schedule", "noise_input_of", "training_table"]
 
 # What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
 # which keep the exact 0 in the VP frame, one whose effect is below float32.

@@ -1,0 +1,186 @@
+"""k-diffusion's functions: `sample_*` for every sampler that is here, and `get_sigmas_*`.
+
+    from textopia_fast.interop import k_diffusion as K
+
+    x = K.sample_dpmpp_2m(model, noise * sigmas[0], sigmas, extra_args={...}, callback=show)
+
+`model(x, sigma * ones[B], **extra_args)` returns the denoised latents, [B, ...]; arrays are NumPy's
+or torch's and stay on their device and in their dtype. With a `textopia_fast.Denoiser` as `model`
+the loop runs natively; `extra_args` are then those of `textopia_fast.sample`: `cond`, `uncond`,
+`guidance`, `noise`, `cancel`, `deadline`, and for networks that take timesteps `table`, the
+TrainingTable that gives them.
+
+Noise: `noise_sampler(sigma, sigma_next)` where the function takes one, else independent unit normal
+noise of torch's or NumPy's global generator (k-diffusion's SDE samplers default to a Brownian tree;
+pass one to get that). The callback sees the latents that the network saw first in the step; of the
+native loop, those before the step (which churn has not touched yet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..denoiser import Denoiser
+from ..errors import InvalidRequestError
+from ..samplers import schedules
+from ..samplers.registry import SAMPLERS
+from .k_runs import KRun, run_callable, run_native
+
+_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0}
+_ANCESTRAL = {"eta": 1.0, "s_noise": 1.0, "noise_sampler": None}
+
+
+class KFunction(NamedTuple):
+    """One function: the sampler behind it and its arguments after `disable`.
+
+    `is_split`: its noise comes in parts of a step, from one network run to the next.
+    """
+
+    sampler: str
+    options: dict[str, Any]
+    is_split: bool = False
+
+
+FUNCTIONS: dict[str, KFunction] = {
+    "sample_euler": KFunction("euler", _CHURN),
+    "sample_euler_ancestral": KFunction("euler_ancestral", _ANCESTRAL),
+    "sample_heun": KFunction("heun", _CHURN),
+    "sample_dpm_2": KFunction("dpm_2", _CHURN),
+    "sample_dpm_2_ancestral": KFunction("dpm_2_ancestral", _ANCESTRAL),
+    "sample_lms": KFunction("lms", {"order": 4}),
+    "sample_dpmpp_2s_ancestral": KFunction("dpmpp_2s_ancestral", _ANCESTRAL),
+    "sample_dpmpp_sde": KFunction("dpmpp_sde", {**_ANCESTRAL, "r": 0.5}, is_split=True),
+    "sample_dpmpp_2m": KFunction("dpmpp_2m", {}),
+    "sample_dpmpp_2m_sde": KFunction("dpmpp_2m_sde", {**_ANCESTRAL, "solver_type": "midpoint"}),
+    "sample_dpmpp_3m_sde": KFunction("dpmpp_3m_sde", _ANCESTRAL),
+}
+FUNCTIONS = {name: made for name, made in FUNCTIONS.items() if made.sampler in SAMPLERS}
+
+__all__ = [
+    "get_sigmas_exponential",
+    "get_sigmas_karras",
+    "get_sigmas_polyexponential",
+    "get_sigmas_vp",
+    *FUNCTIONS,
+]
+
+
+def get_sigmas_karras(
+    n: int, sigma_min: float, sigma_max: float, rho: float = 7.0, device: Any = "cpu"
+) -> Any:
+    """n noise levels by Karras et al. 2022, equation 5, and 0.
+
+    float32 [n+1]: a torch tensor on `device`, or with device=None a NumPy array; so for all four.
+    """
+    return _levels(schedules.karras_sigmas(n, sigma_min, sigma_max, rho), device)
+
+
+def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float, device: Any = "cpu") -> Any:
+    """n noise levels even in log sigma, and 0."""
+    return _levels(schedules.exponential_sigmas(n, sigma_min, sigma_max), device)
+
+
+def get_sigmas_polyexponential(
+    n: int, sigma_min: float, sigma_max: float, rho: float = 1.0, device: Any = "cpu"
+) -> Any:
+    """n noise levels polynomial in log sigma, and 0."""
+    return _levels(schedules.polyexponential_sigmas(n, sigma_min, sigma_max, rho), device)
+
+
+def get_sigmas_vp(
+    n: int,
+    beta_d: float = 19.9,
+    beta_min: float = 0.1,
+    eps_s: float = 1e-3,
+    device: Any = "cpu",
+) -> Any:
+    """n noise levels of the continuous variance-preserving schedule, and 0."""
+    return _levels(schedules.vp_sigmas(n, beta_d, beta_min, eps_s), device)
+
+
+def _levels(values: tuple[float, ...], device: Any) -> Any:
+    levels = np.asarray(values, np.float32)
+    if device is None:
+        return levels
+    from .torch_noise import import_torch
+
+    return import_torch().from_numpy(levels).to(device)
+
+
+def _sample(
+    name: str,
+    model: Any,
+    x: Any,
+    sigmas: Any,
+    extra_args: Mapping[str, Any] | None,
+    callback: Callable[[dict[str, Any]], Any] | None,
+    disable: bool | None,
+    noise_sampler: Callable[[Any, Any], Any] | None = None,
+    **options: Any,
+) -> Any:
+    made = FUNCTIONS[name]
+    given = KRun(
+        name=name,
+        sampler=made.sampler,
+        options=options,
+        x=x,
+        sigmas=sigmas,
+        extra_args=dict(extra_args or {}),
+        callback=callback,
+        disable=disable,
+        noise_sampler=noise_sampler,
+        is_split=made.is_split,
+    )
+    if isinstance(model, Denoiser):
+        return run_native(model, given)
+    if not callable(model):
+        raise InvalidRequestError(
+            f"{name}: model is {type(model).__name__}, allowed are a function and a Denoiser.",
+            param="model",
+        )
+    return run_callable(model, given)
+
+
+def _make(name: str) -> Callable[..., Any]:
+    made = FUNCTIONS[name]
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    optional = {"extra_args": None, "callback": None, "disable": None, **made.options}
+    signature = Signature(
+        [
+            *(Parameter(needed, kind) for needed in ("model", "x", "sigmas")),
+            *(Parameter(key, kind, default=value) for key, value in optional.items()),
+        ]
+    )
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidRequestError(
+                f"{name}: {error}, allowed are {', '.join(signature.parameters)}.",
+                param=next((k for k in kwargs if k not in signature.parameters), None),
+            ) from None
+        bound.apply_defaults()
+        return _sample(name, **bound.arguments)
+
+    function.__name__ = function.__qualname__ = name
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    function.__doc__ = f"""k-diffusion's {name}: {SAMPLERS[made.sampler].summary}.
+
+    x: float [B, ...] at the noise level sigmas[0]. sigmas: n+1 levels, high to low. callback gets
+    a dictionary of 'x', 'i', 'sigma', 'sigma_hat', 'denoised' in every step. disable: no progress
+    bar. Returns the sample, like x. Source: {SAMPLERS[made.sampler].paper}.
+
+    Raises:
+        InvalidRequestError: Shapes, dtypes, options or noise levels that do not fit.
+    """
+    return function
+
+
+for _name in FUNCTIONS:
+    globals()[_name] = _make(_name)

@@ -1,0 +1,200 @@
+"""The noise levels of a diffusers scheduler: timesteps, sigmas, and latents at a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
+from ..samplers import Plan, from_config, trace_plan
+from ..samplers.schedules import spaced_scale
+from .scheduler_base import ConfiguredScheduler
+from .segments import scale_seen, seen_sigmas
+from .torch_noise import import_torch
+
+__all__ = ["LeveledScheduler"]
+
+# Families that know noise levels by timestep alone, without `sigmas`.
+_BY_TIMESTEP = ("ddim", "ddpm", "lcm")
+
+
+class LeveledScheduler(ConfiguredScheduler):
+    """Plans runs; a subclass executes them and says in `_restart` what starts anew."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        torch = import_torch()
+        self._overrides: dict[str, Any] = {}
+        self._plan = self._planned(1)
+        table = self._plan.schedule.table
+        self.num_inference_steps: int | None = None
+        self.timesteps = torch.arange(table.steps - 1, -1, -1, dtype=self._timestep_dtype(torch))
+        if self._has_sigmas():
+            self.sigmas = torch.tensor([*table.sigmas[::-1].tolist(), 0.0], dtype=torch.float32)
+        self._restart()
+
+    @property
+    def init_noise_sigma(self) -> Any:
+        """Factor on unit normal noise that makes the first latents."""
+        if self._rules.family != "euler":
+            return 1.0
+        return spaced_scale(self.sigmas.max(), self.config["timestep_spacing"])
+
+    @property
+    def alphas_cumprod(self) -> Any:
+        """float32 [num_train_timesteps] tensor: alpha-bar of training."""
+        torch = import_torch()
+        return torch.tensor(self._plan.schedule.table.alpha_bars, dtype=torch.float32)
+
+    @property
+    def step_index(self) -> int | None:
+        """Position in `timesteps` of the next step; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Position in `timesteps` of the first step, where it was set."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Says where in `timesteps` the loop starts (image-to-image)."""
+        if isinstance(begin_index, bool) or not isinstance(begin_index, int) or begin_index < 0:
+            raise InvalidRequestError(
+                f"set_begin_index: {begin_index!r}, allowed are integers >= 0.", param="begin_index"
+            )
+        self._begin_index = begin_index
+
+    def _set_timesteps(
+        self,
+        num_inference_steps: int | None,
+        device: Any = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        num_train_timesteps: int | None = None,
+        mu: float | None = None,
+        original_inference_steps: int | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        torch = import_torch()
+        if sum(given is not None for given in (num_inference_steps, timesteps, sigmas)) != 1:
+            raise InvalidRequestError(
+                "set_timesteps: exactly one of num_inference_steps, timesteps, sigmas is needed.",
+                param="num_inference_steps",
+            )
+        same_table = num_train_timesteps in (None, self.config["num_train_timesteps"])
+        for name, is_fine in (
+            ("num_train_timesteps", same_table),
+            ("mu", mu is None),
+            ("strength", strength == 1.0),
+            ("sigmas", sigmas is None or self._rules.family == "euler"),
+        ):
+            if not is_fine:
+                raise UnsupportedParameterError(
+                    f"{type(self).__name__}.set_timesteps: {name} other than its default is not "
+                    "supported.",
+                    param=name,
+                )
+        self._overrides = {}
+        if original_inference_steps is not None:
+            self._overrides["original_inference_steps"] = original_inference_steps
+        count = num_inference_steps
+        if timesteps is not None:
+            timesteps = _list(timesteps)
+            count = len(timesteps)
+        if sigmas is not None:
+            sigmas = _list(sigmas)
+            count = len(sigmas) - 1
+        self._given = {"timesteps": timesteps, "sigmas": sigmas}
+        self._plan = self._planned(count, **self._given)
+        self.num_inference_steps = count
+        program = trace_plan(self._plan)
+        told = torch.tensor(program.noise_levels, dtype=torch.float64)
+        self.timesteps = told.to(self._timestep_dtype(torch)).to(device)
+        if self._has_sigmas():
+            self.sigmas = torch.tensor(self._listed_sigmas(), dtype=torch.float32)
+        seen = seen_sigmas(self._plan.sampler, self._plan.schedule, dict(self._plan.options))
+        if len(seen) != len(self.timesteps):
+            raise InternalError(f"{type(self).__name__}: {len(seen)} sigmas, {len(told)} runs.")
+        self._seen = seen
+        self._frames = [1.0 if self._plan.vp_latents else scale_seen(sigma) for sigma in seen]
+        self._restart()
+
+    def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
+        """Position of a timestep; of one that stands there twice, the second."""
+        listed = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        found = (listed == timestep).nonzero().flatten().tolist()
+        if not found:
+            raise InvalidRequestError(
+                f"{type(self).__name__}: timestep {float(timestep):g} is not in `timesteps`.",
+                param="timestep",
+            )
+        return found[1] if len(found) > 1 else found[0]
+
+    def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
+        """Latents at the noise level of `timesteps` (of the present step within a loop)."""
+        torch = import_torch()
+        if self._rules.family in _BY_TIMESTEP:
+            a, b = self._frame_of(timesteps, original_samples)
+            return a * original_samples + b * noise
+        if self._begin_index is None:
+            listed = self.timesteps.to(timesteps.device)
+            at = [self.index_for_timestep(t, listed) for t in timesteps]
+        else:
+            now = self._begin_index if self._step_index is None else self._step_index
+            at = [min(now, len(self.sigmas) - 1)] * timesteps.shape[0]
+        sigma = _columns(self.sigmas[torch.tensor(at)], original_samples)
+        if self._rules.family == "euler":
+            return original_samples + noise * sigma
+        scale = (1.0 + sigma * sigma) ** -0.5
+        return original_samples * scale + noise * (sigma * scale)
+
+    def get_velocity(self, sample: Any, noise: Any, timesteps: Any) -> Any:
+        """The target of v-prediction: sqrt(alpha_bar)*noise - sqrt(1 - alpha_bar)*sample."""
+        a, b = self._frame_of(timesteps, sample)
+        return a * noise - b * sample
+
+    def __len__(self) -> int:
+        return self._plan.schedule.table.steps
+
+    def _planned(self, count: int, **given: Any) -> Plan:
+        settings = {k: v for k, v in self.config.items() if k in self._rules.defaults}
+        settings = {**settings, **self._overrides, "_class_name": type(self).__name__}
+        return from_config(settings, count, **given)
+
+    def _has_sigmas(self) -> bool:
+        return self._rules.family not in _BY_TIMESTEP
+
+    def _timestep_dtype(self, torch: Any) -> Any:
+        return torch.float32 if self._rules.family == "euler" else torch.int64
+
+    def _listed_sigmas(self) -> list[float]:
+        sigmas = list(self._plan.schedule.sigmas)
+        if self.order == 1:
+            return sigmas
+        return [sigmas[0], *(s for s in sigmas[1:-1] for _ in range(2)), sigmas[-1]]
+
+    def _frame_of(self, timesteps: Any, sample: Any) -> tuple[Any, Any]:
+        torch = import_torch()
+        bars = torch.tensor(self._plan.schedule.table.alpha_bars)
+        at = timesteps.long().cpu()
+        if at.numel() and not 0 <= int(at.min()) <= int(at.max()) < len(bars):
+            raise InvalidRequestError(
+                f"{type(self).__name__}: timesteps {at.tolist()!r:.80}, allowed are "
+                f"0..{len(bars) - 1}.",
+                param="timesteps",
+            )
+        bars = bars[at]
+        return _columns(bars.sqrt(), sample), _columns((1.0 - bars).sqrt(), sample)
+
+    def _restart(self) -> None:
+        self._step_index: int | None = None
+        self._begin_index: int | None = None
+
+
+def _columns(values: Any, sample: Any) -> Any:
+    """[B] as [B, 1, ...] on the device and in the dtype of `sample`."""
+    return values.to(sample.device, sample.dtype).reshape(-1, *[1] * (sample.ndim - 1))
+
+
+def _list(values: Any) -> list[float]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
