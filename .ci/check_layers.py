@@ -19,6 +19,7 @@ PYTHON_RUNGS = [
     {"noise", "samplers", "models"},
     {"text", "denoiser"},
     {"sampling", "request", "images", "input_images"},
+    {"batching"},
     {"stages"},
     {"editing"},
     {"pipeline", "doctor", "interop"},

@@ -275,8 +275,9 @@ def test_a_model_recommends_its_own_defaults(tmp_path):
         used(num_inference_steps="many")
 
 
-def test_images_that_share_runs_differ_at_most_in_last_bits(pipe):
-    together = tx.Pipeline.from_pretrained(TINY_SD, images_per_run=None)
+@pytest.mark.parametrize("images_per_run", [None, 1, 3])
+def test_images_that_share_runs_differ_at_most_in_last_bits(pipe, images_per_run):
+    together = tx.Pipeline.from_pretrained(TINY_SD, images_per_run=images_per_run)
     # float32 rounding of other matrix sizes, on images in 0..1.
     np.testing.assert_allclose(
         images_of(together, num_images_per_prompt=4, seed=1),

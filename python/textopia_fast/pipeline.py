@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _core, images
 from .arrays import to_float32
+from .batching import AUTO
 from .checks import (
     check_choice,
     check_instance,
@@ -83,7 +84,7 @@ class Pipeline:
         directory: ModelDirectory,
         *,
         threads: int | None = None,
-        images_per_run: int | None = 1,
+        images_per_run: int | str | None = AUTO,
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
@@ -99,7 +100,7 @@ class Pipeline:
         precision: str = "auto",
         threads: int | None = None,
         provider: str | None = None,
-        images_per_run: int | None = 1,
+        images_per_run: int | str | None = AUTO,
     ) -> Pipeline:
         """Opens "tiny-shapes" (bundled) or a local directory in the diffusers/optimum ONNX layout.
 
@@ -109,9 +110,9 @@ class Pipeline:
             precision: "auto" or "fp32": graphs run as exported.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: None or "cpu", ONNX Runtime's CPU provider.
-            images_per_run: Images of a batch that share one run of the U-Net; None for all of them.
-                With 1 an image is the same bit for bit alone and in any batch; more is faster for
-                small latents, where it may differ in last bits.
+            images_per_run: Images of a batch that share one run of the U-Net. "auto" shares where a
+                comparison shows that no image changes by a bit, so that an image is the same alone
+                and in any batch. A number, or None for all, shares without that promise.
 
         Raises:
             ModelError: Something is wrong with the directory; all that was found stands in one
@@ -317,12 +318,14 @@ class Pipeline:
         else:
             inpainting = edit.inpainting(encoder, known, start, stream)
             start = edit.start(known, start, plan.schedule.sigmas[0], program.initial_scale)
+        cond = {graphs.embedding_input: positive}
+        uncond = None if negative is None else {graphs.embedding_input: negative}
         result = sample(
-            graphs.denoiser,
+            graphs.batching.denoiser(start.shape, cond, uncond, cancel),
             start,
             program,
-            cond={graphs.embedding_input: positive},
-            uncond=None if negative is None else {graphs.embedding_input: negative},
+            cond=cond,
+            uncond=uncond,
             guidance=1.0 if negative is None else request.guidance,
             noise=stream,
             **inpainting,

@@ -15,6 +15,7 @@ import numpy as np
 from . import _core
 from ._ort import create_session
 from .arrays import to_float32
+from .batching import Batching
 from .checks import check_number
 from .denoiser import Denoiser
 from .errors import (
@@ -238,14 +239,14 @@ class Graphs:
     """The open graphs of one model directory."""
 
     text_encoder: TextEncoder
-    denoiser: Denoiser
+    batching: Batching
     embedding_input: str
     decoder: Decoder
     encoder: Encoder | None
 
     @classmethod
     def open(
-        cls, directory: ModelDirectory, threads: int | None, images_per_run: int | None
+        cls, directory: ModelDirectory, threads: int | None, images_per_run: int | str | None
     ) -> Graphs:
         """Makes the sessions. Raises what `create_session` raises."""
 
@@ -257,6 +258,20 @@ class Graphs:
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
         )
         encoder = directory.parts.get("vae_encoder")
+        network = session("unet")
+
+        def denoiser(images: int | None) -> Denoiser:
+            return Denoiser(
+                network,
+                prediction=prediction_of(directory.scheduler_config),
+                inputs={
+                    "sample": unet.inputs["sample"].name,
+                    "noise_level": unet.inputs["timestep"].name,
+                    "output": unet.outputs["out_sample"].name,
+                },
+                images_per_run=images,
+            )
+
         return cls(
             TextEncoder(
                 session("text_encoder"),
@@ -264,16 +279,7 @@ class Graphs:
                 input_name=text.inputs["input_ids"].name,
                 output=text.outputs["last_hidden_state"].name,
             ),
-            Denoiser(
-                session("unet"),
-                prediction=prediction_of(directory.scheduler_config),
-                inputs={
-                    "sample": unet.inputs["sample"].name,
-                    "noise_level": unet.inputs["timestep"].name,
-                    "output": unet.outputs["out_sample"].name,
-                },
-                images_per_run=images_per_run,
-            ),
+            Batching(denoiser, images_per_run),
             unet.inputs["encoder_hidden_states"].name,
             Decoder(
                 session("vae_decoder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -64,12 +65,16 @@ def test_stops_a_run_and_the_binding_stays_usable(long_graph):
 
 
 def test_stops_in_the_middle_of_one_run(long_graph):
-    # The timer fires while the one run lasts (about 50 ms); a run that ends first is tried again.
+    # The timer is to fire while the one run lasts. How long that is depends on the machine, and a
+    # busy one fires late: so several delays are tried, several times.
     binding, _ = bound(long_graph)
+    start = time.perf_counter()
+    binding.run()
+    duration = time.perf_counter() - start
     control = _core.RunControl()
-    for _ in range(20):
+    for attempt in range(100):
         control.reset()
-        timer = threading.Timer(0.01, control.terminate)
+        timer = threading.Timer(duration * (attempt % 10) / 20, control.terminate)
         timer.start()
         try:
             binding.run(control)

@@ -41,7 +41,7 @@ class FrozenDict(dict):
         )
 
     __setitem__ = __delitem__ = __setattr__ = __delattr__ = _refuse
-    pop = popitem = clear = update = setdefault = __ior__ = _refuse  # type: ignore[assignment]
+    pop = popitem = clear = update = setdefault = __ior__ = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FrozenDict, (dict(self),))

@@ -87,7 +87,8 @@ def from_a1111(name: str, config: Mapping[str, Any]) -> TracedScheduler:
             param="name",
         )
     class_name, settings = A1111[name]
-    return _scheduler_class(class_name).from_config(config, **settings)
+    scheduler: TracedScheduler = _scheduler_class(class_name).from_config(config, **settings)
+    return scheduler
 
 
 _lock = RLock()
@@ -110,7 +111,8 @@ def _scheduler_class(name: str) -> type[TracedScheduler]:
     with _lock:
         if name not in globals():
             globals()[name] = _make_class(name)
-        return globals()[name]
+        made: type[TracedScheduler] = globals()[name]
+        return made
 
 
 def _make_class(name: str) -> type[TracedScheduler]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..checks import refuse
 from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
-from ..samplers import Plan, from_config, trace_plan
+from ..samplers import Plan, TrainingTable, from_config, trace_plan
 from ..samplers.schedules import spaced_scale
 from .scheduler_base import ConfiguredScheduler
 from .segments import scale_seen, seen_sigmas
@@ -21,12 +22,15 @@ _BY_TIMESTEP = ("ddim", "ddpm", "lcm")
 class LeveledScheduler(ConfiguredScheduler):
     """Plans runs; a subclass executes them and says in `_restart` what starts anew."""
 
+    _step_index: int | None
+    _begin_index: int | None
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         torch = import_torch()
         self._overrides: dict[str, Any] = {}
         self._plan = self._planned(1)
-        table = self._plan.schedule.table
+        table = self._table
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(table.steps - 1, -1, -1, dtype=self._timestep_dtype(torch))
         if self._has_sigmas():
@@ -41,10 +45,17 @@ class LeveledScheduler(ConfiguredScheduler):
         return spaced_scale(self.sigmas.max(), self.config["timestep_spacing"])
 
     @property
+    def _table(self) -> TrainingTable:
+        table = self._plan.schedule.table
+        if table is None:
+            raise InternalError(f"{type(self).__name__}: planned without a training table.")
+        return table
+
+    @property
     def alphas_cumprod(self) -> Any:
         """float32 [num_train_timesteps] tensor: alpha-bar of training."""
         torch = import_torch()
-        return torch.tensor(self._plan.schedule.table.alpha_bars, dtype=torch.float32)
+        return torch.tensor(self._table.alpha_bars, dtype=torch.float32)
 
     @property
     def step_index(self) -> int | None:
@@ -128,7 +139,7 @@ class LeveledScheduler(ConfiguredScheduler):
                 f"{type(self).__name__}: timestep {float(timestep):g} is not in `timesteps`.",
                 param="timestep",
             )
-        return found[1] if len(found) > 1 else found[0]
+        return int(found[1] if len(found) > 1 else found[0])
 
     def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
         """Latents at the noise level of `timesteps` (of the present step within a loop)."""
@@ -154,9 +165,11 @@ class LeveledScheduler(ConfiguredScheduler):
         return a * noise - b * sample
 
     def __len__(self) -> int:
-        return self._plan.schedule.table.steps
+        return self._table.steps
 
-    def _planned(self, count: int, **given: Any) -> Plan:
+    def _planned(self, count: int | None, **given: Any) -> Plan:
+        if count is None:
+            refuse("num_inference_steps", None, "are integers >= 1")
         settings = {k: v for k, v in self.config.items() if k in self._rules.defaults}
         settings = {**settings, **self._overrides, "_class_name": type(self).__name__}
         return from_config(settings, count, **given)
@@ -175,7 +188,7 @@ class LeveledScheduler(ConfiguredScheduler):
 
     def _frame_of(self, timesteps: Any, sample: Any) -> tuple[Any, Any]:
         torch = import_torch()
-        bars = torch.tensor(self._plan.schedule.table.alpha_bars)
+        bars = torch.tensor(self._table.alpha_bars)
         at = timesteps.long().cpu()
         if at.numel() and not 0 <= int(at.min()) <= int(at.max()) < len(bars):
             raise InvalidRequestError(
@@ -187,8 +200,8 @@ class LeveledScheduler(ConfiguredScheduler):
         return _columns(bars.sqrt(), sample), _columns((1.0 - bars).sqrt(), sample)
 
     def _restart(self) -> None:
-        self._step_index: int | None = None
-        self._begin_index: int | None = None
+        self._step_index = None
+        self._begin_index = None
 
 
 def _columns(values: Any, sample: Any) -> Any:

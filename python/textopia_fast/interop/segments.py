@@ -44,11 +44,12 @@ class Segment(NamedTuple):
 @lru_cache(maxsize=128)
 def cut(program: Program) -> tuple[tuple[Instruction, ...], tuple[Segment, ...]]:
     """(instructions before the first DENOISE, one Segment per DENOISE)."""
-    at = [k for k, i in enumerate(program.instructions) if isinstance(i, Denoise)]
+    runs = [(k, i) for k, i in enumerate(program.instructions) if isinstance(i, Denoise)]
     segments: list[Segment] = []
     wanted = {program.result}
-    for start, end in reversed(list(zip(at, [*at[1:], len(program.instructions)], strict=True))):
-        denoise, body = program.instructions[start], program.instructions[start + 1 : end]
+    end = len(program.instructions)
+    for start, denoise in reversed(runs):
+        body, end = program.instructions[start + 1 : end], start
         for instruction in reversed(body):
             wanted -= {getattr(instruction, "dst", None)}
             wanted |= _read(instruction)
@@ -56,7 +57,7 @@ def cut(program: Program) -> tuple[tuple[Instruction, ...], tuple[Segment, ...]]
         needs = frozenset(wanted)
         segments.append(Segment(denoise.src, denoise.dst, denoise.scale_in, body, needs))
         wanted.add(denoise.src)
-    return program.instructions[: at[0]] if at else (), tuple(reversed(segments))
+    return program.instructions[:end] if runs else (), tuple(reversed(segments))
 
 
 def seen_sigmas(sampler: Any, schedule: Schedule, options: dict[str, Any]) -> tuple[float, ...]:
