@@ -20,7 +20,9 @@ pipe({PROMPT!r}, num_inference_steps={STEPS}, guidance_scale={GUIDANCE}, seed=in
 
 
 def load(case: Case) -> tx.Pipeline:
-    return tx.Pipeline.from_pretrained(case.directory, threads=case.threads)
+    return tx.Pipeline.from_pretrained(
+        case.directory, threads=case.threads, images_per_run=case.images_per_run
+    )
 
 
 def make(case: Case) -> Callable[[], np.ndarray]:
