@@ -48,6 +48,7 @@ char g_nothing = 0;
 struct RunControl::State {
   std::mutex mutex;  // orders terminate(), reset() and the first use
   std::atomic<bool> is_terminated{false};
+  std::atomic<uint64_t> termination_count{0};  // a reset() may follow before the run that was stopped returns
   std::atomic<abi::RunOptions*> options{nullptr};
   RunOptionsHandle owner;
 
@@ -68,13 +69,19 @@ struct RunControl::State {
     if (status != nullptr) library.api.ReleaseStatus(status);
   }
 
+  // Our own flag covers ORT's: it is up before that and down after it, so that a run that ORT stops always
+  // finds either the flag or a new count.
   void set(bool value) {
     std::lock_guard lock(mutex);
-    is_terminated = value;
+    if (value) {
+      ++termination_count;
+      is_terminated = true;
+    }
     const Runtime* library = opened_runtime();
-    if (owner == nullptr || library == nullptr || is_forked_child()) return;
-    discard(*library, value ? library->api.RunOptionsSetTerminate(owner.get())
-                            : library->api.RunOptionsUnsetTerminate(owner.get()));
+    if (owner != nullptr && library != nullptr && !is_forked_child())
+      discard(*library, value ? library->api.RunOptionsSetTerminate(owner.get())
+                              : library->api.RunOptionsUnsetTerminate(owner.get()));
+    if (!value) is_terminated = false;
   }
 };
 
@@ -247,6 +254,7 @@ void Binding::run(RunControl* control) {
     state.throw_incomplete();
   check_not_forked(state.label());
   const abi::RunOptions* options = state.run_options.get();
+  const uint64_t terminations = control != nullptr ? control->state_->termination_count.load() : 0;
   if (control != nullptr) {
     if (control->is_terminated()) state.throw_cancelled("terminated before the run");
     options = control->state_->get(*state.library);
@@ -261,8 +269,9 @@ void Binding::run(RunControl* control) {
     state.has_results = true;
     return;
   }
-  // ORT says "terminated" with its unspecific code: our own flag is the surer sign.
-  if (control != nullptr && control->is_terminated()) {
+  // ORT says "terminated" with its unspecific code: our own count is the surer sign.
+  if (control != nullptr &&
+      (control->is_terminated() || control->state_->termination_count.load() != terminations)) {
     const char* message = api.GetErrorMessage(status);
     const std::string cause = message != nullptr ? message : "";
     api.ReleaseStatus(status);

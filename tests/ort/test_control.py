@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -142,14 +143,14 @@ def test_terminate_and_reset_from_many_threads():
     threads = [threading.Thread(target=toggle) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(300):
-        try:
-            binding.run(control)
-        except errors.GenerationCancelled:
-            continue
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(300):
+            with contextlib.suppress(errors.GenerationCancelled):
+                binding.run(control)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     # However the calls met, both halves of the control agree afterwards.
     control.reset()
     binding.run(control)
