@@ -172,7 +172,9 @@ class LeveledScheduler(ConfiguredScheduler):
             refuse("num_inference_steps", None, "are integers >= 1")
         settings = {k: v for k, v in self.config.items() if k in self._rules.defaults}
         settings = {**settings, **self._overrides, "_class_name": type(self).__name__}
-        return from_config(settings, count, **given)
+        order = given.pop("order", None)  # of LMS, which takes it at each step
+        options = {} if order is None else {"order": order}
+        return from_config(settings, count, sampler_options=options, **given)
 
     def _has_sigmas(self) -> bool:
         return self._rules.family not in _BY_TIMESTEP
