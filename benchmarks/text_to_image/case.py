@@ -23,7 +23,7 @@ class Case:
     threads: int | None = None  # of a graph run; None: as many as there are cores
     # Ours only. 1, the default of the package: an image does not depend on its neighbours bit for
     # bit, whatever the graph. None: the whole batch in one run, as diffusers does.
-    images_per_run: int | None = 1
+    images_per_run: int | str | None = "auto"
 
     @property
     def seeds(self) -> list[int]:
