@@ -8,6 +8,7 @@ import pickle
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -203,23 +204,24 @@ def test_places_that_cannot_be_written(
     assert sorted(os.listdir(tmp_path)) == before
 
 
-@pytest.fixture
-def small_files() -> Iterator[int]:
-    """A limit on the size of files, as a full disk is."""
-    limit = 4096
+@contextmanager
+def small_files() -> Iterator[None]:
+    """A limit on the size of files, as a full disk is; held no longer than needed, since it is also
+    one for the file that the test run's own output may go to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_disk_that_fills_up(picture: Image.Image, tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
-    with pytest.raises(OutputError) as caught:
+    with small_files(), pytest.raises(OutputError) as caught:
         save_png(picture, target)
     assert caught.value.errno == errno.EFBIG
     assert target.read_bytes() == b"old"
