@@ -22,6 +22,7 @@ PYTHON_RUNGS = [
     {"batching"},
     {"stages"},
     {"editing"},
+    {"parts"},
     {"pipeline", "doctor", "interop"},
     {"cli"},
     {"__init__", "__main__"},

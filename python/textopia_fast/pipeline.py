@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import _core, images
-from .arrays import to_float32
 from .batching import AUTO
 from .checks import (
     check_choice,
@@ -18,7 +17,7 @@ from .checks import (
     check_number,
     refuse,
 )
-from .editing import Edit, need_encoder, read_edit, shorten
+from .editing import need_encoder, read_edit, shorten
 from .errors import (
     ConfigurationError,
     EngineClosedError,
@@ -27,8 +26,8 @@ from .errors import (
 )
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
-from .models.facts import DirectoryFacts
-from .noise import NOISE_KINDS, Noise, draw
+from .noise import NOISE_KINDS, Noise
+from .parts import PreviewCallback, embed, parameters_of, start_latents, watcher
 from .request import (
     OUTPUT_TYPES,
     Request,
@@ -39,15 +38,14 @@ from .request import (
     reject_unsupported,
 )
 from .samplers import Schedule
-from .samplers.scheduler_config import Plan, from_config, trace_plan
+from .samplers.scheduler_config import from_config, trace_plan
 from .samplers.trace import Sampler
 from .sampling import check_watchers, sample
-from .stages import Graphs, StageClock, TextEncoder, to_embeddings
+from .stages import Graphs, StageClock, to_embeddings
 
 __all__ = ["Output", "Pipeline"]
 
 ProgressCallback = Callable[[int, int], Any]
-PreviewCallback = Callable[[int, np.ndarray], Any]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
@@ -296,7 +294,7 @@ class Pipeline:
             plan = shorten(plan, edit.strength)
         program = trace_plan(plan, inpaint=mask_image is not None)
 
-        positive, negative = _embed(
+        positive, negative = embed(
             graphs.text_encoder,
             request,
             embeds,
@@ -311,7 +309,7 @@ class Pipeline:
         if edit is not None:
             known = edit.encode(encoder, stream, cancel)
             clock.lap("vae_encoder")
-        start = _start(request, facts, latents, stream)
+        start = start_latents(request, facts, latents, stream)
         inpainting = {}
         if edit is None or known is None:
             start = start * np.float32(program.initial_scale)
@@ -332,7 +330,7 @@ class Pipeline:
             cancel=cancel,
             deadline=clock.remaining(),
             progress=progress if isinstance(progress, _core.Progress) else None,
-            on_step=_watch(progress, preview, program.step_count),
+            on_step=watcher(progress, preview, program.step_count),
             wants_denoised=preview is not None,
         )
         clock.lap("denoise")
@@ -346,7 +344,7 @@ class Pipeline:
             if request.output_type == "pil":
                 pictures = images.to_pil(pictures)
         clock.lap("vae_decoder")
-        used = _parameters(request, program.name, schedule, plan, edit)
+        used = parameters_of(request, program.name, schedule, plan, edit)
         return Output(pictures, request.seeds, clock.timings(), used)
 
     def __repr__(self) -> str:
@@ -368,85 +366,3 @@ class Pipeline:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _embed(
-    encoder: TextEncoder,
-    request: Request,
-    embeds: np.ndarray | None,
-    negative_embeds: Any,
-    images_per_prompt: int,
-    cancel: _core.CancelToken | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embeddings of every image, float32 [B, T, D]; the negative ones are None without guidance."""
-
-    if embeds is None:
-        positive = encoder.encode(request.prompts, cancel)
-    else:
-        positive = np.repeat(embeds, images_per_prompt, axis=0)
-    if request.guidance <= 1.0:
-        return positive, None
-    if negative_embeds is None:
-        return positive, encoder.encode(request.negative_prompts, cancel)
-    name, prompt_count = "negative_prompt_embeds", request.image_count // images_per_prompt
-    negative = to_embeddings(name, negative_embeds)
-    if len(negative) not in (1, prompt_count):
-        raise InvalidRequestError(
-            f"{name}: shape {negative.shape} for {prompt_count} prompts, allowed are 1 or "
-            f"{prompt_count} rows.",
-            param=name,
-        )
-    return positive, np.repeat(negative, request.image_count // len(negative), axis=0)
-
-
-def _start(
-    request: Request, facts: DirectoryFacts, latents: Any, stream: _core.NoiseStream
-) -> np.ndarray:
-    """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or the first draw of `stream`."""
-    factor = facts.vae_scale_factor
-    size = (request.height // factor, request.width // factor)
-    shape = (request.image_count, facts.latent_channels, *size)
-    if latents is None:
-        return draw(stream, shape)
-    start = to_float32(latents, "latents")
-    if start.shape != shape:
-        raise InvalidRequestError(
-            f"latents: shape {start.shape}, allowed for this request is {shape}.", param="latents"
-        )
-    return start
-
-
-def _watch(
-    progress: Any, preview: PreviewCallback | None, total: int
-) -> Callable[..., None] | None:
-    """The per-step callback that `progress` and `preview` need, or None when nobody watches."""
-    show = None if isinstance(progress, _core.Progress) else progress
-    if show is None and preview is None:
-        return None
-
-    def on_step(step: int, latents: np.ndarray, denoised: np.ndarray | None) -> None:
-        if show is not None:
-            show(step + 1, total)
-        if preview is not None:
-            preview(step, denoised if denoised is not None else latents)
-
-    return on_step
-
-
-def _parameters(
-    request: Request, sampler: str, schedule: str | Schedule | None, plan: Plan, edit: Edit | None
-) -> dict[str, Any]:
-    return {
-        "prompt": list(request.prompts),
-        "negative_prompt": list(request.negative_prompts),
-        "num_inference_steps": plan.schedule.step_count,
-        "guidance_scale": request.guidance,
-        "height": request.height,
-        "width": request.width,
-        "sampler": sampler,
-        "sampler_options": dict(plan.options),
-        "schedule": schedule if isinstance(schedule, str) else None,
-        "sigmas": list(plan.schedule.sigmas),
-        "noise": request.noise,
-        **({} if edit is None else {"strength": edit.strength}),
-    }
