@@ -8,7 +8,7 @@ from .scheduler_config import Plan
 __all__ = ["unused_draws"]
 
 # These draw in every step, also where the noise weighs nothing (the step to 0).
-_EVERY_STEP = ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2m_sde")
+_EVERY_STEP = ("euler_ancestral", "dpmpp_2m_sde")
 # These do when the option is on.
 _WITH_OPTION = {"ddim": "eta", "dpm_multistep": "noise", "dpm_singlestep": "noise"}
 
