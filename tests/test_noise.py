@@ -212,6 +212,18 @@ def test_one_call_at_a_time_draws_from_a_generator(net: tx.Denoiser) -> None:
 # -- arrays and functions ---------------------------------------------------------------------
 
 
+def test_streams_of_all_kinds_draw_alike() -> None:
+    values = np.random.default_rng(4).standard_normal((2, 3, 5)).astype(np.float32)
+    streams = [
+        tx.Noise.given(values).stream(3),
+        tx.Noise.given(lambda index, shape: values[index]).stream(3),
+        tx.Noise.from_generator(np.random.default_rng(4)).stream(3),
+    ]
+    for index in range(2):
+        for stream in streams:
+            np.testing.assert_array_equal(stream.draw(3, 5), values[index])
+
+
 def test_given_draws_in_a_pipeline(pipe: tx.Pipeline) -> None:
     stream = tx.Noise.torch([5, 6]).stream(2)
     shape = latents(pipe, seed=1).shape

@@ -55,6 +55,10 @@ class CallersStream(ABC):
     def lend(self, shape: tuple[int, ...], draw_count: int) -> Any:
         """A context with a native stream for `draw_count` draws of `shape`, [B, ...]."""
 
+    def draw(self, image_count: int, count_per_image: int) -> np.ndarray:
+        """The next draw, float32 [image_count, count_per_image], as of a native stream."""
+        return draw(self, (image_count, count_per_image))
+
 
 Stream = _core.NoiseStream | CallersStream
 

@@ -5,8 +5,8 @@ What it may use:
 
     m.denoise(x, sigma)          the network's estimate of the clean latent x0
     m.score(x, sigma)            (x0 - x) / sigma^2
-    m.noise()                    a fresh unit normal latent; m.noise(sigma, sigma_next) says between
-                                 which noise levels, for noise that is one Brownian path
+    m.noise()                    a fresh unit normal latent; m.noise(sigma, sigma_next) where it is
+                                 what a Brownian path does between two noise levels
     m.clamp(x0, low, high)       element-wise
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
     m.step(x, denoised=x0)       once per step: progress, cancellation, preview
@@ -25,7 +25,7 @@ from typing import Any
 from ..checks import check_choice, check_integer, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
 from . import registry
-from .lowering import Node, lower, operand_count
+from .lowering import Node, draws_used, lower, operand_count
 from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Blend, Clamp, Combine, Denoise, LangevinStep, Program, Step
 from .schedules import Schedule, explicit
@@ -36,6 +36,7 @@ __all__ = ["Sampler", "Tracer", "langevin_factor", "make_program", "trace"]
 Sampler = Callable[..., Any]
 """A function `sampler(m, x, sigmas, **options) -> x`."""
 
+_LEVELS = "are two noise levels >= 0"
 _OWN = tuple(info.function for info in registry.SAMPLERS.values())
 
 
@@ -57,9 +58,7 @@ class Tracer:
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
         self._inpaint_sigmas = inpaint_sigmas
-        self._intervals: dict[
-            int, tuple[float, float]
-        ] = {}  # noise value -> what it stands between
+        self.intervals: dict[int, tuple[float, float]] = {}  # noise value -> what it stands between
         self._blends: dict[int, int] = {}  # blended value -> its node
         self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
         self._calls_in_step = 0
@@ -87,16 +86,14 @@ class Tracer:
     def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> Linear:
         """A fresh unit normal latent.
 
-        sigma, sigma_next: the levels between which it is the increment of a Brownian path, where
-        the sampler integrates one; overlapping intervals then give correlated draws.
+        sigma, sigma_next: the levels between which it is the increment of a Brownian path.
         """
         value = self._value("n")
         if sigma is not None or sigma_next is not None:
-            start, end = check_number("m.noise", sigma), check_number("m.noise", sigma_next)
-            for level in (start, end):
-                if level < 0.0:
-                    refuse("m.noise", level, "are noise levels >= 0")
-            self._intervals[value] = (start, end)
+            start, end = check_numbers("m.noise", (sigma, sigma_next), _LEVELS)
+            if min(start, end) < 0.0:
+                refuse("m.noise", (start, end), _LEVELS)
+            self.intervals[value] = (start, end)
         return Linear(self, {value: 1.0})
 
     def clamp(self, x: Linear, low: float, high: float) -> Linear:
@@ -155,13 +152,6 @@ class Tracer:
         result = self._stored(x)
         self._check_blends(result)
         return result
-
-    def intervals_drawn(self) -> tuple[tuple[float, float] | None, ...]:
-        """Those of the draws that are used, in the order in which they are drawn."""
-        read = ((v, w) for node in self.nodes for v, w in node.operands.items())
-        used = {v for v, weight in read if self.kinds[v] == "n" and weight}
-        used.update(node.draw for node in self.nodes if node.draw >= 0)
-        return tuple(map(self._intervals.get, sorted(used)))
 
     def value_name(self, value: int) -> str:
         """Name of a value for messages: x0 is the initial latent; counted per kind."""
@@ -333,7 +323,7 @@ def make_program(
     )
     x = function(tracer, tracer.initial, schedule.sigmas, **options)
     result = tracer.finish(x)
-    intervals = tracer.intervals_drawn()
+    intervals = tuple(map(tracer.intervals.get, draws_used(tracer.nodes, tracer.kinds)))
     lowered = lower(tracer.nodes, tracer.kinds, 0, result)
     return Program(
         name=name,
