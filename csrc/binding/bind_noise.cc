@@ -117,6 +117,8 @@ void register_noise(py::module_& module) {
           "Noise that a Python function makes: function(image_count, count_per_image) gives float32 of as "
           "many "
           "values.")
+      .def_property_readonly("is_shared", &rng::NoiseStream::is_shared,
+                             "One generator draws the whole batch at once.")
       .def("draw", &draw, py::arg("image_count"), py::arg("count_per_image"),
            "The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the "
            "stream is in "

@@ -185,6 +185,8 @@ class TorchStream final : public NoiseStream {
     }
   }
 
+  bool is_shared() const override { return is_shared_; }
+
  private:
   std::vector<uint64_t> seeds_;
   bool is_shared_;

@@ -23,6 +23,9 @@ class NoiseStream {
   // size. Throws Error{invalid_request} when image_count is not the number of images the stream was made for.
   virtual void draw(float* out, size_t image_count, size_t count_per_image) = 0;
 
+  // One generator draws the whole batch at once; otherwise each image has numbers of its own.
+  virtual bool is_shared() const { return false; }
+
  private:
   friend class NoiseLease;
   std::atomic<bool> is_leased_{false};

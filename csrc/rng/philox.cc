@@ -72,6 +72,8 @@ class CudaStream final : public NoiseStream {
     ++draw_;
   }
 
+  bool is_shared() const override { return is_shared_; }
+
  private:
   std::vector<uint64_t> seeds_;
   bool is_shared_;

@@ -47,6 +47,8 @@ class StateStream final : public CallerStream {
       generators_[owners_[image]].randn(out + image * count_per_image, count_per_image);
   }
 
+  bool is_shared() const override { return owners_.empty(); }
+
   std::vector<std::string> states() const override {
     std::vector<std::string> states;
     for (const Generator& generator : generators_) states.push_back(generator.state());

@@ -81,6 +81,11 @@ class NoiseStream:
         """
         The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the stream is in use by another thread, has another number of images, or has run out.
         """
+    @property
+    def is_shared(self) -> bool:
+        """
+        One generator draws the whole batch at once.
+        """
 
 class CallerStream(NoiseStream):
     """

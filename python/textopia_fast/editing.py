@@ -12,7 +12,7 @@ from . import _core
 from .checks import check_number, refuse
 from .errors import InputImageError, InvalidRequestError, UnsupportedModelError
 from .input_images import read_masks, read_pictures, resize_nearest
-from .noise_streams import CallersStream, Stream, draw
+from .noise_streams import GeneratorStream, Stream, draw
 from .samplers.scheduler_config import Plan
 from .stages import Encoder
 
@@ -56,12 +56,11 @@ class Edit:
     def _draw(self, stream: Stream, shape: tuple[int, ...], at_least: int = 1) -> np.ndarray:
         """Noise of a posterior, [B, ...]: an image's own where it has a seed.
 
-        The caller's generators draw as in diffusers: one for the batch, or any in inpainting, for
-        the pictures that were given (`at_least` so many), which the images of a picture share.
+        Generators draw as in diffusers: one for the batch, or the caller's in inpainting, for the
+        pictures that were given (`at_least` so many), which the images of a picture share.
         """
-        if not isinstance(stream, CallersStream) or not (
-            stream.is_shared or self.masks is not None
-        ):
+        is_list = isinstance(stream, GeneratorStream) and self.masks is not None
+        if not (stream.is_shared or is_list):
             return draw(stream, shape)
         count = max(len(self.pictures), at_least)
         return draw(stream, (count, *shape[1:]))[np.arange(shape[0]) * count // shape[0]]

@@ -23,6 +23,7 @@ __all__ = [
     "ArrayStream",
     "CallersStream",
     "FunctionStream",
+    "GeneratorStream",
     "NoiseFunction",
     "Stream",
     "draw",
@@ -178,7 +179,9 @@ class FunctionStream(CallersStream):
         yield _core.NoiseStream.function(made)
 
 
-class _GeneratorStream(CallersStream):
+class GeneratorStream(CallersStream):
+    """Draws of generators: one for the batch, or one per image."""
+
     def __init__(self, generators: tuple[Any, ...]) -> None:
         self._generators = generators
         self.is_shared = len(generators) == 1
@@ -205,7 +208,7 @@ class _GeneratorStream(CallersStream):
         """A context with the native stream."""
 
 
-class _TorchStream(_GeneratorStream):
+class _TorchStream(GeneratorStream):
     """Goes on from the generators' states natively, and sets them when it is done."""
 
     @contextmanager
@@ -223,7 +226,7 @@ class _TorchStream(_GeneratorStream):
                 generator.set_state(tensor)
 
 
-class _NumpyStream(_GeneratorStream):
+class _NumpyStream(GeneratorStream):
     """Asks NumPy for every draw: `randn(*shape)`, as pipelines over NumPy do."""
 
     @contextmanager

@@ -350,7 +350,7 @@ class Pipeline:
             on_step=watcher(progress, preview, program.step_count),
             wants_denoised=preview is not None,
         )
-        for _ in range(unused_draws(plan, program) if generator is not None else 0):
+        for _ in range(unused_draws(plan, program) if chosen.kind == "generator" else 0):
             draw(stream, start.shape)
         clock.lap("denoise")
 

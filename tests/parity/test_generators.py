@@ -152,6 +152,25 @@ def test_edits(
     check(kind, sampler, pipe_of(sampler), is_list, pictures)
 
 
+@pytest.mark.parametrize("kind", ["image", "inpaint"])
+def test_one_seed_for_the_batch(kind: str, pipe_of: Callable[[str], tx.Pipeline]) -> None:
+    """Noise.torch(seed) is one generator with that seed."""
+    pipe, options = pipe_of("euler_ancestral"), request(kind, "euler_ancestral", 1)
+    generator = torch.Generator().manual_seed(7)
+    expected = pipe(**options, generator=generator).images
+    np.testing.assert_array_equal(pipe(**options, noise=tx.Noise.torch(7)).images, expected)
+
+
+def test_given_draws_are_for_every_image(pipe_of: Callable[[str], tx.Pipeline]) -> None:
+    """Of a posterior, too, also where fewer pictures than images are given."""
+    pipe, options = pipe_of("euler_ancestral"), request("inpaint", "euler_ancestral", 1)
+    stream = tx.Noise.torch([3, 4]).stream(2)
+    draws = np.stack([stream.draw(2, 4 * 8 * 8).reshape(2, 4, 8, 8) for _ in range(6)])
+    expected = pipe(**options, seed=3).images
+    got = pipe(**options, noise=tx.Noise.given(draws)).images
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_a_second_call_goes_on(pipe_of: Callable[[str], tx.Pipeline]) -> None:
     (mine,), (other,) = generators(False), generators(False)
     pipe, options = pipe_of("euler_ancestral"), request("text", "euler_ancestral")
