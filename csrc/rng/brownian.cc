@@ -79,7 +79,7 @@ class Path final : public BrownianStream {
     const bool is_known = is_reusable_ && from == last_ && at_.size() == image_count * count;
     before_.swap(at_);
     for (auto* values : {&before_, &at_}) values->resize(image_count * count);
-    for (auto* values : {&middle_, &end_, &normals_}) values->resize(count);
+    for (auto* values : {&end_, &normals_}) values->resize(count);
     for (size_t image = 0; image < image_count; ++image) {
       const uint64_t seed = seeds_[image];
       float* before = before_.data() + image * count;
@@ -88,7 +88,7 @@ class Path final : public BrownianStream {
       since_octave(seed, to, at, count);
       float* higher = to > from ? at : before;
       for (int k = std::min(from.octave, to.octave); k < std::max(from.octave, to.octave); ++k)
-        add_node(seed, k, 0, std::sqrt(length_of(k)), higher, count);
+        add_octave(seed, k, higher, count);
     }
     last_ = to;
     is_reusable_ = to < from || to.octave == from.octave;  // nothing was added to at_
@@ -100,26 +100,32 @@ class Path final : public BrownianStream {
     if (point.offset == 0) return;
     const double length = length_of(point.octave);
     std::fill_n(end_.data(), count, 0.0f);
-    add_node(seed, point.octave, 0, std::sqrt(length), end_.data(), count);
+    add_octave(seed, point.octave, end_.data(), count);
     // The point lies between `low`, where W is `out`, and low + width, where it is `end_`.
     uint32_t low = 0, width = uint32_t{1} << kDepth, node = 1;
     while (point.offset != low) {
       width /= 2;
-      for (size_t i = 0; i < count; ++i) middle_[i] = 0.5f * (out[i] + end_[i]);
-      add_node(seed, point.octave, node, std::sqrt(length * width / (2 << kDepth)), middle_.data(), count);
       const bool is_right = point.offset >= low + width;
-      std::copy_n(middle_.data(), count, is_right ? out : end_.data());
+      const auto sd = static_cast<float>(std::sqrt(length * width / (2 << kDepth)));
+      float* moved = is_right ? out : end_.data();
+      const float* kept = is_right ? end_.data() : out;
+      draw_node(seed, point.octave, node, count);
+      for (size_t i = 0; i < count; ++i) moved[i] = 0.5f * (moved[i] + kept[i]) + sd * normals_[i];
       low += is_right ? width : 0;
       node = 2 * node + is_right;
     }
   }
 
-  // out += sd * the normals of a node; node 0 is the whole octave, 1 its middle, 2n and 2n + 1 follow n.
-  void add_node(uint64_t seed, int octave, uint32_t node, double sd, float* out, size_t count) {
+  void add_octave(uint64_t seed, int octave, float* out, size_t count) {
+    const auto sd = static_cast<float>(std::sqrt(length_of(octave)));
+    draw_node(seed, octave, 0, count);
+    for (size_t i = 0; i < count; ++i) out[i] += sd * normals_[i];
+  }
+
+  // normals_ of a node; node 0 is the whole octave, 1 its middle, 2n and 2n + 1 follow n.
+  void draw_node(uint64_t seed, int octave, uint32_t node, size_t count) {
     const uint64_t draw = kNodes | (static_cast<uint64_t>(octave - kLowest) << 32) | node;
     philox_fill(kernels_, seed, draw, normals_.data(), count);
-    const auto weight = static_cast<float>(sd);
-    for (size_t i = 0; i < count; ++i) out[i] += weight * normals_[i];
   }
 
   std::vector<uint64_t> seeds_;
@@ -129,7 +135,7 @@ class Path final : public BrownianStream {
   size_t next_ = 0;
   Point last_;  // where at_ is
   bool is_reusable_ = false;
-  std::vector<float> before_, at_, middle_, end_, normals_;
+  std::vector<float> before_, at_, end_, normals_;
 };
 
 }  // namespace
