@@ -95,24 +95,24 @@ def sample(
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
-    with lend(stream, start.shape, program.intervals or (None,) * program.draw_count) as native:
-        result = _core.sample(
-            denoiser._native,
-            _native(program),
-            start,
-            cond=_conditioning(denoiser, "cond", cond),
-            uncond=_conditioning(denoiser, "uncond", uncond),
-            guidance=_guidance(guidance),
-            noise=native,
-            known=blended["known"],
-            mask=blended["mask"],
-            known_noise=blended["known_noise"],
-            cancel=cancel,
-            timeout=_seconds(deadline),
-            progress=progress,
-            on_step=on_step,
-            wants_denoised=bool(wants_denoised),
-        )
+    run = functools.partial(
+        _core.sample,
+        denoiser._native,
+        _native(program),
+        start,
+        cond=_conditioning(denoiser, "cond", cond),
+        uncond=_conditioning(denoiser, "uncond", uncond),
+        guidance=_guidance(guidance),
+        known=blended["known"],
+        mask=blended["mask"],
+        known_noise=blended["known_noise"],
+        cancel=cancel,
+        timeout=_seconds(deadline),
+        progress=progress,
+        on_step=on_step,
+        wants_denoised=bool(wants_denoised),
+    )
+    result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
 
 
