@@ -18,7 +18,7 @@ PYTHON_RUNGS = [
     {"_ort", "arrays"},
     {"noise", "samplers", "models"},
     {"text", "denoiser"},
-    {"sampling", "request", "images", "input_images"},
+    {"sampling", "request", "guidance", "images", "input_images"},
     {"batching"},
     {"stages"},
     {"editing"},

@@ -20,6 +20,7 @@ __all__ = [
     "check_mapping",
     "check_number",
     "check_numbers",
+    "check_share",
     "refuse",
     "shown",
 ]
@@ -84,6 +85,14 @@ def check_number(name: str, value: Any) -> float:
         if math.isfinite(number):
             return number
     refuse(name, value, "are finite numbers")
+
+
+def check_share(name: str, value: Any) -> float:
+    """A number in 0..1."""
+    number = check_number(name, value)
+    if not 0.0 <= number <= 1.0:
+        refuse(name, value, "are numbers 0..1")
+    return number
 
 
 def check_numbers(name: str, values: Any, allowed: str = "are finite numbers") -> tuple[float, ...]:
