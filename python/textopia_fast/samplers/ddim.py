@@ -28,7 +28,7 @@ def ddim(
     """Song, Meng & Ermon 2021 (DDIM), equations 12 and 16; the paper's alpha is a here.
 
     eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None; threshold:
-    (ratio, high) of dynamic thresholding instead (with both, eps keeps the network's x0).
+    (ratio, high) of dynamic thresholding instead. eps stays the network's with both.
     targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
     """
     if targets is not None and len(targets) != len(sigmas) - 1:

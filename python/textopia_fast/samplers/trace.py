@@ -16,7 +16,7 @@ and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a st
 one fused COMBINE makes them. A latent times a number is not made: the number is folded into the
 network's input scale. Draws that no weight refers to are dropped.
 
-A trace of more than 400,000 instructions, or whose sums write more than 10 million weights, ends
+A trace of more than 400,000 instructions, or whose sums write more than 5 million weights, ends
 with an error: so does a sampler that loops for ever. (A loop that touches no latent is not seen.)
 """
 
@@ -330,10 +330,7 @@ def _record(
     inpaint: bool,
 ) -> tuple[Tracer, int]:
     """Runs a sampler on symbols: what it did, and the value of its result."""
-    threshold = None
-    if "threshold" in options and not takes(function, "threshold"):
-        options = dict(options)
-        threshold = _threshold(options.pop("threshold"))
+    options, threshold = _split_threshold(function, options)
     options = bind_options(name, function, schedule, options)
     tracer = Tracer(
         noise_level,
@@ -348,6 +345,19 @@ def _record(
             add_line(error)
         raise
     return tracer, tracer.finish(x)
+
+
+def _split_threshold(
+    function: Sampler, options: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[float, float] | None]:
+    """The options of the function, and (ratio, high) where the trace does the thresholding."""
+    given = options.get("threshold")
+    if takes(function, "threshold"):
+        if given is not None and is_own(function):
+            _threshold(given)
+        return options, None
+    rest = {name: value for name, value in options.items() if name != "threshold"}
+    return rest, None if given is None else _threshold(given)
 
 
 def _threshold(given: Sequence[float]) -> tuple[float, float]:
