@@ -12,6 +12,7 @@ import textopia_fast as tx
 from tests.reference import guidance_float64 as paper
 from tests.support.networks import tanh_formula, tanh_network
 from tests.test_loop import CONFIG, assert_close, by_reference, contexts, program_of, random_latents
+from textopia_fast import _core
 from textopia_fast.samplers import reference
 from textopia_fast.samplers.program import Rescale, Threshold
 
@@ -312,3 +313,41 @@ def test_bad_guidance(pipe: tx.Pipeline, options: dict[str, Any], message: str) 
     with pytest.raises(tx.InvalidRequestError, match=message) as caught:
         pictures(pipe, **options)
     assert caught.value.details["param"] == message.partition(":")[0].partition(".")[0]
+
+
+# --- what the core refuses of programs that no trace made
+
+HALF = [("denoise", 0, 0, 1.0, 1.0), ("combine", 0, [("u", 0, 1.0)], 0.0)]
+
+
+def native(instructions: list[tuple[Any, ...]]) -> _core.Program:
+    return _core.Program(instructions, latents=1, outputs=1, result=0)
+
+
+def test_the_core_takes_halves_rescale_and_threshold() -> None:
+    program = native([*HALF, ("rescale", 0, 0.5), ("threshold", 0, 0, 0.9, 2.0)])
+    assert program.denoise_count == 1
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        ([("combine", 0, [("u", 0, 1.0)], 0.0)], "u0 is read before it is written"),
+        ([*HALF, ("combine", 0, [("u", 1, 1.0)], 0.0)], "no register u1"),
+        ([*HALF, ("combine", 0, [("u", 0, 1.0)] * 17, 0.0)], "17 sources"),
+        ([("rescale", 0, 0.5)], "e0 is read before it is written"),
+        ([*HALF, ("rescale", 3, 0.5)], "no register e3"),
+        ([*HALF, ("rescale", 0, 1.5)], "RESCALE needs a share 0..1, got 1.5"),
+        ([*HALF, ("rescale", 0, float("nan"))], "RESCALE needs a share"),
+        ([*HALF, ("rescale", 0)], "operands"),
+        ([("threshold", 0, 0, 1.1, 1.0)], "quantile 0..1, got 1.1"),
+        ([("threshold", 0, 0, float("nan"), 1.0)], "quantile"),
+        ([("threshold", 0, 0, 0.5, 0.0)], "positive largest bound"),
+        ([("threshold", 0, 0, 0.5, float("inf"))], "positive largest bound"),
+        ([("threshold", 0, 1, 0.5, 1.0)], "no register x1"),
+        ([("combine", 0, [("v", 0, 1.0)], 0.0)], 'allowed are "x", "e" and "u"'),
+    ],
+)
+def test_the_core_refuses(instructions: list[tuple[Any, ...]], message: str) -> None:
+    with pytest.raises(tx.InvalidRequestError, match=message):
+        native(instructions)
