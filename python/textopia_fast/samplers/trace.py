@@ -52,6 +52,7 @@ Sampler = Callable[..., Any]
 
 _LEVELS = "are two noise levels >= 0"
 
+
 class Tracer(Recording):
     """The `m` of a sampler while it is traced."""
 
