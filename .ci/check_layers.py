@@ -19,7 +19,7 @@ PYTHON_RUNGS = [
     {"noise_streams"},
     {"noise", "samplers", "models"},
     {"text", "denoiser"},
-    {"sampling", "request", "images", "input_images"},
+    {"sampling", "request", "guidance", "images", "input_images"},
     {"batching", "variation"},
     {"stages"},
     {"editing"},

@@ -33,6 +33,7 @@ __all__: list[str] = [
     "sample",
     "set_ort_candidates",
     "supported_isas",
+    "threshold",
     "usable_cpus",
 ]
 
@@ -354,6 +355,15 @@ def set_ort_candidates(paths: collections.abc.Sequence[str]) -> None: ...
 def supported_isas() -> list[str]:
     """
     Names of the ISAs that this machine can run, best first.
+    """
+
+def threshold(
+    images: numpy.ndarray,
+    ratio: typing.SupportsFloat | typing.SupportsIndex,
+    high: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Dynamic thresholding of float32 [B, n]: each row limited to [-s, s] and divided by s, the quantile `ratio` of its magnitudes, at least 1 and then at most `high`. Raises InvalidRequestError.
     """
 
 def usable_cpus() -> int: ...

@@ -30,15 +30,16 @@ def embed(
     embeds: np.ndarray | None,
     negative_embeds: Any,
     images_per_prompt: int,
+    is_guided: bool,
     cancel: _core.CancelToken | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embeddings of every image, float32 [B, T, D]; the negative ones are None without guidance."""
+    """Embeddings of every image, float32 [B, T, D]; negative ones only where `is_guided`."""
 
     if embeds is None:
         positive = encoder.encode(request.prompts, cancel)
     else:
         positive = np.repeat(embeds, images_per_prompt, axis=0)
-    if request.guidance <= 1.0:
+    if not is_guided:
         return positive, None
     if negative_embeds is None:
         return positive, encoder.encode(request.negative_prompts, cancel)
@@ -106,6 +107,8 @@ def parameters_of(
         "negative_prompt": list(request.negative_prompts),
         "num_inference_steps": plan.schedule.step_count,
         "guidance_scale": request.guidance,
+        "guidance_rescale": request.guidance_rescale,
+        "guidance_interval": request.guidance_interval,
         "height": request.height,
         "width": request.width,
         "sampler": sampler,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +15,7 @@ from .checks import (
     check_choice,
     check_instance,
     check_number,
+    check_share,
     refuse,
 )
 from .editing import need_encoder, read_edit, shorten
@@ -24,6 +25,7 @@ from .errors import (
     EngineStateError,
     InvalidRequestError,
 )
+from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
@@ -62,9 +64,9 @@ class Output:
         timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
             "vae_decoder", "total".
         parameters: What the call was made with, by name, every default filled in: the texts of each
-            image, "num_inference_steps" (those made), "guidance_scale", "height", "width",
-            "sampler", "sampler_options", "schedule" (None: the model's own), "sigmas", "noise", and
-            "strength" with an image.
+            image, "num_inference_steps" (those made), "guidance_scale", "guidance_rescale",
+            "guidance_interval", "height", "width", "sampler", "sampler_options", "schedule" (None:
+            the model's own), "sigmas", "noise", and "strength" with an image.
     """
 
     images: Any
@@ -140,7 +142,7 @@ class Pipeline:
         num_inference_steps: int | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -166,6 +168,7 @@ class Pipeline:
         progress: ProgressCallback | _core.Progress | None = None,
         preview: PreviewCallback | None = None,
         guidance_rescale: float | None = None,
+        guidance_interval: Sequence[float] | None = None,
         clip_skip: int | None = None,
         generator: Any = None,
         callback_on_step_end: Any = None,
@@ -177,8 +180,9 @@ class Pipeline:
             height, width: Pixels, multiples of the VAE's factor; None for the model's own size.
             num_inference_steps: 1 to 1000; None for what the model recommends, else 50.
             timesteps, sigmas: A schedule of one's own, instead of `num_inference_steps`.
-            guidance_scale: Classifier-free guidance; 1 or less skips the negative half. None for
-                what the model recommends, else 7.5.
+            guidance_scale: Classifier-free guidance, or one value per step; 1 or less skips the
+                negative half. None for what the model recommends, else 7.5. Samplers named cfg_pp
+                take 0 to 1, None is 0.6.
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
@@ -220,8 +224,14 @@ class Pipeline:
             generator: Instead of a seed, a torch.Generator or one per image: the draws are those of
                 diffusers, and so is its state afterwards. NumPy's generators serve, too (see
                 `Noise.from_generator`).
-            guidance_rescale, clip_skip, callback_on_step_end: Of diffusers; not in this version,
-                and refused rather than ignored.
+            guidance_rescale: 0 to 1, against overexposure: the share of the guided output that has
+                the standard deviation of the positive half (Lin et al. 2024).
+            guidance_interval: (low, high): guidance only where low < sigma <= high, sigma being the
+                noise level in units of the clean latents, 14.6 to 0.03 for Stable Diffusion
+                (`Output.parameters["sigmas"]`); elsewhere the negative half is skipped
+                (Kynkäänniemi et al. 2024).
+            clip_skip, callback_on_step_end: Of diffusers; not in this version, and refused rather
+                than ignored.
 
         Returns:
             An `Output`: images, seeds, timings, parameters.
@@ -241,7 +251,6 @@ class Pipeline:
         if graphs is None:
             raise EngineClosedError("pipeline: it was closed; open the model again.")
         reject_unsupported(
-            guidance_rescale=guidance_rescale or None,
             clip_skip=clip_skip,
             callback_on_step_end=callback_on_step_end,
         )
@@ -279,10 +288,11 @@ class Pipeline:
                 if num_inference_steps is None
                 else num_inference_steps
             ),
-            guidance=check_number(
-                "guidance_scale",
-                defaults["guidance_scale"] if guidance_scale is None else guidance_scale,
+            guidance=check_guidance(
+                defaults["guidance_scale"] if guidance_scale is None else guidance_scale
             ),
+            guidance_rescale=check_share("guidance_rescale", guidance_rescale or 0.0),
+            guidance_interval=check_interval(guidance_interval),
             seeds=chosen.image_seeds(len(prompts)),
             output_type=check_choice("output_type", output_type, OUTPUT_TYPES),
             noise=chosen,
@@ -311,6 +321,10 @@ class Pipeline:
             encoder = need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
         program = trace_plan(plan, inpaint=mask_image is not None)
+        if guidance_scale is None and program.reads_uncond:
+            request = replace(request, guidance=CFG_PP_GUIDANCE)
+        guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)
+        is_guided = program.reads_uncond or any(value != 1.0 for value in guidance)
 
         positive, negative = embed(
             graphs.text_encoder,
@@ -318,6 +332,7 @@ class Pipeline:
             embeds,
             negative_prompt_embeds,
             num_images_per_prompt,
+            is_guided,
             cancel,
         )
         clock.lap("text_encoder")
@@ -341,7 +356,8 @@ class Pipeline:
             program,
             cond=cond,
             uncond=uncond,
-            guidance=1.0 if negative is None else request.guidance,
+            guidance=guidance,
+            guidance_rescale=request.guidance_rescale,
             noise=stream,
             **inpainting,
             cancel=cancel,

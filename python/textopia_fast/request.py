@@ -37,7 +37,9 @@ class Request:
     height: int
     width: int
     steps: int
-    guidance: float
+    guidance: float | tuple[float, ...]
+    guidance_rescale: float
+    guidance_interval: tuple[float, float] | None
     seeds: tuple[int, ...]
     output_type: str
     noise: Noise

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _core
 from .arrays import like, to_array, to_float32
-from .checks import check_instance, check_mapping, check_number, check_numbers, refuse
+from .checks import check_instance, check_mapping, check_number, check_numbers, check_share, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
@@ -33,6 +33,7 @@ def sample(
     guidance: float | Sequence[float] = 1.0,
     noise: Noise | Stream | None = None,
     *,
+    guidance_rescale: float = 0.0,
     known: Any = None,
     mask: Any = None,
     known_noise: Any = None,
@@ -53,9 +54,12 @@ def sample(
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
-            evaluation. Where it is 1 the negative half is not computed.
+            evaluation. Where it is 1 the negative half is not computed, unless the program reads it
+            alone (CFG++).
         noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
             draw.
+        guidance_rescale: phi in 0..1 of Lin et al. 2024, section 3.4: scales the guided network
+            output of each image towards the standard deviation of its positive half.
         known: Clean latents [B, ...] of what is to stay, for programs traced with `inpaint`.
         mask: In 0..1, [B, ...] or what broadcasts to it: 1 is to be painted, 0 stays.
         known_noise: Unit normal [B, ...], what noises `known` between the steps.
@@ -94,11 +98,12 @@ def sample(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    phi = check_share("guidance_rescale", guidance_rescale)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
     run = functools.partial(
         _core.sample,
         denoiser._native,
-        _native(program),
+        _native(program, phi),
         start,
         cond=_conditioning(denoiser, "cond", cond),
         uncond=_conditioning(denoiser, "uncond", uncond),
@@ -117,7 +122,8 @@ def sample(
 
 
 @functools.lru_cache(maxsize=64)
-def _native(program: Program) -> _core.Program:
+def _native(program: Program, phi: float) -> _core.Program:
+    program = program.rescaled(phi)
     return _core.Program(
         program.to_native(),
         latents=program.x_registers,
