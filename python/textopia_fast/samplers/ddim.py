@@ -46,7 +46,7 @@ def ddim(
         sd = eta * sqrt(max(b_prev / b * step_beta(s, t), 0.0))
         x = sqrt(a_prev) * x0 + sqrt(max(b_prev - sd * sd, 0.0)) * eps
         if sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
@@ -73,7 +73,7 @@ def ddpm(
         x = sqrt(a_prev) * beta / b * x0 + sqrt(a / a_prev) * b_prev / b * x
         sd = sqrt(max(beta * (b_prev / b if variance == "fixed_small" else 1.0), 0.0))
         if t > 0.0 and sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 

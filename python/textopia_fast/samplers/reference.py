@@ -142,8 +142,8 @@ class ArrayModel:
         """The gradient of log p(x; sigma)."""
         return (self.denoise(x, sigma) - x) / (sigma * sigma)
 
-    def noise(self) -> Any:
-        """A fresh unit normal latent."""
+    def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> Any:
+        """A fresh unit normal latent; the interval is not looked at."""
         return self._draw()
 
     def clamp(self, x: Any, low: float, high: float) -> Any:

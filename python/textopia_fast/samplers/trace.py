@@ -6,7 +6,8 @@ What it may use:
     m.denoise(x, sigma)          the network's estimate of the clean latent x0
     m.denoise_halves(x, sigma)   that, and the estimate of the unconditional half alone (CFG++)
     m.score(x, sigma)            (x0 - x) / sigma^2
-    m.noise()                    a fresh unit normal latent
+    m.noise()                    a fresh unit normal latent; m.noise(sigma, sigma_next) where it is
+                                 what a Brownian path does between two noise levels
     m.clamp(x0, low, high)       element-wise
     m.threshold(x0, ratio, high)  dynamic thresholding, image by image
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
@@ -29,7 +30,7 @@ from ..checks import check_choice, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
 from . import registry
 from .blame import add_line
-from .lowering import Node, lower, operand_count
+from .lowering import Node, draws_used, lower, operand_count
 from .options import bind_options, is_own, takes
 from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Blend, Clamp, Denoise, LangevinStep, Program, Step, Threshold
@@ -49,6 +50,7 @@ __all__ = [
 Sampler = Callable[..., Any]
 """A function `sampler(m, x, sigmas, **options) -> x`."""
 
+_LEVELS = "are two noise levels >= 0"
 
 class Tracer(Recording):
     """The `m` of a sampler while it is traced."""
@@ -70,6 +72,7 @@ class Tracer(Recording):
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
         self._inpaint_sigmas = inpaint_sigmas
+        self.intervals: dict[int, tuple[float, float]] = {}  # noise value -> what it stands between
         self._blends: dict[int, int] = {}  # blended value -> its node
         self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
         self._calls_in_step = 0
@@ -109,9 +112,18 @@ class Tracer(Recording):
         denoised = self.denoise(x, sigma)
         return (denoised - x) / (float(sigma) * float(sigma))
 
-    def noise(self) -> Linear:
-        """A fresh unit normal latent."""
-        return Linear(self, {self._value("n"): 1.0})
+    def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> Linear:
+        """A fresh unit normal latent.
+
+        sigma, sigma_next: the levels between which it is the increment of a Brownian path.
+        """
+        value = self._value("n")
+        if sigma is not None or sigma_next is not None:
+            start, end = check_numbers("m.noise", (sigma, sigma_next), _LEVELS)
+            if min(start, end) < 0.0:
+                refuse("m.noise", (start, end), _LEVELS)
+            self.intervals[value] = (start, end)
+        return Linear(self, {value: 1.0})
 
     def clamp(self, x: Linear, low: float, high: float) -> Linear:
         """min(max(x, low), high), element by element."""
@@ -297,6 +309,7 @@ def make_program(
     tracer, result = _record(
         name, function, schedule, schedule.noise_level, prediction, options, inpaint
     )
+    intervals = tuple(map(tracer.intervals.get, draws_used(tracer.nodes, tracer.kinds)))
     lowered = lower(tracer.nodes, tracer.kinds, tracer.halves, 0, result)
     return Program(
         name=name,
@@ -306,6 +319,7 @@ def make_program(
         result=lowered.result,
         initial_scale=schedule.initial_scale,
         prediction=prediction,
+        intervals=intervals,
     )
 
 
