@@ -8,7 +8,7 @@ from .registry import SAMPLERS, SamplerInfo, get, names
 from .scheduler_config import Plan, from_config, trace_plan
 from .schedules import Schedule, TrainingTable
 from .stationary import langevin_program
-from .trace import trace
+from .trace import seen_sigmas, trace
 
 __all__ = [
     "SAMPLERS",
@@ -22,6 +22,7 @@ __all__ = [
     "langevin_program",
     "names",
     "schedules",
+    "seen_sigmas",
     "trace",
     "trace_plan",
 ]

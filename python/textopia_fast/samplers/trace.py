@@ -327,7 +327,10 @@ def make_program(
 def seen_sigmas(
     sampler: str | Sampler, schedule: Schedule, options: dict[str, Any]
 ) -> tuple[float, ...]:
-    """The sigma of every network run of a sampler, in order."""
+    """The sigma of every network run of a sampler, in order: where to guide how much, say.
+
+    sampler, schedule, options: As of `trace`.
+    """
     name, function = registry.resolve(sampler)
     tracer, _ = _record(name, function, schedule, float, "sample", options, False)
     return tuple(
