@@ -22,7 +22,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("heun", {"s_churn": 2.0}),
     ("heun", {"clip": 0.8}),
     ("dpmpp_2m", {"order": 1}),
-    ("dpmpp_2m", {"euler_at_final": True, "vp_result": True}),
+    ("dpmpp_2m", {"euler_at_final": True, "result_scale": 0.7}),
     ("ddim", {"eta": 1.0}),
     ("ddim", {"eta": 0.5, "clip": 0.8}),
     ("ddpm", {"variance": "fixed_large"}),
@@ -39,7 +39,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("dpmpp_sde", {"eta": 0.4, "s_noise": 0.9, "r": 0.3}),
     ("dpmpp_2m_sde", {"eta": 0.0}),
     ("dpmpp_2m_sde", {"eta": 0.4, "s_noise": 0.9, "solver_type": "heun"}),
-    ("dpmpp_2m_sde", {"euler_at_final": True, "vp_result": True}),
+    ("dpmpp_2m_sde", {"euler_at_final": True, "result_scale": 0.7}),
     ("dpmpp_2m_sde", {"order": 1}),
     ("dpmpp_3m_sde", {"eta": 0.0}),
     ("dpmpp_3m_sde", {"eta": 0.4, "s_noise": 0.9}),
@@ -49,9 +49,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
         for order in (1, 2, 3)
         for predict in ("x0", "eps")
     ),
-    ("dpm_multistep", {"lower_order_final": 2, "vp_result": True}),
+    ("dpm_multistep", {"lower_order_final": 2, "result_scale": 0.7}),
     ("dpm_multistep", {"order": 2, "noise": True, "predict": "eps"}),
-    ("dpm_singlestep", {"lower_order_final": False, "vp_result": True}),
+    ("dpm_singlestep", {"lower_order_final": False, "result_scale": 0.7}),
     ("dpm_singlestep", {"order": 2, "noise": True}),
     *(
         ("unipc", {"order": order, "solver_type": kind, "predict_x0": predict_x0})
@@ -59,9 +59,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
         for kind in ("bh1", "bh2")
         for predict_x0 in (True, False)
     ),
-    ("unipc", {"lower_order_final": False, "disable_corrector": (0, 2), "vp_result": True}),
+    ("unipc", {"lower_order_final": False, "disable_corrector": (0, 2), "result_scale": 0.7}),
     ("deis", {"order": 1}),
-    ("deis", {"order": 3, "lower_order_final": True, "vp_result": True}),
+    ("deis", {"order": 3, "lower_order_final": True, "result_scale": 0.7}),
     ("ipndm", {"order": 2}),
     ("lcm", {"timestep_scaling": 0.01}),
     ("lcm", {"clip": 0.8}),
