@@ -48,19 +48,23 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
     module = sys.modules[scheduler_class.__module__]
     draws = Draws()
     had = getattr(module, "randn_tensor", None)
+    had_tree = getattr(module, "BrownianTreeNoiseSampler", None)
     module.randn_tensor = lambda *_, **__: torch.from_numpy(draws())
+    module.BrownianTreeNoiseSampler = lambda *_: BrownianMotion(draws)
+    options = dict(case.options)
+    shift = {"mu": options.pop("mu")} if "mu" in options else {}
     try:
-        scheduler.set_timesteps(case.steps)
+        scheduler.set_timesteps(case.steps, **shift)
         init = float(getattr(scheduler, "init_noise_sigma", 1.0))  # flow matching has none
         scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
         x = torch.from_numpy(initial_noise()) * init
         trajectory = []
         for t in scheduler.timesteps:
             output = torch_network(scale(x, t), t)
-            x = scheduler.step(output, t, x, **case.options).prev_sample
+            x = scheduler.step(output, t, x, **options).prev_sample
             trajectory.append(x.numpy())
     finally:
-        module.randn_tensor = had
+        module.randn_tensor, module.BrownianTreeNoiseSampler = had, had_tree
     sigmas = getattr(scheduler, "sigmas", None)
     return {
         "trajectory": np.stack(trajectory),

@@ -63,6 +63,17 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("deis", {"order": 1}),
     ("deis", {"order": 3, "lower_order_final": True, "result_scale": 0.7}),
     ("ipndm", {"order": 2}),
+    ("ipndm", {"from_pure_noise": True}),
+    ("sa_solver", {"predictor_order": 3, "corrector_order": 4, "tau": 0.4, "result_scale": 0.7}),
+    ("sa_solver", {"predictor_order": 1, "corrector_order": 1, "tau": 0.0}),
+    ("sa_solver", {"corrector_order": 0, "predict_x0": False, "lower_order_final": False}),
+    ("sa_solver", {"tau": lambda told: float(told > 500), "predict_x0": False}),
+    *(("er_sde", {"order": order, "s_noise": 0.9}) for order in (1, 2)),
+    ("res_multistep", {"eta": 0.6, "s_noise": 0.9}),
+    ("gradient_estimation", {"gamma": 1.5}),
+    ("dpm_fast", {"eta": 0.6, "s_noise": 0.9}),
+    ("restart", {"low": 0.2, "high": 1.5, "k": 2, "n_steps": 2, "s_noise": 0.9}),
+    ("restart", {"k": 0}),
     ("lcm", {"timestep_scaling": 0.01}),
     ("lcm", {"clip": 0.8}),
     ("flow_euler", {"stochastic": True}),
@@ -87,7 +98,10 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def ids(cases: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    return ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in cases]
+    return [
+        "-".join([name, *(f"{k}={getattr(v, '__name__', v)}" for k, v in options.items())])
+        for name, options in cases
+    ]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -210,6 +224,20 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
         ("dpm_multistep", "noise", True),
         ("dpm_singlestep", "solver_type", "bh2"),
         ("dpm_singlestep", "predict", "v"),
+        ("sa_solver", "predictor_order", 0),
+        ("sa_solver", "predictor_order", 5),
+        ("sa_solver", "corrector_order", 5),
+        ("sa_solver", "tau", -0.1),
+        ("sa_solver", "tau", float("nan")),
+        ("sa_solver", "tau", lambda told: "much"),
+        ("er_sde", "order", 4),
+        ("er_sde", "order", 0),
+        ("dpm_fast", "orders", (3, 2, 1)),
+        ("dpm_fast", "orders", (4,) * 6),
+        ("restart", "low", 0.0),
+        ("restart", "low", 3.0),
+        ("restart", "n_steps", 0),
+        ("restart", "k", 1.5),
     ],
 )
 def test_refuses_options(name: str, option: str, value: Any) -> None:

@@ -46,7 +46,8 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     plan = from_config({"_class_name": name}, 10)
     assert plan.sampler == CLASSES[name].sampler
     assert plan.scheduler_class == name
-    assert plan.prediction == CLASSES[name].fixed.get("prediction_type", "epsilon")
+    edm = "edm" if CLASSES[name].family == "edm" else "epsilon"
+    assert plan.prediction == CLASSES[name].fixed.get("prediction_type", edm)
     assert trace_plan(plan).step_count == 10
     if name in CONTINUOUS:
         return
@@ -94,7 +95,7 @@ def test_a_foreign_config_gives_its_betas_and_says_nothing_of_clipping() -> None
 def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     odd = {
         **SD,
-        "_class_name": "SASolverScheduler",
+        "_class_name": "NobodysScheduler",
         "solver_order": 3,
         "solver_type": "bh2",
         "algorithm_type": "sde-dpmsolver++",
@@ -109,8 +110,8 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     euler = {**odd, "_class_name": "EulerDiscreteScheduler"}
     assert from_config(euler, 20, sampler="annealed_langevin").sampler == "annealed_langevin"
     with pytest.raises(UnsupportedModelError, match="interpolation_type"):
-        from_config({**euler, "interpolation_type": "log_linear"}, 20, sampler="euler")
-    with pytest.raises(UnsupportedModelError, match=r"SASolverScheduler.*supported are DDIM"):
+        from_config({**euler, "interpolation_type": "cubic"}, 20, sampler="euler")
+    with pytest.raises(UnsupportedModelError, match=r"NobodysScheduler.*supported are DDIM"):
         from_config(odd, 20)
 
 
@@ -131,11 +132,11 @@ def test_dpm_solver_options() -> None:
     assert options(from_config(config, 20)) == {
         "order": 2,
         "euler_at_final": False,
-        "vp_result": False,
+        "result_scale": 1.0,
     }
     assert options(from_config(config, 14))["euler_at_final"] is True
     last = options(from_config({**config, "final_sigmas_type": "sigma_min"}, 20))
-    assert last["vp_result"] is True
+    assert last["result_scale"] == pytest.approx(1 / np.sqrt(1 + 0.0292**2), rel=1e-5)
 
 
 def test_eta_is_ddims_alone() -> None:
@@ -275,7 +276,8 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DDIM", "clip_sample_range", -1),
         ("DDIM", "clip_sample", "yes"),
         ("DDPM", "variance_type", "learned_range"),
-        ("EulerDiscrete", "interpolation_type", "log_linear"),
+        ("EulerDiscrete", "interpolation_type", "cubic"),
+        ("EulerDiscrete", "prediction_type", "flow_prediction"),
         ("EulerDiscrete", "use_beta_sigmas", "yes"),
         ("EulerDiscrete", "final_sigmas_type", "half"),
         ("EulerDiscrete", "sigma_max", "14"),
@@ -321,7 +323,32 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DEISMultistep", "algorithm_type", "sde"),
         ("DEISMultistep", "use_flow_sigmas", True),
         ("DEISMultistep", "thresholding", True),
-        ("FlowMatchEulerDiscrete", "use_dynamic_shifting", True),
+        ("FlowMatchEulerDiscrete", "time_shift_type", "cubic"),
+        ("FlowMatchLCM", "invert_sigmas", True),
+        ("FlowMatchLCM", "scale_factors", [0.5, 1.0]),
+        ("SASolver", "predictor_order", 5),
+        ("SASolver", "corrector_order", 0),
+        ("SASolver", "algorithm_type", "dpmsolver++"),
+        ("SASolver", "tau_func", 0.5),
+        ("SASolver", "thresholding", True),
+        ("SASolver", "variance_type", "learned"),
+        ("SASolver", "use_flow_sigmas", True),
+        ("DPMSolverSDE", "prediction_type", "sample"),
+        ("DPMSolverSDE", "noise_sampler_seed", -1),
+        ("DPMSolverSDE", "noise_sampler_seed", "7"),
+        ("IPNDM", "trained_betas", [0.1, 0.2]),
+        ("IPNDM", "num_train_timesteps", 0),
+        ("EDMEuler", "sigma_min", 100.0),
+        ("EDMDPMSolverMultistep", "solver_order", 4),
+        ("EDMDPMSolverMultistep", "algorithm_type", "dpmsolver"),
+        ("EDMDPMSolverMultistep", "sigma_data", 1.0),
+        ("EDMDPMSolverMultistep", "solver_type", "ralston"),
+        ("ScoreSdeVe", "snr", 0),
+        ("ScoreSdeVe", "sigma_min", 2000.0),
+        ("ScoreSdeVe", "correct_steps", -1),
+        ("ScoreSdeVe", "sampling_eps", 1.0),
+        ("UniPCMultistep", "shift_terminal", 0.1),
+        ("UniPCMultistep", "flow_shift", 0),
         ("FlowMatchEulerDiscrete", "invert_sigmas", True),
         ("FlowMatchEulerDiscrete", "shift", 0),
         ("FlowMatchEulerDiscrete", "shift_terminal", 1.0),
@@ -349,7 +376,7 @@ def test_refuses_values_of_the_config(name: str, key: str, value: Any) -> None:
         from_config(config, 5)
 
 
-@pytest.mark.parametrize("name", ["", "SASolverScheduler", None, [], 7])
+@pytest.mark.parametrize("name", ["", "NobodysScheduler", None, [], 7])
 def test_refuses_unknown_classes(name: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="supported are DDIMScheduler") as caught:
         from_config({"_class_name": name}, 5)
@@ -442,7 +469,7 @@ def test_deis_ends_where_the_table_ends() -> None:
     config = {**SD, "_class_name": "DEISMultistepScheduler", "final_sigmas_type": "zero"}
     plan = from_config(config, 5)
     assert plan.schedule.sigmas[-1] == pytest.approx(0.0292, abs=1e-4)
-    assert options(plan)["vp_result"] is True
+    assert options(plan)["result_scale"] < 1.0
 
 
 def test_flows_keep_their_class_whatever_the_sampler() -> None:

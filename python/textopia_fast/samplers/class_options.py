@@ -161,6 +161,7 @@ def _sa_solver(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, Any
         "tau": settings["tau_func"] or _middle_of_training,
         "predict_x0": settings["algorithm_type"] == "data_prediction",
         "lower_order_final": bool(settings["lower_order_final"]),
+        "keep_draws": True,
         "result_scale": _result_scale(settings, schedule),
     }
 

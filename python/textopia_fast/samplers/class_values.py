@@ -142,11 +142,16 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         _check_dpm_solver(class_name, settings)
     if "sigma_data" in settings:
         _check_edm(class_name, settings)
-    for key in ("steps_offset", "original_inference_steps", "num_train_timesteps"):
+    for key in ("steps_offset", "original_inference_steps", "num_train_timesteps", "correct_steps"):
         if not isinstance(settings.get(key, 0), int):
             _refuse(class_name, key, settings[key], ("integers",))
-    if not callable(settings.get("tau_func") or max):
+    if settings.get("tau_func") is not None and not callable(settings["tau_func"]):
         _refuse(class_name, "tau_func", settings["tau_func"], ("functions and None",))
+    seeds = settings.get("noise_sampler_seed")
+    seeds = seeds if isinstance(seeds, list) else [0 if seeds is None else seeds]
+    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        found = settings["noise_sampler_seed"]
+        _refuse(class_name, "noise_sampler_seed", found, ("integers >= 0 and lists of them",))
     corrector = settings.get("disable_corrector", [])
     if not (isinstance(corrector, list) and all(isinstance(i, int) for i in corrector)):
         _refuse(class_name, "disable_corrector", corrector, ("lists of integers",))

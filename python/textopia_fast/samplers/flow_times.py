@@ -81,7 +81,8 @@ def solver_times(settings: Mapping[str, Any], n: int) -> list[float]:
     """n times as the classes with use_flow_sigmas space them: UniPC its way, the others theirs."""
     shift, steps = float(settings["flow_shift"]), settings["num_train_timesteps"]
     if "predict_x0" not in settings:
-        even = np.linspace(0.0, 1.0 - 1.0 / steps, n + 1)[:0:-1]
+        # in diffusers' order of operations: it cuts the timesteps that follow to whole ones
+        even = (1.0 - np.linspace(1.0, 1.0 / steps, n + 1))[:0:-1]
         return [_shifted(tau, shift) for tau in even.tolist()]
     even = np.linspace(1.0, 1.0 / steps, n + 1)[:-1]
     times = _stretched([_shifted(tau, shift) for tau in even.tolist()], settings)

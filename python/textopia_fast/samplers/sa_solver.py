@@ -17,6 +17,9 @@ from .exponential import phi, weights_at
 
 __all__ = ["sa_solver"]
 
+# No latent that is not 0 itself changes by this much in float32.
+_NOTHING = 2.0**-100
+
 Past = list[tuple[float, Any]]  # lambda and what the network said there, latest first
 
 
@@ -30,6 +33,7 @@ def sa_solver(
     tau: Callable[[float], float] | float = 1.0,
     predict_x0: bool = True,
     lower_order_final: bool = True,
+    keep_draws: bool = False,
     result_scale: float = 1.0,
 ) -> Any:
     """Xue et al. 2023 (SA-Solver), algorithm 1: SA-Predictor, and SA-Corrector with the next run.
@@ -37,7 +41,8 @@ def sa_solver(
     tau: one number, or a function from what the network is told (`timesteps`, else sigma) to it.
     corrector_order: 0 for none. predict_x0: integrate x0, else eps.
     lower_order_final: the predictor has order 1 in the last step, 2 before it.
-    result_scale: factor on the result, where diffusers holds latents in another frame.
+    keep_draws: draw noise in every step, as diffusers does, with a weight below float32 where tau
+    is 0. result_scale: factor on the result, where diffusers holds latents in another frame.
     """
     check_integer("predictor_order", predictor_order, 1, 4)
     check_integer("corrector_order", corrector_order, 0, 4)
@@ -58,6 +63,8 @@ def sa_solver(
         elif t != s:
             tau_now = _tau(tau, told[i])
             x, redo = _predict(m, x, s, t, used, back, tau_now, predict_x0)
+        if keep_draws and t > 0.0 and (t == s or tau_now == 0.0):
+            x = x + _NOTHING * m.noise()
         if i == len(sigmas) - 2:
             x = result_scale * x
         m.step(x, denoised=x0)
