@@ -57,7 +57,7 @@ def test_keys_that_nobody_knows_are_spoken_of() -> None:
         (lambda: ours.DDIMScheduler.from_config("here"), errors.InvalidRequestError, "dictionary"),
         (lambda: ours.DDIMScheduler(thresholding=True), errors.UnsupportedModelError, "threshold"),
         (
-            lambda: ours.EulerDiscreteScheduler(interpolation_type="log_linear"),
+            lambda: ours.EulerDiscreteScheduler(interpolation_type="cubic"),
             errors.UnsupportedModelError,
             "interpolation_type",
         ),

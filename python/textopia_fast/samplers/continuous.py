@@ -13,7 +13,7 @@ from ..errors import InvalidRequestError
 from .flow_times import flow_level, flow_times
 from .schedules import Schedule, exponential_sigmas, karras_sigmas
 
-__all__ = ["CONTINUOUS", "check_continuous", "continuous_schedule"]
+__all__ = ["CONTINUOUS", "check_continuous", "continuous_schedule", "flow_schedule"]
 
 CONTINUOUS = (
     "FlowMatchEulerDiscreteScheduler",
@@ -73,13 +73,19 @@ def continuous_schedule(
             refuse("sigmas", sigmas, f"is a Schedule with {class_name}")
         return _ipndm(n) if class_name == "IPNDMScheduler" else _variance_exploding(settings, n)
     if sigmas is None:
-        times = flow_times(settings, n)
-        levels = [flow_level(tau) for tau in (*times, 0.0)]
-    else:
-        levels = list(sigmas)
-        times = [s / (1 + s) for s in levels[:-1]]
-    told = tuple(tau * settings["num_train_timesteps"] for tau in times)
-    return Schedule(tuple(levels), told, 1.0 + levels[0])
+        return flow_schedule(settings, flow_times(settings, n))
+    told = tuple(s / (1 + s) * settings["num_train_timesteps"] for s in sigmas[:-1])
+    return Schedule(tuple(sigmas), told, 1.0 + sigmas[0])
+
+
+def flow_schedule(
+    settings: Mapping[str, Any], times: Sequence[float], told: Sequence[float] | None = None
+) -> Schedule:
+    """The schedule of a flow's times, ending at 0; `told` are the timesteps where they differ."""
+    levels = [flow_level(tau) for tau in times]
+    if told is None:
+        told = [tau * settings["num_train_timesteps"] for tau in times]
+    return Schedule((*levels, 0.0), tuple(told), 1.0 + levels[0])
 
 
 def _ipndm(n: int) -> Schedule:

@@ -77,15 +77,20 @@ def flow_times(
     return times
 
 
-def solver_times(settings: Mapping[str, Any], n: int) -> list[float]:
-    """n times as the classes with use_flow_sigmas space them: UniPC its way, the others theirs."""
+def solver_times(
+    settings: Mapping[str, Any], n: int, times: Sequence[float] | None = None
+) -> list[float]:
+    """n times as the classes with use_flow_sigmas space them: UniPC its way, the others theirs.
+
+    times: n of the caller to be shifted and stretched, for UniPC.
+    """
     shift, steps = float(settings["flow_shift"]), settings["num_train_timesteps"]
     if "predict_x0" not in settings:
         # in diffusers' order of operations: it cuts the timesteps that follow to whole ones
         even = (1.0 - np.linspace(1.0, 1.0 / steps, n + 1))[:0:-1]
         return [_shifted(tau, shift) for tau in even.tolist()]
-    even = np.linspace(1.0, 1.0 / steps, n + 1)[:-1]
-    times = _stretched([_shifted(tau, shift) for tau in even.tolist()], settings)
+    even = np.linspace(1.0, 1.0 / steps, n + 1)[:-1].tolist() if times is None else times
+    times = _stretched([_shifted(tau, shift) for tau in even], settings)
     if abs(times[0] - 1.0) < _BELOW_ONE:
         times[0] -= _BELOW_ONE
     return times

@@ -28,7 +28,13 @@ from .schedules import (
 )
 from .tables import TrainingTable
 
-__all__ = ["class_schedule", "named_schedule", "noise_input_of", "training_table"]
+__all__ = [
+    "class_schedule",
+    "named_schedule",
+    "noise_input_of",
+    "solver_flow_schedule",
+    "training_table",
+]
 
 # What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
 # which keep the exact 0 in the VP frame, one whose effect is below float32.
@@ -104,7 +110,7 @@ def class_schedule(
             refuse("timesteps", timesteps, f"are falling numbers in 0..{table.steps - 1}")
         return _finish(settings, rules, table, told)
     if settings.get("use_flow_sigmas"):
-        return _flow(settings, table, n)
+        return solver_flow_schedule(settings, table, n)
     told = _spaced(settings, rules, table, n)
     even_logs = settings.get("interpolation_type") == "log_linear"
     if not curve:
@@ -211,10 +217,18 @@ def _finish(
     )
 
 
-def _flow(settings: Mapping[str, Any], table: TrainingTable, n: int) -> Schedule:
-    """The levels of a flow on a class with use_flow_sigmas; the network is told whole timesteps."""
+def solver_flow_schedule(
+    settings: Mapping[str, Any],
+    table: TrainingTable,
+    n: int,
+    times: Sequence[float] | None = None,
+) -> Schedule:
+    """The levels of a flow on a class with use_flow_sigmas; the network is told whole timesteps.
+
+    times: n of the caller to be shifted, for UniPC.
+    """
     check_integer("num_inference_steps", n, 1, table.steps)
-    times = solver_times(settings, n)
+    times = solver_times(settings, n, times)
     levels = [flow_level(tau) for tau in times]
     last = 0.0
     if settings.get("final_sigmas_type") == "sigma_min":
