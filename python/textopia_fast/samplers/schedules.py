@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import expm1, log, sqrt
 from types import NoneType
 
@@ -92,6 +93,13 @@ class Schedule:
             raise InvalidRequestError(
                 f"sigmas: got {_short(self.sigmas)}, allowed are at least two and at most "
                 f"{_MOST_LEVELS + 1}, all > 0 but for the last, which may be 0.",
+                param="sigmas",
+            )
+        rising = next((i for i, (a, b) in enumerate(pairwise(self.sigmas)) if b > a), None)
+        if rising is not None:
+            raise InvalidRequestError(
+                f"sigmas: {self.sigmas[rising + 1]:.6g} after {self.sigmas[rising]:.6g}, allowed "
+                "are numbers that do not rise.",
                 param="sigmas",
             )
         for name in ("timesteps", "targets"):
