@@ -15,6 +15,7 @@ from tests.golden.sampler_cases import Case, diffusers_cases, initial_noise
 from tests.interop.loops import PLAIN, assert_same, pair, run, torch_network
 from textopia_fast import errors
 from textopia_fast.interop import diffusers as ours
+from textopia_fast.interop.class_facts import OFFERED
 from textopia_fast.samplers.continuous import CONTINUOUS
 from textopia_fast.samplers.scheduler_classes import CLASSES
 
@@ -124,7 +125,7 @@ def test_defaults_and_members_are_those_of_diffusers(name: str) -> None:
         a, b = (inspect.signature(getattr(s, method)).parameters for s in (mine, reference))
         wanted = {p.name: p.default for p in b.values() if p.kind is not p.VAR_KEYWORD}
         assert {name: a[name].default for name in wanted} == wanted
-    assert set(mine.compatibles) == {getattr(ours, n) for n in ours.SCHEDULERS}
+    assert set(mine.compatibles) == {getattr(ours, n) for n in OFFERED}
     assert isinstance(mine, theirs.SchedulerMixin)
     assert isinstance(mine, theirs.ConfigMixin)
 

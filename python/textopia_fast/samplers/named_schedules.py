@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checks import check_integer
 from .beta import inverse_beta
-from .schedules import polyexponential_sigmas, vp_sigmas
+from .schedules import exponential_sigmas, polyexponential_sigmas, vp_sigmas
 from .tables import TrainingTable
 
 __all__ = ["NAMED", "named_sigmas"]
@@ -111,6 +111,11 @@ def _polyexponential(n: int, table: TrainingTable) -> Sequence[float]:
     return polyexponential_sigmas(n, float(table.sigmas[0]), float(table.sigmas[-1]))
 
 
+def _lu_lambdas(n: int, table: TrainingTable) -> Sequence[float]:
+    # Lu et al. 2022 (DPM-Solver), section 3.4: even in lambda
+    return exponential_sigmas(n, float(table.sigmas[0]), float(table.sigmas[-1]))
+
+
 def _vp(n: int, table: TrainingTable) -> Sequence[float]:
     return vp_sigmas(n)
 
@@ -140,6 +145,7 @@ NAMED: dict[str, Callable[[int, TrainingTable], Sequence[float]]] = {
     "kl_optimal": _kl_optimal,
     "linear_quadratic": _linear_quadratic,
     "polyexponential": _polyexponential,
+    "lu_lambdas": _lu_lambdas,
     "vp": _vp,
     "gits": _gits,
     "ays": _align_your_steps("ays"),
