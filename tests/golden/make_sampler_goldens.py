@@ -25,6 +25,7 @@ from tests.golden.sampler_cases import (
     Case,
     Draws,
     diffusers_cases,
+    dpm_fast_cases,
     initial_noise,
     k_diffusion_cases,
     network,
@@ -77,6 +78,10 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
 def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndarray]:
     """The final latents (its callbacks show them before the step)."""
     config = dict(case.config)
+    ends: tuple[Any, ...] = ()
+    if case.source == "sample_dpm_fast":
+        ends = (config["sigma_min"], config["sigma_max"], case.steps)
+        config["schedule"] = "exponential"
     sigmas = getattr(sampling, f"get_sigmas_{config.pop('schedule')}")(case.steps, **config)
     draws = Draws()
 
@@ -91,7 +96,9 @@ def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndar
     sampling.torch.randn_like = lambda x: torch.from_numpy(draws())
     try:
         x = torch.from_numpy(initial_noise()) * sigmas[0]
-        x = getattr(sampling, case.source)(denoised, x, sigmas, disable=True, **options)
+        x = getattr(sampling, case.source)(
+            denoised, x, *(ends or (sigmas,)), disable=True, **options
+        )
     finally:
         sampling.torch.randn_like = had
     return {
@@ -157,7 +164,9 @@ def record(k_diffusion: str | None) -> None:
     """Writes the file."""
     results = [(case, run_diffusers(case)) for case in diffusers_cases()]
     sampling = load_sampling(k_diffusion)
-    results += [(case, run_k_diffusion(case, sampling)) for case in k_diffusion_cases()]
+    results += [
+        (case, run_k_diffusion(case, sampling)) for case in k_diffusion_cases() + dpm_fast_cases()
+    ]
     parts = ("trajectory", "timesteps", "sigmas", "init")
     index = [
         {"name": case.name, **{part: list(result[part].shape) for part in parts}}

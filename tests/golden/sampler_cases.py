@@ -290,6 +290,16 @@ def solver_flow_cases() -> list[Case]:
     return cases
 
 
+def dpm_fast_cases() -> list[Case]:
+    """k-diffusion's sample_dpm_fast, which makes its levels itself; `steps` are network runs."""
+    ends = {"sigma_min": 0.03, "sigma_max": 14.6}
+    return [
+        Case("sample_dpm_fast", ends, n, options)
+        for options in ({}, {"eta": 0.6, "s_noise": 0.9})
+        for n in (3, 4, 5, 12)
+    ]
+
+
 def k_diffusion_cases() -> list[Case]:
     """k-diffusion's samplers on its own schedules; `config` holds the schedule."""
     schedules = (

@@ -59,11 +59,10 @@ class ScoreSdeVe(ConfiguredScheduler):
         steps = check_integer("num_inference_steps", num_inference_steps, 1, 1_000_000)
         if len(self.timesteps) != steps:
             self.set_timesteps(steps, sampling_eps)
-        low = (
-            self.config["sigma_min"] if sigma_min is None else check_number("sigma_min", sigma_min)
-        )
-        high = (
-            self.config["sigma_max"] if sigma_max is None else check_number("sigma_max", sigma_max)
+        given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
+        low, high = (
+            check_number(name, self.config[name] if value is None else value)
+            for name, value in given.items()
         )
         if not 0.0 < low <= high:
             refuse("sigma_min", low, f"are numbers with 0 < sigma_min <= sigma_max = {high}")
