@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -123,6 +124,45 @@ def test_a_thousand_steps(name: str) -> None:
     assert program.step_count == 1000
 
 
+@pytest.mark.parametrize(
+    "name",
+    [name for name, info in SAMPLERS.items() if "eta" in signature(info.function).parameters],
+)
+def test_refuses_eta(name: str) -> None:
+    for wrong in (-0.1, float("nan"), float("inf"), "1", True):
+        with pytest.raises(InvalidRequestError) as caught:
+            trace(name, SCHEDULES["karras"], eta=wrong)
+        assert caught.value.details["param"] == "eta"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_refuses_noise_levels(name: str) -> None:
+    nan, inf = float("nan"), float("inf")
+    for wrong in (
+        [],
+        [1.0],
+        [1.0, 2.0, 0.0],
+        [2.0, 1.0, 0.0, 0.0],
+        [1.0, nan],
+        [1.0, -1.0],
+        [inf, 0],
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            trace(name, wrong)
+        assert caught.value.details["param"] == "sigmas"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_orders_beyond_the_steps(name: str) -> None:
+    """Fewer steps than the order: those that there are."""
+    parameters = signature(SAMPLERS[name].function).parameters
+    most = 2 if name == "dpmpp_2m" else 3
+    orders = {key: most for key in parameters if key.endswith("order")}
+    for levels in ([2.0, 0.0], [2.0, 1.0], [2.0, 1.0, 0.0]):
+        schedule = schedules.explicit(levels, table=TABLE)
+        assert assert_same_run(name, schedule, **orders).step_count == len(levels) - 1
+
+
 def test_ddim_steps_to_the_targets_of_the_schedule() -> None:
     sigmas, targets = (10.0, 3.0, 1.0, 0.0), (4.0, 0.9, 0.1)
     schedule = Schedule(sigmas, (900.0, 500.0, 200.0), 10.0, table=TABLE, targets=targets)
@@ -176,6 +216,12 @@ WIDTHS = {
     "unipc": (6, 3, 3),
     "deis": (4, 2, 3),
     "ipndm": (5, 2, 4),
+    "gradient_estimation": (3, 2, 2),
+    "res_multistep": (4, 2, 2),
+    "dpm_fast": (3, 2, 2),
+    "sa_solver": (7, 3, 3),
+    "er_sde": (7, 3, 3),
+    "restart": (4, 2, 2),
     "lcm": (3, 2, 1),
     "tcd": (3, 2, 1),
     "flow_euler": (2, 1, 1),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import Any
 
+from ..checks import refuse
 from ..errors import InvalidRequestError
 from .euler import ancestral_split, pairs
 from .exponential import phi
@@ -118,6 +119,8 @@ def dpmpp_3m_sde(
 
 
 def _with_noise(m: Any, x: Any, s: float, t: float, eta: float, s_noise: float) -> Any:
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
     sd = t * sqrt(max(1 - (t / s) ** (2 * eta), 0.0)) * s_noise
     return x + sd * m.noise() if sd > 0.0 else x
 
