@@ -551,6 +551,11 @@ def test_flows_on_solver_classes(name: str) -> None:
     dynamic = {**config, "use_dynamic_shifting": True}
     shifted = from_config(dynamic, 6, mu=float(np.log(3.0)))
     np.testing.assert_allclose(shifted.schedule.sigmas, plan.schedule.sigmas, rtol=1e-9)
+    mine = schedules.flow(4)
+    assert from_config(config, 6, schedule=mine).schedule is mine
+    for given in ({"schedule": "karras"}, {"timesteps": [5, 1]}, {"sigmas": [1.0, 0.0]}):
+        with pytest.raises(InvalidRequestError, match="is a Schedule"):
+            from_config(config, 6, **given)
     for wrong in (
         {**config, "prediction_type": "epsilon"},
         {**config, "use_karras_sigmas": True},

@@ -141,7 +141,7 @@ class LeveledScheduler(ConfiguredScheduler):
         if sigmas is not None:
             sigmas = _list(sigmas)
             count = len(sigmas) - 1
-        self._given = {"timesteps": timesteps, "sigmas": sigmas}
+        self._given: dict[str, Any] = {"timesteps": timesteps, "sigmas": sigmas}
         if self._is_flow():
             self._given = {"schedule": schedule, "mu": mu}
         self._plan = self._planned(count, **self._given)
@@ -207,7 +207,7 @@ class LeveledScheduler(ConfiguredScheduler):
             refuse("num_inference_steps", None, "are integers >= 1")
         settings = {**self._settings(), "_class_name": type(self).__name__}
         # of the sampler, where step() takes it each time: LMS's order, DPMSolverSDE's s_noise
-        options = {key: given.pop(key) for key in ("order", "s_noise") if key in given}
+        options: dict[str, Any] = {k: given.pop(k) for k in ("order", "s_noise") if k in given}
         return from_config(settings, count, sampler_options=options, **given)
 
     def _settings(self) -> dict[str, Any]:

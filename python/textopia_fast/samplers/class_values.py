@@ -131,9 +131,9 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):
                 _refuse(class_name, key, value, (f"numbers {low:g}..{high:g}",))
-    low, high = settings.get("sigma_min"), settings.get("sigma_max")
-    if low is not None and high is not None and low > high:
-        _refuse(class_name, "sigma_min", low, (f"numbers up to sigma_max = {high}",))
+    smallest, largest = settings.get("sigma_min"), settings.get("sigma_max")
+    if smallest is not None and largest is not None and smallest > largest:
+        _refuse(class_name, "sigma_min", smallest, (f"numbers up to sigma_max = {largest}",))
     curves = [key for key in CURVES if settings.get(key)]
     if len(curves) > 1:
         _refuse(class_name, curves[1], True, (f"False with {curves[0]}",))

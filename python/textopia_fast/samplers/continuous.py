@@ -13,7 +13,13 @@ from ..errors import InvalidRequestError
 from .flow_times import flow_level, flow_times
 from .schedules import Schedule, exponential_sigmas, karras_sigmas
 
-__all__ = ["CONTINUOUS", "check_continuous", "continuous_schedule", "flow_schedule"]
+__all__ = [
+    "CONTINUOUS",
+    "check_continuous",
+    "check_flow_levels",
+    "continuous_schedule",
+    "flow_schedule",
+]
 
 CONTINUOUS = (
     "FlowMatchEulerDiscreteScheduler",
@@ -43,6 +49,17 @@ def check_continuous(class_name: str, sampler: Any) -> None:
             f"{class_name}.",
             param="sampler",
         )
+
+
+def check_flow_levels(class_name: str, given: Mapping[str, Any]) -> None:
+    """Refuses levels of a variance-preserving table on a class with use_flow_sigmas.
+
+    Raises:
+        InvalidRequestError: Something else than a Schedule is given.
+    """
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Schedule):
+            refuse(name, value, f"is a Schedule (tx.schedules.flow) with {class_name} on a flow")
 
 
 def continuous_schedule(

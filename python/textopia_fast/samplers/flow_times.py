@@ -89,8 +89,8 @@ def solver_times(
         # in diffusers' order of operations: it cuts the timesteps that follow to whole ones
         even = (1.0 - np.linspace(1.0, 1.0 / steps, n + 1))[:0:-1]
         return [_shifted(tau, shift) for tau in even.tolist()]
-    even = np.linspace(1.0, 1.0 / steps, n + 1)[:-1].tolist() if times is None else times
-    times = _stretched([_shifted(tau, shift) for tau in even], settings)
+    given = np.linspace(1.0, 1.0 / steps, n + 1)[:-1].tolist() if times is None else times
+    times = _stretched([_shifted(tau, shift) for tau in given], settings)
     if abs(times[0] - 1.0) < _BELOW_ONE:
         times[0] -= _BELOW_ONE
     return times

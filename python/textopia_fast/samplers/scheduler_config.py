@@ -27,7 +27,7 @@ from .class_options import (
     tcd_schedule,
 )
 from .class_values import check_supported
-from .continuous import CONTINUOUS, check_continuous, continuous_schedule
+from .continuous import CONTINUOUS, check_continuous, check_flow_levels, continuous_schedule
 from .flow_times import shifted_by
 from .named_schedules import NAMED
 from .prediction import PREDICTIONS
@@ -154,6 +154,10 @@ def from_config(
         raise InvalidRequestError(
             "schedule: got more than one of schedule, timesteps and sigmas, allowed is one.",
             param="schedule",
+        )
+    if settings.get("use_flow_sigmas"):
+        check_flow_levels(
+            class_name, {"schedule": schedule, "timesteps": timesteps, "sigmas": sigmas}
         )
     if class_name in CONTINUOUS:
         if not isinstance(schedule, Schedule):

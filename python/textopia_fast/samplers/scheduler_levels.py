@@ -114,8 +114,9 @@ def class_schedule(
     told = _spaced(settings, rules, table, n)
     even_logs = settings.get("interpolation_type") == "log_linear"
     if not curve:
-        levels = np.geomspace(*table.sigmas[[-1, 0]], n + 1) if even_logs else None
-        return _finish(settings, rules, table, told, levels, ratio=table.steps // n)
+        ends = table.sigmas[[-1, 0]]
+        even = np.geomspace(ends[0], ends[1], n + 1) if even_logs else None
+        return _finish(settings, rules, table, told, even, ratio=table.steps // n)
     whole = rules.family == "dpm" or even_logs  # over the whole table; "dpm" told in integers
     ends = table.sigmas[[-1, 0]] if whole else table.sigma_of(told)[[0, -1]]
     given_low, given_high = settings.get("sigma_min"), settings.get("sigma_max")
