@@ -26,7 +26,6 @@ __all__ = [
 _NONE: dict[str, Any] = {}
 _DRAW: dict[str, Any] = {"generator": None}
 _CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0, "generator": None}
-_THRESHOLD = {"dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 _IMAGE_SHIFT = {
     "base_shift": 0.5,
     "max_shift": 1.15,
@@ -84,18 +83,10 @@ _SET_TIMESTEPS: dict[str, tuple[dict[str, Any], bool]] = {
 # Keys that mean nothing as long as the options they belong to are off, which is all that is
 # supported; kept so that a config comes back as it was.
 INERT_KEYS: dict[str, dict[str, Any]] = {
-    "DDIMScheduler": _THRESHOLD,
-    "DDPMScheduler": _THRESHOLD,
-    "DPMSolverMultistepScheduler": _THRESHOLD,
-    "DPMSolverSinglestepScheduler": _THRESHOLD,
-    "DEISMultistepScheduler": _THRESHOLD,
-    "UniPCMultistepScheduler": _THRESHOLD,
-    "SASolverScheduler": _THRESHOLD,
-    "EDMDPMSolverMultistepScheduler": _THRESHOLD,
     "FlowMatchEulerDiscreteScheduler": _IMAGE_SHIFT,
     "FlowMatchLCMScheduler": {**_IMAGE_SHIFT, "upscale_mode": "bicubic"},
-    "LCMScheduler": {**_THRESHOLD, "set_alpha_to_one": True, "timestep_spacing": "leading"},
-    "TCDScheduler": {**_THRESHOLD, "set_alpha_to_one": True, "timestep_spacing": "leading"},
+    "LCMScheduler": {"set_alpha_to_one": True, "timestep_spacing": "leading"},
+    "TCDScheduler": {"set_alpha_to_one": True, "timestep_spacing": "leading"},
 }
 # Keys of the common table that a class does not have.
 _ABSENT = {"DPMSolverSinglestepScheduler": ("steps_offset",)}

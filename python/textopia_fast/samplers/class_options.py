@@ -25,10 +25,22 @@ __all__ = [
     "latent_scale",
     "lcm_timesteps",
     "tcd_schedule",
+    "threshold_options",
 ]
 
 # These hold their latents in the variance-preserving frame, or in that of a flow.
-VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm", "lcm", "tcd", "flow_euler", "flow_heun")
+VP_SAMPLERS = (
+    "ddim",
+    "ddim_cfg_pp",
+    "ddpm",
+    "plms",
+    "pndm",
+    "lcm",
+    "tcd",
+    "flow_euler",
+    "flow_heun",
+)
+_DDIM = ("ddim", "ddim_cfg_pp")
 # Their classes tell the network whole timesteps with Karras sigmas.
 ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
 # Options that hold for a whole schedule and not for its tail.
@@ -61,7 +73,7 @@ def class_options(
     if rules.family in ("flow", "edm", "ipndm", "ve"):
         return _continuous(rules, sampler, settings, schedule, eta)
     clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
-    if sampler == "ddim":
+    if sampler in _DDIM:
         return {"eta": _eta(eta), "clip": clip}
     if sampler == "ddpm":
         return {"variance": settings["variance_type"], "clip": clip}
@@ -91,6 +103,20 @@ def class_options(
     if "algorithm_type" in settings:
         return _dpm_solver(sampler, settings, schedule)
     return {}
+
+
+def threshold_options(sampler: str | Sampler, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dynamic thresholding where the class does it, instead of clipping."""
+    integrates_x0 = (
+        settings.get("predict_x0", True) and settings.get("algorithm_type") != "noise_prediction"
+    )
+    if not settings.get("thresholding") or sampler == "tcd" or not integrates_x0:
+        return {}
+    bounds = (settings["dynamic_thresholding_ratio"], settings["sample_max_value"])
+    return {
+        "threshold": tuple(map(float, bounds)),
+        **({"clip": None} if "clip_sample" in settings else {}),
+    }
 
 
 def lcm_timesteps(n: int, steps: int, original: int) -> np.ndarray:
@@ -146,7 +172,7 @@ def _continuous(
         n_steps = settings["correct_steps"]
         corrector = "langevin" if n_steps else "none"
         return {"snr": settings["snr"], "n_steps": n_steps, "corrector": corrector, "norm": "batch"}
-    return {"eta": _eta(eta)} if sampler == "ddim" else {}
+    return {"eta": _eta(eta)} if sampler in _DDIM else {}
 
 
 def _middle_of_training(timestep: float) -> float:

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .scheduler_classes import CLASSES, CURVES
+from .scheduler_classes import CLASSES, CURVES, THRESHOLD
 from .tables import BETA_SCHEDULES
 
 __all__ = ["check_supported"]
@@ -23,7 +23,6 @@ _DPM_ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
 _DPM_SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
 _DPM_SOLVER_VALUES: dict[str, tuple[Any, ...]] = {
     "solver_order": (1, 2, 3),
-    "thresholding": (False,),
     "solver_type": _DPM_SOLVER_TYPES,
     "final_sigmas_type": ("zero", "sigma_min"),
     "variance_type": (None,),
@@ -35,8 +34,7 @@ _EDM_VALUES: dict[str, tuple[Any, ...]] = {
     "final_sigmas_type": ("zero", "sigma_min"),
 }
 _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "DDIMScheduler": {"thresholding": (False,)},
-    "DDPMScheduler": {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_large")},
+    "DDPMScheduler": {"variance_type": ("fixed_small", "fixed_large")},
     "EulerDiscreteScheduler": {
         "interpolation_type": ("linear", "log_linear"),
         "timestep_type": ("discrete", "continuous"),
@@ -49,21 +47,18 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     "DPMSolverSinglestepScheduler": {**_DPM_SOLVER_VALUES, "algorithm_type": _DPM_ALGORITHMS},
     "UniPCMultistepScheduler": {
         "solver_order": (1, 2, 3),
-        "thresholding": (False,),
         "solver_type": _DPM_SOLVER_TYPES,
         "solver_p": (None,),
         "final_sigmas_type": ("zero", "sigma_min"),
     },
     "DEISMultistepScheduler": {
         "solver_order": (1, 2, 3),
-        "thresholding": (False,),
         "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
         "solver_type": _DPM_SOLVER_TYPES,
     },
     "SASolverScheduler": {
         "predictor_order": (1, 2, 3, 4),
         "corrector_order": (1, 2, 3, 4),
-        "thresholding": (False,),
         "algorithm_type": ("data_prediction", "noise_prediction"),
         "variance_type": (None,),
     },
@@ -74,19 +69,18 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     "EDMDPMSolverMultistepScheduler": {
         **_EDM_VALUES,
         "solver_order": (1, 2, 3),
-        "thresholding": (False,),
         "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
         "solver_type": _DPM_SOLVER_TYPES,
     },
     "IPNDMScheduler": {"trained_betas": (None,)},
-    "LCMScheduler": {"thresholding": (False,)},
-    "TCDScheduler": {"thresholding": (False,)},
 }
 # Ranges (low, high) of numbers; both ends are allowed.
 _RANGES = {
     "beta_start": (1e-12, 0.999),
     "beta_end": (1e-12, 0.999),
     "clip_sample_range": (1e-6, 1e6),
+    "dynamic_thresholding_ratio": (0.0, 1.0),
+    "sample_max_value": (1e-6, 1e6),
     "sigma_min": (1e-6, 1e6),
     "sigma_max": (1e-6, 1e6),
     "lambda_min_clipped": (-inf, 1e6),
@@ -126,7 +120,8 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         value = settings[key]
         if isinstance(default, bool) and not isinstance(value, bool) and value is not None:
             _refuse(class_name, key, value, (True, False))
-        if key in _RANGES and not (value is None and default is None):
+        is_unused = key in THRESHOLD and not settings["thresholding"]
+        if key in _RANGES and not (value is None and default is None) and not is_unused:
             low, high = _RANGES[key]
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):

@@ -41,7 +41,7 @@ def dpm_fast(
         elif down < s:
             x = _single(m, x, (x - x0) / s, s, down, order)
         if down < t:
-            x = x + s_noise * sqrt(t * t - down * down) * m.noise()
+            x = x + s_noise * sqrt(t * t - down * down) * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 

@@ -36,7 +36,7 @@ def er_sde(m: Any, x: Any, sigmas: Sequence[float], order: int = 3, s_noise: flo
                 d2 = 2 * (d1 - d1_last) / (s - past[1][0])
                 x = x + _moment(1, s, t) * d2
         if s > t > 0.0:
-            x = x + s_noise * sqrt(t * t - (s * r) ** 2) * m.noise()
+            x = x + s_noise * sqrt(t * t - (s * r) ** 2) * m.noise(s, t)
         past, d1_last = [(s, x0), *past], d1
         m.step(x, denoised=x0)
     return x

@@ -33,7 +33,7 @@ def res_multistep(
             c = -apart / h
             x = x + h * phi(2, -h) / c * (x0_last - x0)
         if up > 0.0:
-            x = x + s_noise * up * m.noise()
+            x = x + s_noise * up * m.noise(s, t)
         x0_last, apart = x0, h
         m.step(x, denoised=x0)
     return x

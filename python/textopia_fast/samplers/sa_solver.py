@@ -81,7 +81,7 @@ def _predict(
     else:
         kept, sd = 1.0, tau * sqrt(s * s - t * t)
     x = kept * x + predicted
-    x = x + sd * m.noise() if sd > 0.0 else x
+    x = x + sd * m.noise(s, t) if sd > 0.0 else x
     if back is None:
         return x, None
 

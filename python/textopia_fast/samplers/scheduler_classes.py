@@ -7,7 +7,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["CLASSES", "CURVES", "SchedulerClass"]
+__all__ = ["CLASSES", "CURVES", "THRESHOLD", "SchedulerClass"]
 
 
 class SchedulerClass(NamedTuple):
@@ -26,6 +26,11 @@ class SchedulerClass(NamedTuple):
     fixed: Mapping[str, Any] = MappingProxyType({})
 
 
+THRESHOLD: dict[str, Any] = {
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+}
 _TABLE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -58,14 +63,14 @@ _DPM_SOLVER: dict[str, Any] = {
     **CURVES,
     **_FLOW,
     "solver_order": 2,
-    "thresholding": False,
+    **THRESHOLD,
     "algorithm_type": "dpmsolver++",
     "solver_type": "midpoint",
     "final_sigmas_type": "zero",
     "lambda_min_clipped": -inf,
     "variance_type": None,
 }
-_CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
+_CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, **THRESHOLD}
 _LCM: dict[str, Any] = {
     **_TABLE,
     **_CLIP,
@@ -205,7 +210,7 @@ CLASSES: dict[str, SchedulerClass] = {
             **_FLOW,
             "shift_terminal": None,
             "solver_order": 2,
-            "thresholding": False,
+            **THRESHOLD,
             "predict_x0": True,
             "solver_type": "bh2",
             "lower_order_final": True,
@@ -227,7 +232,7 @@ CLASSES: dict[str, SchedulerClass] = {
             **CURVES,
             **_FLOW,
             "solver_order": 2,
-            "thresholding": False,
+            **THRESHOLD,
             "algorithm_type": "deis",
             "solver_type": "logrho",
             "lower_order_final": True,
@@ -245,7 +250,7 @@ CLASSES: dict[str, SchedulerClass] = {
             "predictor_order": 2,
             "corrector_order": 2,
             "tau_func": None,
-            "thresholding": False,
+            **THRESHOLD,
             "algorithm_type": "data_prediction",
             "lower_order_final": True,
             "use_flow_sigmas": False,
@@ -284,7 +289,7 @@ CLASSES: dict[str, SchedulerClass] = {
         {
             **_EDM,
             "solver_order": 2,
-            "thresholding": False,
+            **THRESHOLD,
             "algorithm_type": "dpmsolver++",
             "solver_type": "midpoint",
             "lower_order_final": True,

@@ -25,6 +25,7 @@ from .class_options import (
     class_sampler,
     latent_scale,
     tcd_schedule,
+    threshold_options,
 )
 from .class_values import check_supported
 from .continuous import CONTINUOUS, check_continuous, check_flow_levels, continuous_schedule
@@ -183,6 +184,7 @@ def from_config(
         if sampler == "tcd" and timesteps is sigmas is None:
             schedule = tcd_schedule(schedule, table, eta)
     options = class_options(rules, sampler, settings, schedule, eta)
+    options |= threshold_options(sampler, settings)
     options |= check_mapping("sampler_options", sampler_options, "is a mapping from name to value")
     return Plan(
         sampler=sampler,
