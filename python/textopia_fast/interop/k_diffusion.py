@@ -25,9 +25,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checks import check_integer, check_number, refuse
 from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..samplers import schedules
+from ..samplers.dpm_fast import fast_orders
 from ..samplers.registry import SAMPLERS
 from .brownian import BrownianTreeNoiseSampler
 from .k_runs import KRun, run_callable, run_native
@@ -64,6 +66,7 @@ __all__ = [
     "get_sigmas_karras",
     "get_sigmas_polyexponential",
     "get_sigmas_vp",
+    "sample_dpm_fast",
     *FUNCTIONS,
 ]
 
@@ -101,6 +104,46 @@ def get_sigmas_vp(
     return _levels(schedules.vp_sigmas(n, beta_d, beta_min, eps_s), device)
 
 
+def sample_dpm_fast(
+    model: Any,
+    x: Any,
+    sigma_min: float,
+    sigma_max: float,
+    n: int,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    disable: bool | None = None,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    noise_sampler: Callable[[Any, Any], Any] | None = None,
+) -> Any:
+    """k-diffusion's sample_dpm_fast: n network runs from sigma_max to sigma_min, both > 0.
+
+    The steps are even in log sigma, of third order but for the last or last two. Everything else is
+    as for the other functions.
+
+    Raises:
+        InvalidRequestError: Shapes, dtypes, options or noise levels that do not fit.
+    """
+    orders = fast_orders(check_integer("n", n, 1, 100_000))
+    low, high = check_number("sigma_min", sigma_min), check_number("sigma_max", sigma_max)
+    if not 0.0 < low < high:
+        refuse("sigma_min", sigma_min, f"are numbers with 0 < sigma_min < sigma_max = {high}")
+    levels = schedules.exponential_sigmas(len(orders) + 1, low, high)[:-1]
+    given = KRun(
+        name="sample_dpm_fast",
+        sampler="dpm_fast",
+        options={"orders": orders, "eta": eta, "s_noise": s_noise},
+        x=x,
+        sigmas=levels,
+        extra_args=dict(extra_args or {}),
+        callback=callback,
+        disable=disable,
+        noise_sampler=noise_sampler,
+    )
+    return _run(model, given)
+
+
 def _levels(values: tuple[float, ...], device: Any) -> Any:
     levels = np.asarray(values, np.float32)
     if device is None:
@@ -133,11 +176,16 @@ def _sample(
         disable=disable,
         noise_sampler=noise_sampler,
     )
+    return _run(model, given)
+
+
+def _run(model: Any, given: KRun) -> Any:
     if isinstance(model, Denoiser):
         return run_native(model, given)
     if not callable(model):
         raise InvalidRequestError(
-            f"{name}: model is {type(model).__name__}, allowed are a function and a Denoiser.",
+            f"{given.name}: model is {type(model).__name__}, allowed are a function and a "
+            "Denoiser.",
             param="model",
         )
     return run_callable(model, given)

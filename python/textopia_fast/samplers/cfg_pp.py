@@ -61,6 +61,8 @@ def ddim_cfg_pp(
     """Chung et al. 2024, algorithm 2, with DDIM's noise by eta; clip, targets: as of `ddim`."""
     if targets is not None and len(targets) != len(sigmas) - 1:
         refuse("targets", targets, f"are {len(sigmas) - 1} numbers, one per step")
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
     x = x * sqrt(split(sigmas[0])[0])
     for i, s in enumerate(sigmas[:-1]):
         t = sigmas[i + 1] if targets is None else targets[i]
