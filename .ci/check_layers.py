@@ -18,6 +18,7 @@ PYTHON_RUNGS = [
     {"_ort", "arrays"},
     {"noise", "samplers", "models"},
     {"text", "denoiser"},
+    {"stepping"},
     {"sampling", "request", "images", "input_images"},
     {"batching"},
     {"stages"},

@@ -16,7 +16,8 @@ from .checks import check_instance, check_mapping, check_number, check_numbers, 
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
-from .samplers import Program
+from .samplers import Program, StepByStep
+from .stepping import NativeModel
 
 __all__ = ["StepCallback", "check_watchers", "sample"]
 
@@ -26,7 +27,7 @@ StepCallback = Callable[[int, np.ndarray, "np.ndarray | None"], Any]
 def sample(
     denoiser: Denoiser,
     x: Any,
-    program: Program,
+    program: Program | StepByStep,
     cond: Mapping[str, Any] | None = None,
     uncond: Mapping[str, Any] | None = None,
     guidance: float | Sequence[float] = 1.0,
@@ -48,7 +49,8 @@ def sample(
         x: float32 [B, ...], the start in the frame of the program, noise times
             `program.initial_scale` as a rule. NumPy, or anything that speaks DLPack on the CPU
             (torch, JAX). Not changed.
-        program: Made by `trace`.
+        program: Made by `trace`, or a step-by-step sampler, made by `samplers.step_by_step`, which
+            runs from Python: its guidance is one value, and `on_step` must not replace latents.
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
@@ -75,7 +77,7 @@ def sample(
         ExecutionError: The graph failed.
     """
     check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
-    check_instance("program", program, Program, "is what `trace` gives")
+    check_instance("program", program, (Program, StepByStep), "is what `trace` gives")
     check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
     check_watchers(cancel, on_step=on_step)
@@ -92,6 +94,27 @@ def sample(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    if isinstance(program, StepByStep):
+        for name, value in (("known", known), ("mask", mask), ("known_noise", known_noise)):
+            if value is not None:
+                refuse(name, value, "is nothing with a step-by-step sampler")
+        result = _step_by_step(
+            denoiser,
+            start,
+            program,
+            stream,
+            {
+                "cond": _conditioning(denoiser, "cond", cond),
+                "uncond": _conditioning(denoiser, "uncond", uncond),
+                "guidance": [check_number("guidance", guidance)],
+                "cancel": cancel,
+            },
+            timeout=_seconds(deadline),
+            progress=progress,
+            on_step=on_step,
+            wants_denoised=bool(wants_denoised),
+        )
+        return like(result, x)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
     result = _core.sample(
         denoiser._native,
@@ -111,6 +134,32 @@ def sample(
         wants_denoised=bool(wants_denoised),
     )
     return like(result, x)
+
+
+def _step_by_step(
+    denoiser: Denoiser,
+    start: np.ndarray,
+    sampler: StepByStep,
+    stream: _core.NoiseStream | None,
+    run: Mapping[str, Any],
+    **watch: Any,
+) -> np.ndarray:
+    schedule = sampler.schedule
+    if schedule.noise_input != denoiser.noise_input:
+        raise InvalidRequestError(
+            f"schedule: made for networks that take {schedule.noise_input}, allowed here is "
+            f"{denoiser.noise_input}.",
+            param="schedule",
+        )
+    m = NativeModel(denoiser, schedule, stream, run, **watch)
+    result = sampler.function(m, m.start(start), schedule.sigmas, **dict(sampler.options))
+    if not isinstance(result, np.ndarray) or result.shape != start.shape:
+        raise InvalidRequestError(
+            f"{sampler.name}: the sampler returned {type(result).__name__}, allowed is the final "
+            f"latent, {start.shape}.",
+            param="sampler",
+        )
+    return result.astype(np.float32, copy=False)
 
 
 @functools.lru_cache(maxsize=64)

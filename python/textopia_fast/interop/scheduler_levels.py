@@ -7,7 +7,7 @@ from typing import Any
 
 from ..checks import refuse
 from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
-from ..samplers import Plan, TrainingTable, from_config, trace_plan
+from ..samplers import Plan, Program, TrainingTable, from_config, trace_plan
 from ..samplers.schedules import spaced_scale
 from .scheduler_base import ConfiguredScheduler
 from .segments import scale_seen, seen_sigmas
@@ -119,6 +119,7 @@ class LeveledScheduler(ConfiguredScheduler):
         self._plan = self._planned(count, **self._given)
         self.num_inference_steps = count
         program = trace_plan(self._plan)
+        assert isinstance(program, Program)  # these classes have no step-by-step sampler
         told = torch.tensor(program.noise_levels, dtype=torch.float64)
         self.timesteps = told.to(self._timestep_dtype(torch)).to(device)
         if self._has_sigmas():

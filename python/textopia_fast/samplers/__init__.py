@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from . import schedules
 from .program import Program
-from .registry import SAMPLERS, SamplerInfo, get, names
+from .registry import SAMPLERS, STEP_BY_STEP, SamplerInfo, get, names
 from .scheduler_config import Plan, from_config, trace_plan
 from .schedules import Schedule, TrainingTable
 from .stationary import langevin_program
+from .stepwise import StepByStep, step_by_step
 from .trace import trace
 
 __all__ = [
     "SAMPLERS",
+    "STEP_BY_STEP",
     "Plan",
     "Program",
     "SamplerInfo",
     "Schedule",
+    "StepByStep",
     "TrainingTable",
     "from_config",
     "get",
     "langevin_program",
     "names",
     "schedules",
+    "step_by_step",
     "trace",
     "trace_plan",
 ]

@@ -8,6 +8,7 @@ What it may use:
     m.noise()                    a fresh unit normal latent
     m.clamp(x0, low, high)       element-wise
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
+    m.keep(p)                    p as a latent of its own, for what is carried through many steps
     m.step(x, denoised=x0)       once per step: progress, cancellation, preview
 
 and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a step) needs them; then
@@ -30,12 +31,14 @@ from .program import MAX_OPERANDS, Blend, Clamp, Combine, Denoise, LangevinStep,
 from .schedules import Schedule, explicit
 from .symbols import Linear
 
-__all__ = ["Sampler", "Tracer", "langevin_factor", "make_program", "trace"]
+__all__ = ["Sampler", "Tracer", "bind_options", "langevin_factor", "make_program", "trace"]
 
 Sampler = Callable[..., Any]
 """A function `sampler(m, x, sigmas, **options) -> x`."""
 
-_OWN = tuple(info.function for info in registry.SAMPLERS.values())
+_OWN = tuple(
+    info.function for info in (*registry.SAMPLERS.values(), *registry.STEP_BY_STEP.values())
+)
 
 
 class Tracer:
@@ -113,6 +116,12 @@ class Tracer:
         operands = {source: 1.0, gradient: 1.0}
         self.nodes.append(Node(LangevinStep, moved, operands, (gradient, factor, norm), draw))
         return Linear(self, {moved: 1.0})
+
+    def keep(self, x: Linear) -> Linear:
+        """x, made now: without it, what a sampler carries along grows by the terms of each step."""
+        self._expect("keep", x)
+        self._stored(x)
+        return x
 
     def step(self, x: Linear, denoised: Linear | None = None) -> None:
         """Ends a step: x is the latent now, denoised what a preview should show."""
@@ -303,7 +312,7 @@ def make_program(
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
-    options = _bind(name, function, schedule, options)
+    options = bind_options(name, function, schedule, options)
     tracer = Tracer(
         schedule.noise_level,
         check_choice("prediction", prediction, PREDICTIONS),
@@ -323,10 +332,10 @@ def make_program(
     )
 
 
-def _bind(
+def bind_options(
     name: str, function: Sampler, schedule: Schedule, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options that `function` is called with.
+    """The options that `function` is called with, checked.
 
     Raises:
         InvalidRequestError: It does not take (m, x, sigmas), an option is not known or missing, or
