@@ -91,16 +91,16 @@ def _prediction(
     sde: str, predictor: str, s: float, t: float, a_s: float, a_t: float
 ) -> tuple[float, float, float]:
     """(factor on x, factor on the score, standard deviation of the noise) of a step from s to t."""
-    difference = max(s * s - t * t, 0.0)
-    if predictor == "ancestral":  # the same step of x for VE and VP, and the same noise
-        return 1.0, difference, sqrt(t * t * difference / (s * s))
+    difference, r = max(s * s - t * t, 0.0), a_s / a_t
+    if predictor == "ancestral":  # the same drift of x for VE and VP; VP has beta*I as its noise
+        variance = (1 - r * r) / a_t**2 if sde == "vp" else t * t * difference / (s * s)
+        return 1.0, difference, sqrt(max(variance, 0.0))
     if sde == "ve":
         # The rate for a geometric sequence of levels, d s^2 = 2*s^2 d log s, which has no value at
         # 0; a step to 0 takes the difference.
         is_rate = predictor == "euler_maruyama" and t > 0.0
         variance = 2 * s * s * max(log(s / t), 0.0) if is_rate else difference
         return 1.0, variance, sqrt(variance)
-    r = a_s / a_t
     if predictor == "reverse_diffusion" and sde == "vp":
         beta = max(1 - r * r, 0.0)  # of DDPM: y - f = (2 - sqrt(1 - beta))*y, G^2 = beta
         keep, variance = 2 - r, beta
