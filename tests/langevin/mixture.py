@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 SHAPE_NAMES = ("batch", "channels", "height", "width")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """weights [K], means [K, d], covariances [K, d, d]; float64."""
 

@@ -5,7 +5,11 @@ Two-sample tests of 10,000 native chains against 40,000 exact samples, at fixed 
 variance times 1.1, in two dimensions 1.25; deterministic members: variance of the start), and the
 wrong run has to be told apart.
 
-Power: POWER
+Power: over twelve other seeds the log density's statistic of every wrong run was 1.7 to 3.2 times
+the critical value, with a standard deviation of at most 0.22 times it, that is four of them above:
+such a temperature is seen with a power above 99.99 %. The energy distance and the linear
+projections see it less surely (the energy distance with 2 % to 100 %); they are there for wrong
+places and weights, and see half a temperature, a forgotten factor 2 of the noise, as surely.
 """
 
 from __future__ import annotations
@@ -97,7 +101,7 @@ def run(
     program = make(sampler, sigmas, "score", **options)
     # chain k has the seed of the first plus k
     out = tx.sample(denoiser, x.astype(np.float32), program, noise=tx.Noise.philox(seed * count))
-    return compare(out.reshape(count, -1).astype(np.float64), mixture.smoothed(sigmas[-1]))
+    return compare(out.reshape(count, -1).astype(np.float64), mixture, sigmas[-1])
 
 
 def levels(high: float, low: float, count: int) -> list[float]:
@@ -138,9 +142,9 @@ def members(mixture: Mixture) -> dict[str, tuple[str, list[float], Mixture, dict
         ),
         "annealed": (
             "annealed_langevin",
-            staying(2.0, 0.8, 6),
-            smooth(2.0),
-            {"n_steps": 80, "step": 0.025, **quiet},
+            staying(1.6, 0.8, 4),
+            smooth(1.6),
+            {"n_steps": 100, "step": 0.03, **quiet},
         ),
         "annealed underdamped": (
             "underdamped_langevin",
@@ -149,7 +153,7 @@ def members(mixture: Mixture) -> dict[str, tuple[str, list[float], Mixture, dict
             {"n_steps": 8, "step": 0.6, **quiet},
         ),
         "predictor-corrector": (pc, levels(4.0, 0.2, 100), smooth(4.0), ald),
-        "predictor": (pc, levels(4.0, 0.2, 100), smooth(4.0), {**ald, "corrector": "none"}),
+        "predictor": (pc, levels(4.0, 0.2, 150), smooth(4.0), {**ald, "corrector": "none"}),
         "probability flow": ("probability_flow", levels(4.0, 0.2, 20), smooth(4.0), {}),
         "rk45": ("rk45", [4.0, 0.2], smooth(4.0), {"rtol": 1e-3, "atol": 1e-3}),
         "dpm_adaptive": ("dpm_adaptive", [4.0, 0.2], smooth(4.0), {"rtol": 5e-3}),
@@ -238,7 +242,9 @@ def test_without_the_metropolis_step_the_bias_of_that_step_size_is_seen() -> Non
 
 @pytest.mark.parametrize("member", ["langevin", "annealed", "annealed underdamped"])
 def test_a_missing_factor_of_the_noise_is_seen_many_times_over(member: str) -> None:
-    """sqrt(eta) in the place of sqrt(2*eta): half of the temperature."""
+    """sqrt(eta) in the place of sqrt(2*eta), half of the temperature, by every statistic."""
     name, sigmas, start, options = members(SPACE)[member]
     found = run(name, SPACE, sigmas, start, temperature=0.5, count=2000, **options)
-    assert found.ks_density > 2 * 2.4, found
+    assert found.energy > 3 * 6.0, found
+    assert found.ks > 2.4, found
+    assert found.ks_density > 3 * 2.4, found

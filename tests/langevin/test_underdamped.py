@@ -12,6 +12,7 @@ import textopia_fast as tx
 from tests.langevin.mixture import Mixture, graph
 from tests.langevin.test_gaussian import assert_variance, gaussian, variance_of  # noqa: F401
 from textopia_fast.errors import InvalidRequestError
+from textopia_fast.samplers.program import Combine
 
 VARIANCES = np.array([0.3, 1.0, 4.0])
 
@@ -76,6 +77,24 @@ def test_infinite_friction_is_the_method_of_leimkuhler_and_matthews() -> None:
     for i in range(3):
         x = x - eta * x / (v + sigma**2) + sqrt(eta / 2) * (z[i] + z[i + 1])
     np.testing.assert_allclose(got, x, rtol=1e-5, atol=1e-6)
+
+
+def test_the_momentum_is_one_latent() -> None:
+    """m.keep: two updates a run, whose operands do not grow with the number of updates."""
+    program = tx.trace("underdamped_langevin", [2.0] * 101, "score", n_steps=3, denoise=False)
+    assert program.denoise_count == 300
+    assert program.combine_count == 2 * 300 + 1  # and the momentum of the start
+    assert (program.x_registers, program.e_registers) == (3, 1)
+    widest = max(len(i.terms) for i in program.instructions if isinstance(i, Combine))
+    assert widest == 4  # x, p, the output, the next p
+
+
+def test_keep_takes_latents_only() -> None:
+    def sampler(m: Any, x: Any, sigmas: Any) -> Any:
+        return m.keep(1.0)
+
+    with pytest.raises(InvalidRequestError, match=r"m\.keep: float was passed"):
+        tx.trace(sampler, [1.0, 0.0])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ density of the target, which sees a wrong temperature best.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import sqrt
 from typing import NamedTuple
 
@@ -44,20 +45,30 @@ def directions(dimension: int) -> np.ndarray:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-def compare(x: np.ndarray, target: Mixture, seed: int = 99) -> Statistics:
-    """Statistics of x [n, d] against 4*n exact samples of the target."""
+def compare(x: np.ndarray, mixture: Mixture, sigma: float) -> Statistics:
+    """Statistics of x [n, d] against 4*n exact samples of the mixture smoothed at sigma."""
     n, m = len(x), 4 * len(x)
-    exact = target.draw(m, seed)
+    target = mixture.smoothed(sigma)
     weight = n * m / (n + m)
-    found = [_gaps(x @ v, exact @ v) for v in directions(x.shape[1])]
-    _, density = _gaps(target.log_density(x), target.log_density(exact))
+    linear, densities = _exact(mixture, sigma, m)
+    found = [_gaps(x @ v, e) for v, e in zip(directions(x.shape[1]), linear, strict=True)]
+    _, density = _gaps(target.log_density(x), densities)
     energy = weight * float(np.mean([e for e, _ in found]))
     return Statistics(energy, sqrt(weight) * max(d for _, d in found), sqrt(weight) * density)
 
 
+@lru_cache(maxsize=16)
+def _exact(mixture: Mixture, sigma: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted projections [DIRECTIONS, count] and log densities [count] of exact samples."""
+    target = mixture.smoothed(sigma)
+    samples = target.draw(count, seed=99)
+    linear = np.sort(directions(mixture.dimension) @ samples.T)
+    return linear, np.sort(target.log_density(samples))
+
+
 def _gaps(x: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
     """(2*integral of (F - G)^2 in units of the reference's spread, sup |F - G|)."""
-    points = np.concatenate([x, exact]) / exact.std()
-    order = np.argsort(points)
+    points = np.concatenate([np.sort(x), exact]) / exact.std()
+    order = np.argsort(points, kind="stable")  # merges what is sorted
     gap = np.cumsum(np.where(order < len(x), 1 / len(x), -1 / len(exact)))[:-1]
     return 2 * float(np.sum(gap**2 * np.diff(points[order]))), float(np.abs(gap).max())

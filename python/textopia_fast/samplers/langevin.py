@@ -96,7 +96,9 @@ def underdamped_langevin(
     update (Kieninger & Keller 2022). For Gaussians x has no discretisation bias at any step < 2.
 
     step: time step h. friction: in those units; exp(-friction*h) of the momentum outlasts an
-    update. Infinite friction would be overdamped Langevin with eta = (h*s)^2/2.
+    update, and where it is weak exp(-friction*h*n_steps/2) of the noise of the level before; keep
+    that near sigma_next/sigma, or below. Infinite friction is overdamped Langevin with eta =
+    (h*s)^2/2.
     denoise: end with the network's estimate of the clean latent.
     """
     if n_steps < 1:
