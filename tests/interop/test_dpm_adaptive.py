@@ -154,6 +154,9 @@ def test_native_equals_callable(noise_input: str) -> None:
     [
         ({"order": 4}, "order"),
         ({"rtol": -1.0}, "rtol"),
+        ({"atol": "small"}, "atol"),
+        ({"h_init": 0.0}, "h_init"),
+        ({"pcoeff": float("nan")}, "pcoeff"),
         ({"rtol": 0.0, "atol": 0.0}, "rtol"),
         ({"model": 3}, "model"),
         ({"model": lambda x, sigma: x[:1]}, "model"),
@@ -185,5 +188,8 @@ def test_a_tolerance_out_of_reach_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def noisy(x: Any, sigma: Any) -> Any:
         return rng.standard_normal(x.shape).astype(np.float32)
 
+    x = np.ones((1, 100), np.float32)
+    with pytest.raises(NumericalError, match="dpm_adaptive was not at the last noise level"):
+        run(noisy, x, rtol=1e-9, atol=1e-9)  # steps become too small
     with pytest.raises(NumericalError, match="after 100 steps"):
-        run(noisy, np.ones((1, 1), np.float32), rtol=1e-9, atol=1e-9)
+        run(x=x, accept_safety=3.0, model=lambda x, sigma: 0 * x)  # more than the controller gives

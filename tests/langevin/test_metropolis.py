@@ -70,6 +70,7 @@ def test_the_level_may_change() -> None:
     [
         ({"eta": 0.0}, "eta"),
         ({"eta": -1.0}, "eta"),
+        ({"log_density": 3.0}, "log_density"),
         ({"log_density": lambda x, s: np.zeros(3)}, "log_density"),
         ({"log_density": lambda x, s: np.full(len(x), np.nan)}, "log_density"),
         ({"log_density": lambda x, s: 0.0}, "log_density"),

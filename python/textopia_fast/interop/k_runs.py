@@ -185,10 +185,11 @@ def run_adaptive(model: Any, given: KRun) -> tuple[Any, dict[str, int]]:
     if min(levels) <= 0.0:
         refuse("sigma_min, sigma_max", levels, "are finite numbers > 0")
     function = get(given.sampler).function
+    options = dict(step_by_step(given.sampler, levels, **given.options).options)  # checked
     with _bar(given.disable, None) as advance:
         if not isinstance(model, Denoiser):
             m = _CallersModel(model, given, advance)
-            result = function(m, widened(given.x), levels, **given.options)
+            result = function(m, widened(given.x), levels, **options)
             return _as(given.x, result), m.counts
         extra = _native_extra(given)
         schedule = _native_schedule(model, levels, extra.pop("table", None), given.name)
@@ -196,7 +197,7 @@ def run_adaptive(model: Any, given: KRun) -> tuple[Any, dict[str, int]]:
 
         def sampler(native: Any, x: Any, sigmas: Any) -> Any:
             made.append(_NativeModel(native, given, advance, "noise" in extra))
-            return function(made[0], x, sigmas, **given.options)
+            return function(made[0], x, sigmas, **options)
 
         start = given.x.detach().cpu() if _torch_of(given.x) else given.x
         program = step_by_step(sampler, schedule, model.prediction)

@@ -48,10 +48,12 @@ def rk45(m: Any, x: Any, sigmas: Sequence[float], rtol: float = 1e-5, atol: floa
     u, end = log(sigmas[0]), log(lowest_level(sigmas))
     h, x0 = 0.05, m.denoise(x, sigmas[0])
     first = x - x0
-    for _ in range(MOST_STEPS):
+    for steps in range(MOST_STEPS):
         if u - end < 1e-9:
             return last_step(m, x, sigmas)
         h = min(h, u - end)
+        if u - h == u:
+            raise not_reached("rk45", steps)
         k, point = [first], x
         for weights, node in zip(_STAGES, _NODES, strict=True):
             point = x - h * _sum(weights, k)
@@ -63,7 +65,7 @@ def rk45(m: Any, x: Any, sigmas: Sequence[float], rtol: float = 1e-5, atol: floa
             u, x, first = u - h, point, k[-1]
             m.step(x, denoised=x0)
         h *= min(max(0.9 * error**-0.2 if error > 0.0 else 5.0, 0.2), 5.0)
-    raise not_reached("rk45")
+    raise not_reached("rk45", MOST_STEPS)
 
 
 class StepSize:
@@ -119,6 +121,8 @@ def dpm_adaptive(
     check_tolerances(rtol, atol)
     if order not in (2, 3):
         refuse("order", order, "are 2, 3")
+    if h_init == 0.0:
+        refuse("h_init", h_init, "are numbers other than 0")
     t, end = -log(sigmas[0]), -log(lowest_level(sigmas))
     way = 1.0 if end > t else -1.0  # upwards, from data to noise, for k-diffusion's inversion
     if way < 0.0 and eta:
@@ -128,6 +132,8 @@ def dpm_adaptive(
     counts = dict.fromkeys(("steps", "nfe", "n_accept", "n_reject"), 0)
     while way * (end - t) > 1e-5:
         after = min(t + size.h, end) if way > 0.0 else max(t + size.h, end)
+        if after == t or counts["steps"] >= MOST_STEPS:
+            raise not_reached("dpm_adaptive", counts["steps"])
         down, _ = ancestral_split(exp(-t), exp(-after), eta)
         target = min(end, -log(max(down, 1e-300))) if eta else after
         up = sqrt(max(exp(-2 * after) - exp(-2 * target), 0.0))
@@ -145,8 +151,6 @@ def dpm_adaptive(
             counts[name] += n
         counts["n_reject"] = counts["steps"] - counts["n_accept"]
         m.step(x, denoised=x0, info={"t": t, "error": error, "h": size.h, **counts})
-        if counts["steps"] >= MOST_STEPS:
-            raise not_reached("dpm_adaptive")
     return last_step(m, x, sigmas)
 
 
@@ -188,13 +192,13 @@ def root_mean_square(x: Any) -> float:
     return sqrt(float((x * x).mean()))
 
 
-def not_reached(name: str) -> NumericalError:
-    """The error of an adaptive sampler that did not arrive."""
+def not_reached(name: str, steps: int) -> NumericalError:
+    """The error of an adaptive sampler whose steps became too many or too small."""
     return NumericalError(
-        f"denoising: {name} was not at the last noise level after {MOST_STEPS} steps.",
+        f"denoising: {name} was not at the last noise level after {steps} steps.",
         hint="A larger rtol or atol takes longer steps.",
         stage="denoising",
-        step=MOST_STEPS,
+        step=steps,
     )
 
 

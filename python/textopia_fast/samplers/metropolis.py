@@ -32,6 +32,8 @@ def mala(
     size, default 0.1*sigma^2; about 0.57 accepted is best in many dimensions (Roberts & Rosenthal
     1998). `info` of a step has the share "accepted".
     """
+    if not callable(log_density):
+        refuse("log_density", log_density, "is a function (x, sigma) -> [B]")
     level = None
     for s in sigmas[:-1]:
         step = 0.1 * s * s if eta is None else eta
