@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from . import schedules
 from .program import Program
-from .registry import SAMPLERS, SamplerInfo, get, names
+from .registry import SAMPLERS, STEP_BY_STEP, SamplerInfo, get, names
 from .scheduler_config import Plan, from_config, trace_plan
 from .schedules import Schedule, TrainingTable
 from .stationary import langevin_program
+from .stepwise import StepByStep, step_by_step
 from .trace import seen_sigmas, trace
 
 __all__ = [
     "SAMPLERS",
+    "STEP_BY_STEP",
     "Plan",
     "Program",
     "SamplerInfo",
     "Schedule",
+    "StepByStep",
     "TrainingTable",
     "from_config",
     "get",
@@ -23,6 +26,7 @@ __all__ = [
     "names",
     "schedules",
     "seen_sigmas",
+    "step_by_step",
     "trace",
     "trace_plan",
 ]
