@@ -293,6 +293,7 @@ def test_parameters_say_what_was_used(pipe: tx.Pipeline) -> None:
     ("options", "message"),
     [
         ({"guidance_scale": [5.0] * 3}, "guidance_scale: 3 values for 4 steps"),
+        ({"guidance_scale": [5.0]}, "guidance_scale: 1 values for 4 steps"),
         ({"guidance_scale": []}, "guidance_scale"),
         ({"guidance_scale": [5.0, float("nan"), 1.0, 1.0]}, "guidance_scale"),
         ({"guidance_scale": "7.5"}, "guidance_scale"),

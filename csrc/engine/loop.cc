@@ -15,8 +15,8 @@ class Loop {
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        is_guided_(guided_runs(request)),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, is_guided_),
+        reads_uncond_(program_.reads_uncond()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -38,13 +38,13 @@ class Loop {
 
   void operator()(const Denoise& op) {
     Output& output = outputs_[op.dst];
-    output.is_guided = is_guided_[denoise_index_];
+    const bool is_both = runs_both(denoise_index_);
+    output.guidance = guidance_at(denoise_index_++);
     output.is_rescaled = false;
-    output.guidance = guidance_at(request_, denoise_index_++);
-    if (!is_input_ready_) write_input(op, output.is_guided);
+    if (!is_input_ready_) write_input(op, is_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, output.is_guided, op.noise_level, &control_);
+      network_.run(op.dst, is_both, op.noise_level, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
       throw;
@@ -73,7 +73,7 @@ class Loop {
 
   void operator()(const Rescale& op) {
     Output& output = outputs_[op.output];
-    output.is_rescaled = output.guidance != 1.0;
+    output.is_rescaled = is_guided(output.guidance);
     if (!output.is_rescaled) return;
     for (const Group& image : images_) {
       const double ratio = cpu::deviation_ratio(network_.output(op.output, image.negative_row),
@@ -136,7 +136,6 @@ class Loop {
   // How an output register was written, and how it is read.
   struct Output {
     double guidance = 1.0;
-    bool is_guided = false;
     bool is_rescaled = false;
     std::vector<double> factors;  // per image
   };
@@ -157,17 +156,17 @@ class Loop {
     args.scales[args.output_count++] = static_cast<float>(scale);
   }
 
-  static double guidance_at(const SampleRequest& request, size_t index) {
-    return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[index];
+  double guidance_at(size_t index) const {
+    return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
   }
 
-  // Per DENOISE: guidance 1 is the positive half itself, which then runs alone unless the program reads the
-  // negative one.
-  static std::vector<bool> guided_runs(const SampleRequest& request) {
-    std::vector<bool> is_guided = request.program->reads_uncond();
-    for (size_t i = 0; i < is_guided.size(); ++i)
-      is_guided[i] = is_guided[i] || guidance_at(request, i) != 1.0;
-    return is_guided;
+  // Whether the negative half runs, too, for guidance or because the program reads it.
+  bool runs_both(size_t index) const { return reads_uncond_[index] || is_guided(guidance_at(index)); }
+
+  std::vector<bool> planned_runs() const {
+    std::vector<bool> runs(reads_uncond_.size());
+    for (size_t i = 0; i < runs.size(); ++i) runs[i] = runs_both(i);
+    return runs;
   }
 
   // Groups of one image each, for sums whose weights differ from image to image.
@@ -201,12 +200,12 @@ class Loop {
     }
   }
 
-  void write_input(const Denoise& op, bool is_guided) {
+  void write_input(const Denoise& op, bool is_both) {
     for (const Group& group : network_.groups()) {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (is_guided) add_output(args, network_.input(group.negative_row), 1.0);
+      if (is_both) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
   }
@@ -240,8 +239,7 @@ class Loop {
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (is_guided_[denoise_index_])
-          add_output(args, network_.input(group.negative_row), fusion->scale_in);
+        if (runs_both(denoise_index_)) add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
     }
@@ -278,7 +276,7 @@ class Loop {
   const SampleRequest& request_;
   const Program& program_;
   ort::RunControl control_;
-  std::vector<bool> is_guided_;  // per DENOISE: both halves run
+  std::vector<bool> reads_uncond_;  // per DENOISE
   Network network_;
   size_t count_;
   std::vector<Buffer<float>> latents_;

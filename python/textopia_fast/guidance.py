@@ -54,13 +54,13 @@ def run_guidance(
         plan, program: What is to run.
         guidance: One value, or one per step. 1 or less is none (diffusers' rule), but for programs
             that read the unconditional half: those have theirs between 0 and 1.
-        interval: Guide only where low < sigma <= high (Kynkäänniemi et al. 2024, equation 6).
+        interval: Guide only where low < sigma <= high (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
         InvalidRequestError: There are not as many values as steps.
     """
     per_step = [guidance] if isinstance(guidance, (int, float)) else list(guidance)
-    if len(per_step) not in (1, program.step_count):
+    if not isinstance(guidance, (int, float)) and len(per_step) != program.step_count:
         raise InvalidRequestError(
             f"guidance_scale: {len(per_step)} values for {program.step_count} steps, allowed are "
             "one number, or one per step.",

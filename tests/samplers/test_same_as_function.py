@@ -84,6 +84,15 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
     ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
     ("annealed_langevin", {"coefficients": "as-printed", "step": 0.001}),
+    ("underdamped_langevin", {"n_steps": 3, "step": 0.4, "friction": 0.0, "denoise": False}),
+    *(
+        ("predictor_corrector", {"sde": sde, "predictor": predictor, "corrector": corrector})
+        for sde in ("vp", "subvp")
+        for predictor in ("reverse_diffusion", "euler_maruyama")
+        for corrector in ("langevin", "ald", "none")
+    ),
+    ("predictor_corrector", {"sde": "vp", "predictor": "ancestral", "denoise": False}),
+    ("predictor_corrector", {"sde": "vp", "probability_flow": True, "corrector": "none"}),
     ("predictor_corrector", {"corrector": "ald", "predictor": "ancestral"}),
     ("predictor_corrector", {"corrector": "none", "predictor": "euler_maruyama"}),
     ("predictor_corrector", {"predictor": "none", "n_steps": 2}),
@@ -178,6 +187,7 @@ ONE_UPDATE_PER_RUN = [
     if "clip" not in options
     and "s_churn" not in options
     and name != "dpmpp_sde"  # the draw that both stages use is kept in a latent
+    and name != "underdamped_langevin"  # its momentum is a latent, too
     and not (name == "predictor_corrector" and options.get("norm") == "batch")
 ]
 

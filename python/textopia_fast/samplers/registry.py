@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..checks import refuse, shown
+from ..errors import InvalidRequestError
+from .adaptive import dpm_adaptive, rk45
 from .cfg_pp import (
     ddim_cfg_pp,
     dpmpp_2m_cfg_pp,
@@ -24,15 +26,18 @@ from .er_sde import er_sde
 from .euler import euler, euler_ancestral
 from .flow import flow_euler, flow_heun
 from .heun import heun
-from .langevin import annealed_langevin, langevin, predictor_corrector
+from .langevin import annealed_langevin, langevin, underdamped_langevin
 from .linear_multistep import deis, gradient_estimation, ipndm, lms
+from .metropolis import mala
 from .pndm import plms, pndm
+from .predictor_corrector import predictor_corrector
+from .probability_flow import probability_flow
 from .res import res_multistep
 from .restart import restart
 from .sa_solver import sa_solver
 from .unipc import unipc
 
-__all__ = ["SAMPLERS", "SamplerInfo", "get", "names", "resolve"]
+__all__ = ["SAMPLERS", "STEP_BY_STEP", "SamplerInfo", "get", "name_of", "names", "resolve"]
 
 
 class SamplerInfo(NamedTuple):
@@ -318,6 +323,14 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "EulerDiscreteScheduler",
         ),
         SamplerInfo(
+            "underdamped_langevin",
+            underdamped_langevin,
+            "Langevin dynamics with momentum, several updates at each noise level",
+            "Leimkuhler & Matthews 2013, arXiv 1203.5428",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
             "euler_cfg_pp",
             euler_cfg_pp,
             "euler with CFG++: guidance 0 to 1, unconditional noise",
@@ -357,34 +370,93 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "karras",
             "EulerAncestralDiscreteScheduler",
         ),
+        SamplerInfo(
+            "probability_flow",
+            probability_flow,
+            "fourth order, four network runs per step",
+            "Song et al. 2021, arXiv 2011.13456",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
     )
 }
+"""Those that are traced: fixed steps, run natively."""
+
+STEP_BY_STEP: dict[str, SamplerInfo] = {
+    info.name: info
+    for info in (
+        SamplerInfo(
+            "dpm_adaptive",
+            dpm_adaptive,
+            "adaptive DPM-Solver of orders 1-2 or 2-3, with k-diffusion's controller",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "rk45",
+            rk45,
+            "probability-flow ODE, adaptive Runge-Kutta 5(4), to a tolerance",
+            "Song et al. 2021, arXiv 2011.13456",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "mala",
+            mala,
+            "Metropolis-adjusted Langevin, where the density is known",
+            "Roberts & Tweedie 1996, Bernoulli 2(4)",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+    )
+}
+"""Those that decide as they go: run from Python over native network runs (see `step_by_step`)."""
 
 
 def names() -> tuple[str, ...]:
-    """The names of all samplers."""
+    """The names of the samplers that are traced."""
     return tuple(SAMPLERS)
 
 
 def get(name: str) -> SamplerInfo:
-    """The sampler of that name.
+    """The sampler of that name, traced or step by step.
 
     Raises:
         InvalidRequestError: There is none; the hint gives the nearest names.
     """
-    info = SAMPLERS.get(name) if isinstance(name, str) else None
+    known = {**SAMPLERS, **STEP_BY_STEP}
+    info = known.get(name) if isinstance(name, str) else None
     if info is None:
         from difflib import get_close_matches  # a millisecond that only this error needs
 
-        close = get_close_matches(shown(name).lower(), SAMPLERS, n=3, cutoff=0.5)
+        close = get_close_matches(shown(name).lower(), known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(close)}?" if close else None
-        refuse("sampler", name, f"are {', '.join(SAMPLERS)} or a function", hint=hint)
+        refuse("sampler", name, f"are {', '.join(known)} or a function", hint=hint)
     return info
 
 
 def resolve(sampler: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
-    """(name, function) of a registered name or of the caller's own function."""
+    """(name, function) of what can be traced: a registered name, or the caller's own function.
+
+    Raises:
+        InvalidRequestError: There is no such name, or its sampler runs step by step.
+    """
+    name = sampler if isinstance(sampler, str) else None
+    info = next((i for i in STEP_BY_STEP.values() if name == i.name or sampler is i.function), None)
+    if info is not None:
+        raise InvalidRequestError(
+            f"sampler: {info.name} runs step by step, allowed for a program are "
+            f"{', '.join(SAMPLERS)} or a function.",
+            hint="samplers.step_by_step makes what `sample` runs; a pipeline takes the name.",
+            param="sampler",
+        )
     if callable(sampler):
-        return getattr(sampler, "__name__", type(sampler).__name__), sampler
+        return name_of(sampler), sampler
     info = get(sampler)
     return info.name, info.function
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called in messages and results."""
+    return getattr(function, "__name__", type(function).__name__)

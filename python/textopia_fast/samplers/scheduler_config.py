@@ -36,6 +36,7 @@ from .program import Program
 from .scheduler_classes import CLASSES
 from .scheduler_levels import class_schedule, named_schedule, noise_input_of, training_table
 from .schedules import SPACINGS, Schedule
+from .stepwise import StepByStep, step_by_step
 from .trace import Sampler, make_program
 
 __all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
@@ -209,13 +210,19 @@ def prediction_of(config: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
 
 
-def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program:
-    """The program of a plan; repeated calls give the same object.
+def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
+    """The program of a plan, or what stands for it where the sampler runs step by step.
+
+    Repeated calls give the same program.
 
     Raises:
         InvalidRequestError: As of `trace`.
     """
     check_instance("plan", plan, Plan, "is what from_config gives")
+    if isinstance(plan.sampler, str) and plan.sampler in registry.STEP_BY_STEP:
+        if inpaint:
+            refuse("sampler", plan.sampler, "for inpainting are those that are traced")
+        return step_by_step(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
