@@ -17,7 +17,7 @@ from .errors import (
     InvalidRequestError,
     NumericalError,
 )
-from .noise import draw
+from .noise_streams import Stream, draw
 from .samplers import Schedule
 from .samplers.prediction import coefficients
 
@@ -41,7 +41,7 @@ class NativeModel:
         self,
         denoiser: Denoiser,
         schedule: Schedule,
-        noise: _core.NoiseStream | None,
+        noise: Stream | None,
         run: Mapping[str, Any],
         timeout: float | None,
         progress: _core.Progress | None,
@@ -105,8 +105,10 @@ class NativeModel:
         return score
 
     def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> np.ndarray:
-        """Fresh unit normal latents; between which noise levels is not looked at."""
-        return draw(self._stream(), self._shape)
+        """Fresh unit normal latents; the levels are those of a Brownian path."""
+        if sigma is None or sigma_next is None:
+            return draw(self._stream(), self._shape)
+        return draw(self._stream(), self._shape, (sigma, sigma_next))
 
     def uniform(self) -> np.ndarray:
         """float64 [B]: a number in 0..1 for each image."""
@@ -163,7 +165,7 @@ class NativeModel:
             steps_done=self.step_count,
         )
 
-    def _stream(self) -> _core.NoiseStream:
+    def _stream(self) -> Stream:
         if self._noise is None:
             raise InvalidRequestError(
                 "noise: this sampler draws noise, and no noise stream was given", param="noise"

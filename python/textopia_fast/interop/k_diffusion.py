@@ -12,8 +12,8 @@ TrainingTable that gives them.
 
 Noise: `noise_sampler(sigma, sigma_next)` where the function takes one, else independent unit normal
 noise of torch's or NumPy's global generator (k-diffusion's SDE samplers default to a Brownian tree;
-pass one to get that). The callback sees the latents that the network saw first in the step; of the
-native loop, those before the step (which churn has not touched yet).
+pass a `BrownianTreeNoiseSampler` to get that). The callback sees the latents that the network saw
+first in the step; of the native loop, those before the step (which churn has not touched yet).
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checks import check_integer, check_number, refuse
 from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..samplers import schedules
+from ..samplers.dpm_fast import fast_orders
 from ..samplers.registry import SAMPLERS
+from .brownian import BrownianTreeNoiseSampler
 from .k_runs import KRun, run_adaptive, run_callable, run_native
 
 _CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0}
@@ -36,14 +39,10 @@ _ANCESTRAL = {"eta": 1.0, "s_noise": 1.0, "noise_sampler": None}
 
 
 class KFunction(NamedTuple):
-    """One function: the sampler behind it and its arguments after `disable`.
-
-    `is_split`: its noise comes in parts of a step, from one network run to the next.
-    """
+    """One function: the sampler behind it and its arguments after `disable`."""
 
     sampler: str
     options: dict[str, Any]
-    is_split: bool = False
 
 
 FUNCTIONS: dict[str, KFunction] = {
@@ -54,7 +53,7 @@ FUNCTIONS: dict[str, KFunction] = {
     "sample_dpm_2_ancestral": KFunction("dpm_2_ancestral", _ANCESTRAL),
     "sample_lms": KFunction("lms", {"order": 4}),
     "sample_dpmpp_2s_ancestral": KFunction("dpmpp_2s_ancestral", _ANCESTRAL),
-    "sample_dpmpp_sde": KFunction("dpmpp_sde", {**_ANCESTRAL, "r": 0.5}, is_split=True),
+    "sample_dpmpp_sde": KFunction("dpmpp_sde", {**_ANCESTRAL, "r": 0.5}),
     "sample_dpmpp_2m": KFunction("dpmpp_2m", {}),
     "sample_dpmpp_2m_sde": KFunction("dpmpp_2m_sde", {**_ANCESTRAL, "solver_type": "midpoint"}),
     "sample_dpmpp_3m_sde": KFunction("dpmpp_3m_sde", _ANCESTRAL),
@@ -62,11 +61,13 @@ FUNCTIONS: dict[str, KFunction] = {
 FUNCTIONS = {name: made for name, made in FUNCTIONS.items() if made.sampler in SAMPLERS}
 
 __all__ = [
+    "BrownianTreeNoiseSampler",
     "get_sigmas_exponential",
     "get_sigmas_karras",
     "get_sigmas_polyexponential",
     "get_sigmas_vp",
     "sample_dpm_adaptive",
+    "sample_dpm_fast",
     *FUNCTIONS,
 ]
 
@@ -102,6 +103,46 @@ def get_sigmas_vp(
 ) -> Any:
     """n noise levels of the continuous variance-preserving schedule, and 0."""
     return _levels(schedules.vp_sigmas(n, beta_d, beta_min, eps_s), device)
+
+
+def sample_dpm_fast(
+    model: Any,
+    x: Any,
+    sigma_min: float,
+    sigma_max: float,
+    n: int,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    disable: bool | None = None,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    noise_sampler: Callable[[Any, Any], Any] | None = None,
+) -> Any:
+    """k-diffusion's sample_dpm_fast: n network runs from sigma_max to sigma_min, both > 0.
+
+    The steps are even in log sigma, of third order but for the last or last two. Everything else is
+    as for the other functions.
+
+    Raises:
+        InvalidRequestError: Shapes, dtypes, options or noise levels that do not fit.
+    """
+    orders = fast_orders(check_integer("n", n, 1, 100_000))
+    low, high = check_number("sigma_min", sigma_min), check_number("sigma_max", sigma_max)
+    if not 0.0 < low < high:
+        refuse("sigma_min", sigma_min, f"are numbers with 0 < sigma_min < sigma_max = {high}")
+    levels = schedules.exponential_sigmas(len(orders) + 1, low, high)[:-1]
+    given = KRun(
+        name="sample_dpm_fast",
+        sampler="dpm_fast",
+        options={"orders": orders, "eta": eta, "s_noise": s_noise},
+        x=x,
+        sigmas=levels,
+        extra_args=dict(extra_args or {}),
+        callback=callback,
+        disable=disable,
+        noise_sampler=noise_sampler,
+    )
+    return _run(model, given)
 
 
 def _levels(values: tuple[float, ...], device: Any) -> Any:
@@ -202,11 +243,14 @@ def _sample(
         callback=callback,
         disable=disable,
         noise_sampler=noise_sampler,
-        is_split=made.is_split,
     )
+    return _run(model, given)
+
+
+def _run(model: Any, given: KRun) -> Any:
     if isinstance(model, Denoiser):
         return run_native(model, given)
-    _check_model(name, model)
+    _check_model(given.name, model)
     return run_callable(model, given)
 
 

@@ -9,7 +9,7 @@ from .scheduler_config import Plan, from_config, trace_plan
 from .schedules import Schedule, TrainingTable
 from .stationary import langevin_program
 from .stepwise import StepByStep, step_by_step
-from .trace import trace
+from .trace import seen_sigmas, trace
 
 __all__ = [
     "SAMPLERS",
@@ -25,6 +25,7 @@ __all__ = [
     "langevin_program",
     "names",
     "schedules",
+    "seen_sigmas",
     "step_by_step",
     "trace",
     "trace_plan",

@@ -8,21 +8,33 @@ from typing import Any, NamedTuple
 from ..checks import refuse, shown
 from ..errors import InvalidRequestError
 from .adaptive import dpm_adaptive, rk45
+from .cfg_pp import (
+    ddim_cfg_pp,
+    dpmpp_2m_cfg_pp,
+    dpmpp_2s_ancestral_cfg_pp,
+    euler_ancestral_cfg_pp,
+    euler_cfg_pp,
+)
 from .consistency import lcm, tcd
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
 from .dpm2 import dpm_2, dpm_2_ancestral, dpmpp_2s_ancestral
+from .dpm_fast import dpm_fast
 from .dpm_general import dpm_multistep, dpm_singlestep
 from .dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from .er_sde import er_sde
 from .euler import euler, euler_ancestral
 from .flow import flow_euler, flow_heun
 from .heun import heun
 from .langevin import annealed_langevin, langevin, underdamped_langevin
-from .linear_multistep import deis, ipndm, lms
+from .linear_multistep import deis, gradient_estimation, ipndm, lms
 from .metropolis import mala
 from .pndm import plms, pndm
 from .predictor_corrector import predictor_corrector
 from .probability_flow import probability_flow
+from .res import res_multistep
+from .restart import restart
+from .sa_solver import sa_solver
 from .unipc import unipc
 
 __all__ = ["SAMPLERS", "STEP_BY_STEP", "SamplerInfo", "get", "name_of", "names", "resolve"]
@@ -207,6 +219,54 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "EulerDiscreteScheduler",
         ),
         SamplerInfo(
+            "gradient_estimation",
+            gradient_estimation,
+            "two-step method that corrects the last slope, one network run per step",
+            "Permenter & Yuan 2024, arXiv 2306.04848",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "res_multistep",
+            res_multistep,
+            "second order multistep without the midpoint rule, noise by eta",
+            "Zhang et al. 2023, arXiv 2308.02157",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpm_fast",
+            dpm_fast,
+            "DPM-Solver of order 3 with three network runs in each step",
+            "Lu et al. 2022, arXiv 2206.00927",
+            "exponential",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "sa_solver",
+            sa_solver,
+            "predictor and corrector on the reverse SDE in one network run per step, noise by tau",
+            "Xue et al. 2023, arXiv 2309.05019",
+            "linspace",
+            "SASolverScheduler",
+        ),
+        SamplerInfo(
+            "er_sde",
+            er_sde,
+            "third order multistep on an SDE with little noise, one network run per step",
+            "Cui et al. 2023, arXiv 2309.06169",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "restart",
+            restart,
+            "heun that goes back to a high noise level once or more on its way",
+            "Xu et al. 2023, arXiv 2306.14878",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
             "lcm",
             lcm,
             "for latent consistency models: 1 to 8 steps with fresh noise",
@@ -269,6 +329,46 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Leimkuhler & Matthews 2013, arXiv 1203.5428",
             "linspace",
             "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "euler_cfg_pp",
+            euler_cfg_pp,
+            "euler with CFG++: guidance 0 to 1, unconditional noise",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "euler_ancestral_cfg_pp",
+            euler_ancestral_cfg_pp,
+            "euler_ancestral with CFG++",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "linspace",
+            "EulerAncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "ddim_cfg_pp",
+            ddim_cfg_pp,
+            "ddim with CFG++",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "leading",
+            "DDIMScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2m_cfg_pp",
+            dpmpp_2m_cfg_pp,
+            "dpmpp_2m with CFG++, one network run per step",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2s_ancestral_cfg_pp",
+            dpmpp_2s_ancestral_cfg_pp,
+            "dpmpp_2s_ancestral with CFG++, two network runs per step",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "karras",
+            "EulerAncestralDiscreteScheduler",
         ),
         SamplerInfo(
             "probability_flow",

@@ -21,9 +21,10 @@ from typing import Any
 
 from ..checks import check_choice
 from . import registry
+from .options import bind_options
 from .prediction import PREDICTIONS
 from .schedules import Schedule, explicit
-from .trace import Sampler, bind_options
+from .trace import Sampler
 
 __all__ = ["StepByStep", "step_by_step"]
 
