@@ -39,7 +39,8 @@ def predictor_corrector(
 
     For users of score_sde: config.sampling's predictor, corrector, snr, n_steps_each (n_steps),
     noise_removal (denoise), probability_flow and the class of `sde` keep their meaning;
-    predictor "ancestral_sampling" is "ancestral".
+    predictor "ancestral_sampling" is "ancestral". Their noise levels are `exponential_sigmas` for
+    VE and `vp_sigmas` for VP.
 
     predictor: "reverse_diffusion" (equation 46), "euler_maruyama", "ancestral" (equations 47 and
     4; not for "subvp") or "none".
