@@ -10,6 +10,7 @@ namespace textopia::cpu {
 namespace {
 
 #include "cpu/lanes_bf16_avx512.h"
+#include "cpu/matrix_attention.h"
 #include "cpu/matrix_product.h"
 #include "cpu/matrix_unit_tiles.h"
 
@@ -48,7 +49,8 @@ struct AmxTiles {
 }  // namespace
 
 const MatrixKernels& matrix_kernels_amx_bf16() {
-  static constexpr MatrixKernels kKernels = {pack_slab, multiply_slab<TileUnit<AmxTiles>>};
+  static constexpr MatrixKernels kKernels = {pack_slab, multiply_slab<TileUnit<AmxTiles>>, pack_head,
+                                             attend<TileUnit<AmxTiles>>};
   return kKernels;
 }
 

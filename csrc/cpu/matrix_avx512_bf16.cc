@@ -10,13 +10,15 @@ namespace textopia::cpu {
 namespace {
 
 #include "cpu/lanes_bf16_avx512.h"
+#include "cpu/matrix_attention.h"
 #include "cpu/matrix_product.h"
 #include "cpu/matrix_unit_avx512.h"
 
 }  // namespace
 
 const MatrixKernels& matrix_kernels_avx512_bf16() {
-  static constexpr MatrixKernels kKernels = {pack_slab, multiply_slab<Avx512Unit>};
+  static constexpr MatrixKernels kKernels = {pack_slab, multiply_slab<Avx512Unit>, pack_head,
+                                             attend<Avx512Unit>};
   return kKernels;
 }
 

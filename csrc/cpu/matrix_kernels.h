@@ -57,9 +57,53 @@ struct ProductTask {
 inline constexpr int kTileRows = 32;
 constexpr int64_t round_rows(int64_t rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
 
+// Keys and values of one head, brought into the form that attend() multiplies: keys as a slab
+// [ceil(width / 32)][key_rows][32], values transposed in blocks of 32 keys, [key_rows / 32][value_rows][32].
+struct HeadForm {
+  int64_t keys;        // that there are
+  int64_t width;       // channels of the head
+  int64_t key_rows;    // keys rounded up to 32; the rest is zeros
+  int64_t value_rows;  // width rounded up to 16
+  uint16_t* key_slab;
+  uint16_t* value_slab;
+};
+
+// Packs keys first .. last - 1 of a head; both are multiples of 32, or the end.
+struct PackHeadTask {
+  HeadForm head;
+  const uint16_t* keys;  // of key 0, and so on
+  const uint16_t* values;
+  int64_t key_stride, value_stride;  // elements between two keys
+  int64_t first, last;
+};
+
+// softmax(scale * q k^T + mask) v for some queries of one head.
+struct AttendTask {
+  HeadForm head;
+  const uint16_t* q;  // of first_query
+  uint16_t* out;
+  int64_t q_stride, out_stride;
+  int64_t first_query, queries;
+  float scale;          // not negative
+  const float* mask;    // row of first_query, or null; added to the logits
+  int64_t mask_stride;  // between two queries; 0 where all have the same
+  bool is_causal;       // query i sees keys 0 .. i
+  // Scratch: [ceil(width / 32)][32][32] for queries, [kMostKeys][32] for logits and as much for weights,
+  // [value_rows][32] for sums, ceil(width / 32) + kMostKeys / 32 steps.
+  uint16_t* query_panel;
+  float* logits;
+  uint16_t* weight_panel;
+  float* sums;
+  Step* steps;
+};
+inline constexpr int kMostKeys = 256;   // that a unit takes at a time
+inline constexpr int kQueryBlock = 32;  // queries at a time
+
 struct MatrixKernels {
   void (*pack)(const PackTask&);
   void (*product)(const ProductTask&);
+  void (*pack_head)(const PackHeadTask&);
+  void (*attend)(const AttendTask&);
 };
 
 const MatrixKernels& matrix_kernels_avx512_bf16();

@@ -1,5 +1,6 @@
 // The product of a slab and panels over a matrix unit. Include only inside the unnamed namespace of a kernel
 // file. A `Unit` has:
+//   kKeys             keys that attention takes at a time, a multiple of 32 up to kMostKeys
 //   block_rows(rows)  into how many rows at a time `rows` are best cut
 //   Session           an object alive around products (AMX loads its tile configuration)
 //   multiply(a, steps, step_count, b, sums, rows, is_first, ahead)

@@ -13,6 +13,7 @@ struct TileUnit {
     Session& operator=(const Session&) = delete;
   };
 
+  static constexpr int kKeys = 256;
   static int block_rows(int) { return kTileRows; }
 
   // Two tiles of activations and two of weights give four of sums; half as many where 16 rows are enough.

@@ -3,7 +3,8 @@
 namespace textopia::ops {
 
 void register_ops() {
-  static const ort::OpDefinition definitions[] = {kConv, kGroupNorm, kLayerNorm, kLinear, kLinearGeglu};
+  static const ort::OpDefinition definitions[] = {kAttention, kConv,   kGroupNorm,
+                                                  kLayerNorm, kLinear, kLinearGeglu};
   ort::set_custom_ops(kDomain, definitions);
 }
 

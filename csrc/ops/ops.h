@@ -8,6 +8,7 @@ namespace textopia::ops {
 
 inline constexpr const char* kDomain = "ai.textopia";
 
+extern const ort::OpDefinition kAttention;
 extern const ort::OpDefinition kConv;
 extern const ort::OpDefinition kGroupNorm;
 extern const ort::OpDefinition kLayerNorm;
