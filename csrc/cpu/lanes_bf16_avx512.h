@@ -1,5 +1,6 @@
 // Sixteen floats at a time, for kernels over bfloat16. Include only inside the unnamed namespace of a kernel
 // file, after <immintrin.h>, so that each instruction set keeps its own copy.
+#pragma once
 
 inline int smaller(int a, int b) { return a < b ? a : b; }
 

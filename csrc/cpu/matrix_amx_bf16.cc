@@ -9,9 +9,7 @@
 namespace textopia::cpu {
 namespace {
 
-#include "cpu/lanes_bf16_avx512.h"
 #include "cpu/matrix_attention.h"
-#include "cpu/matrix_product.h"
 #include "cpu/matrix_unit_tiles.h"
 
 // Assembly instead of the compiler's intrinsics: those of GCC 12 name tiles by preprocessor text and do not

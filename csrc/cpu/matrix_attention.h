@@ -3,6 +3,9 @@
 // queries], and the output V^T p^T, [channels][32 queries]; neither needs an operation across lanes. The
 // running maximum is subtracted before the exponential: logits of any size are safe. Include only inside the
 // unnamed namespace of a kernel file, after matrix_product.h.
+#pragma once
+
+#include "cpu/matrix_product.h"
 
 inline void transpose_16x16(__m512i r[16]) {
   __m512i t[16];
@@ -105,7 +108,7 @@ inline void add_mask(const AttendTask& task, float* logits, int64_t query, int64
             values[i] = task.mask[(from + i) * task.mask_stride + first + k];
           mask = _mm512_load_ps(values);
         }
-        x = _mm512_max_ps(_mm512_fmadd_ps(mask, _mm512_set1_ps(kLog2E), x), floor);
+        x = _mm512_max_ps(floor, _mm512_fmadd_ps(mask, _mm512_set1_ps(kLog2E), x));  // keeps a NaN
       }
       if (task.is_causal) {
         const __m512i last =
@@ -145,9 +148,10 @@ inline __m512 weigh(const float* logits, int64_t count, __m512 scale, uint16_t* 
   if (count % 2 != 0) top0 = _mm512_max_ps(top0, _mm512_loadu_ps(logits + (count - 1) * 32));
   const __m512 top = _mm512_max_ps(top0, top1);
   const __m512 offset = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(top, scale));
+  const __m512 floor = _mm512_set1_ps(-200.0f);
   auto weight = [&](const float* row) __attribute__((always_inline)) {
-    return exp2_weight(
-        _mm512_max_ps(_mm512_fmadd_ps(_mm512_loadu_ps(row), scale, offset), _mm512_set1_ps(-200.0f)));
+    const __m512 x = _mm512_fmadd_ps(_mm512_loadu_ps(row), scale, offset);
+    return exp2_weight(_mm512_max_ps(floor, x));  // in this order a NaN stays one
   };
   // Two keys side by side: lower halves of the lanes from the first, upper ones from the second.
   const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,

@@ -9,9 +9,7 @@
 namespace textopia::cpu {
 namespace {
 
-#include "cpu/lanes_bf16_avx512.h"
 #include "cpu/matrix_attention.h"
-#include "cpu/matrix_product.h"
 #include "cpu/matrix_unit_avx512.h"
 
 }  // namespace

@@ -6,6 +6,9 @@
 //   multiply(a, steps, step_count, b, sums, rows, is_first, ahead)
 //                     sums[rows][32] (+)= the rows at `a` times the steps at `b`; may read and write up to
 //                     round_rows(rows) rows; calls ahead.prefetch() once per step
+#pragma once
+
+#include "cpu/lanes_bf16_avx512.h"
 
 // Memory that a unit brings closer while it multiplies: the weights that come next.
 struct Ahead {

@@ -1,5 +1,8 @@
 // The AVX-512 unit: VDPBF16PS adds the products of sixteen pairs of channels to sixteen sums. Include only
 // inside the unnamed namespace of a kernel file.
+#pragma once
+
+#include "cpu/matrix_product.h"
 
 struct Avx512Unit {
   // 28 registers of sums, two of weights, one of activations: 32 columns of 14 rows.

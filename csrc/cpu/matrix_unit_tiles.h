@@ -3,6 +3,9 @@
 // unnamed namespace of a kernel file. A `Tiles` has, for tile numbers 0 to 7:
 //   begin(), end()          all tiles become 16 rows of 64 bytes; the tiles are given back
 //   zero<t>(), load<t>(from, row_bytes), store<t>(to, row_bytes), dot<sum, a, b>()
+#pragma once
+
+#include "cpu/matrix_product.h"
 
 template <typename Tiles>
 struct TileUnit {
