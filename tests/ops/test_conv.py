@@ -116,7 +116,7 @@ def test_time_bias_activation_and_residual_in_this_order(unit, shape, activation
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32_stays_float32(shape):
-    x, weight, bias, rng = numbers(shape)
+    x, weight, bias, _ = numbers(shape)
     exact = convolution(x, weight, *shape[6:]) + bias
     inputs = {"x": x, "bias": bias}
     found = run("scalar", "Conv", inputs, {"w": weight}, rank=4, **attributes_of(shape))
