@@ -69,6 +69,7 @@ void conv(const ConvArgs& args, MatrixUnit unit, const Parallel& parallel) {
   product.shape = {args.shape.columns, args.shape.channels, args.shape.taps(), false};
   product.bias = args.bias;
   product.row_bias = static_cast<const uint16_t*>(args.time_bias);
+  product.has_one_row_bias = args.has_one_time_bias;
   product.residual = static_cast<const uint16_t*>(args.residual);
   product.out = static_cast<uint16_t*>(args.out);
   product.activation = args.activation;

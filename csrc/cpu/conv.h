@@ -34,6 +34,7 @@ struct ConvArgs {
   ConvShape shape;
   const float* bias = nullptr;      // [columns] or null
   const void* time_bias = nullptr;  // [images][columns] or null
+  bool has_one_time_bias = false;   // it is [columns], for all images
   const void* residual = nullptr;   // as out, or null
   void* out = nullptr;              // [images][out_height][out_width][columns]
   Activation activation = Activation::kNone;

@@ -39,7 +39,8 @@ void conv_row(const ConvArgs& args, int64_t image, int64_t y) {
       float value = sum_at<T>(args, image, y, x, n);
       if (args.bias != nullptr) value += args.bias[n];
       if (args.time_bias != nullptr)
-        value += to_float(static_cast<const T*>(args.time_bias)[image * s.columns + n]);
+        value += to_float(
+            static_cast<const T*>(args.time_bias)[(args.has_one_time_bias ? 0 : image) * s.columns + n]);
       value = activate(args.activation, value);
       if (args.residual != nullptr) value += to_float(static_cast<const T*>(args.residual)[i]);
       store(static_cast<T*>(args.out) + i, value);

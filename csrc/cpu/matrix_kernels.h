@@ -30,9 +30,10 @@ struct PackTask {
   int64_t slab_rows;
 };
 
-// out[out_rows[r]][n] = act(sum of steps + bias[n] + row_bias[images[r]][n]) + residual[out_rows[r]][n] for
-// the columns of panel_count panels; rows with out_rows[r] < 0 are computed and dropped. With gates a panel
-// has 16 columns: out = value * gelu(gate), bias is [2 * columns], the gates' behind.
+// out[out_rows[r]][n] = act(sum of steps + bias[n] + row_bias[images[r] * row_bias_stride + n]) +
+// residual[out_rows[r]][n] for the columns of panel_count panels; rows with out_rows[r] < 0 are computed and
+// dropped. With gates a panel has 16 columns: out = value * gelu(gate), bias is [2 * columns], the gates'
+// behind.
 struct ProductTask {
   const uint16_t* slab;  // row r of the first step is slab + r * 32 + steps[0].offset
   const Step* steps;
@@ -46,6 +47,7 @@ struct ProductTask {
   const int32_t* images;     // null without row_bias
   const float* bias;         // or null
   const uint16_t* row_bias;  // or null
+  int64_t row_bias_stride;   // 0 where all images share one
   const uint16_t* residual;  // or null
   uint16_t* out;
   int64_t columns;  // of out, residual and row_bias

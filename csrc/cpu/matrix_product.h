@@ -45,7 +45,7 @@ inline void finish_rows(const ProductTask& task, int64_t panel, const float* sum
       x0 = _mm512_mul_ps(x0, gelu_lanes(x1));
     } else {
       if (task.row_bias != nullptr) {
-        const uint16_t* row_bias = task.row_bias + task.images[first_row + r] * task.columns + column;
+        const uint16_t* row_bias = task.row_bias + task.images[first_row + r] * task.row_bias_stride + column;
         x0 = _mm512_add_ps(x0, load_bf16(row_bias, low));
         x1 = _mm512_add_ps(x1, load_bf16(row_bias + 16, high));
       }

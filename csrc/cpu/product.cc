@@ -67,6 +67,7 @@ void run_task(const ProductArgs& args, const Grid& grid, const MatrixKernels& ke
   task.images = args.row_bias != nullptr ? memory.images : nullptr;
   task.bias = args.bias;
   task.row_bias = args.row_bias;
+  task.row_bias_stride = args.has_one_row_bias ? 0 : args.shape.columns;
   task.residual = args.residual;
   task.out = args.out;
   task.columns = args.shape.columns;

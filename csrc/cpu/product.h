@@ -46,7 +46,8 @@ struct ProductArgs {
   const uint16_t* panels = nullptr;
   PanelShape shape;                    // of one phase
   const float* bias = nullptr;         // [columns], twice with gates
-  const uint16_t* row_bias = nullptr;  // [images][columns]
+  const uint16_t* row_bias = nullptr;  // [images][columns], or [columns] for all of them
+  bool has_one_row_bias = false;
   const uint16_t* residual = nullptr;  // as out
   uint16_t* out = nullptr;             // [rows][columns]
   Activation activation = Activation::kNone;

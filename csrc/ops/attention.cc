@@ -94,7 +94,7 @@ std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) { return std::m
 void infer(ort::ShapeQuery& query) {
   ort::Dims dims = query.dims(0);
   if (dims.rank() != 3) return;
-  if (!query.has_input(1) && dims[2] > 0) dims[2] /= 3;
+  if (!query.has_input(1)) dims[2] = dims[2] < 0 ? ort::ShapeQuery::kUnknown : dims[2] / 3;
   query.output(query.dtype(0), dims);
 }
 

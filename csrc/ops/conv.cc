@@ -1,4 +1,4 @@
-// Conv: X [B, H, W, Cin], W, bias? [Cout], time_bias? [B, Cout], residual? as the output
+// Conv: X [B, H, W, Cin], W, bias? [Cout], time_bias? [B or 1, Cout], residual? as the output
 //   -> [B, H', W', Cout].
 #include "cpu/conv.h"
 
@@ -49,7 +49,12 @@ class Conv final : public ort::OpKernel {
     args.x = x.data;
     args.weight = weight_.view();
     args.bias = optional_floats(name_, run, 2, "the bias", columns);
-    args.time_bias = optional_input(name_, run, 3, "the time bias", type_.dtype(), {x.dims[0], columns});
+    if (const ort::Tensor time_bias = run.input(3)) {
+      args.has_one_time_bias = time_bias.dims.rank() == 2 && time_bias.dims[0] == 1;
+      const int64_t images = args.has_one_time_bias ? 1 : x.dims[0];
+      check_tensor(name_, "the time bias", time_bias, type_.dtype(), {images, columns});
+      args.time_bias = time_bias.data;
+    }
     args.residual = optional_input(name_, run, 4, "the residual", type_.dtype(), dims);
     args.out = run.output(0, dims);
     args.activation = activation_;
@@ -78,9 +83,10 @@ void infer(ort::ShapeQuery& query) {
   shape.asymmetric_pad = query.integer("asymmetric_pad", 0) == 1;
   shape.height = dims[1];
   shape.width = dims[2];
-  dims[1] = dims[1] < 0 ? -1 : shape.out_height();
-  dims[2] = dims[2] < 0 ? -1 : shape.out_width();
-  dims[3] = query.integer("out_channels", -1);
+  const int64_t unknown = shape.stride == 1 && !shape.upsample ? -1 : ort::ShapeQuery::kUnknown;
+  dims[1] = dims[1] < 0 ? unknown : shape.out_height();
+  dims[2] = dims[2] < 0 ? unknown : shape.out_width();
+  dims[3] = query.integer("out_channels", ort::ShapeQuery::kUnknown);
   query.output(query.dtype(0), dims);
 }
 

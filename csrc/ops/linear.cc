@@ -53,7 +53,7 @@ std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) {
 void infer(ort::ShapeQuery& query) {
   ort::Dims dims = query.dims(0);
   if (dims.rank() == 0) return;
-  dims.back() = query.integer("out_features", -1);
+  dims.back() = query.integer("out_features", ort::ShapeQuery::kUnknown);
   query.output(query.dtype(0), dims);
 }
 

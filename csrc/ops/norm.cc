@@ -62,7 +62,10 @@ std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) {
   return std::make_unique<Norm<kGroups>>(node);
 }
 
-void infer(ort::ShapeQuery& query) { query.output(query.dtype(0), query.dims(0)); }
+void infer(ort::ShapeQuery& query) {
+  const ort::Dims dims = query.dims(0);
+  if (dims.rank() > 0) query.output(query.dtype(0), dims);
+}
 
 }  // namespace
 

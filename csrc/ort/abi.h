@@ -172,6 +172,7 @@ inline constexpr int kKnownSlots = 425;
     (const ShapeInferContext*, const char* name, const OpAttribute**))                                      \
   X(270, 17, ShapeInferContext_SetOutputTypeShape, Status*,                                                 \
     (const ShapeInferContext*, size_t index, const ShapeInfo*))                                             \
+  X(271, 17, SetSymbolicDimensions, Status*, (ShapeInfo*, const char** names, size_t rank))                 \
   X(272, 17, ReadOpAttr, Status*, (const OpAttribute*, int type, void* data, size_t bytes, size_t* read))   \
   X(274, 17, KernelContext_ParallelFor, Status*,                                                            \
     (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))

@@ -1,5 +1,6 @@
 #include "ort/custom_op.h"
 
+#include <algorithm>
 #include <atomic>
 #include <climits>
 #include <exception>
@@ -326,13 +327,32 @@ int64_t ShapeQuery::integer(const char* name, int64_t fallback) const {
   return value;
 }
 
-void ShapeQuery::output(DType dtype, const Dims& dims) {
+void ShapeQuery::output(DType dtype, const Dims& wanted) {
+  Dims dims = wanted;
+  const abi::Api& api = library_.api;
+  // ORT takes sizes of one name, or without any, for equal and lets tensors share memory: what is unknown
+  // gets a name of its own.
+  static std::atomic<uint64_t> count{0};
+  std::array<const char*, Dims::kMostRank> symbols{}, own{};
+  std::array<std::string, Dims::kMostRank> names;
+  if (dims.rank() == this->dims(0).rank()) {
+    abi::ShapeInfo* input = nullptr;
+    checked_run(library_, api.ShapeInferContext_GetInputTypeShape(context_, 0, &input));
+    checked_run(library_, api.GetSymbolicDimensions(input, symbols.data(), dims.rank()));
+  }
+  for (size_t i = 0; i < dims.rank(); ++i) {
+    if (dims[i] == -1 && symbols[i] != nullptr) names[i] = symbols[i];
+    if (dims[i] < 0 && names[i].empty()) names[i] = text("textopia_", ++count);
+    own[i] = names[i].c_str();
+    dims[i] = std::max<int64_t>(dims[i], -1);
+  }
   abi::ShapeInfo* raw = nullptr;
-  checked_run(library_, library_.api.CreateTensorTypeAndShapeInfo(&raw));
+  checked_run(library_, api.CreateTensorTypeAndShapeInfo(&raw));
   const ShapeInfoHandle info(raw);
-  checked_run(library_, library_.api.SetTensorElementType(raw, static_cast<int>(dtype)));
-  checked_run(library_, library_.api.SetDimensions(raw, dims.data(), dims.rank()));
-  checked_run(library_, library_.api.ShapeInferContext_SetOutputTypeShape(context_, 0, raw));
+  checked_run(library_, api.SetTensorElementType(raw, static_cast<int>(dtype)));
+  checked_run(library_, api.SetDimensions(raw, dims.data(), dims.rank()));
+  checked_run(library_, api.SetSymbolicDimensions(raw, own.data(), dims.rank()));
+  checked_run(library_, api.ShapeInferContext_SetOutputTypeShape(context_, 0, raw));
 }
 
 void set_custom_ops(const char* domain, std::span<const OpDefinition> definitions) {

@@ -104,9 +104,11 @@ class ShapeQuery {
 
   bool has_input(size_t index) const;
   DType dtype(size_t index) const;
-  Dims dims(size_t index) const;
+  Dims dims(size_t index) const;  // -1 where a size is unknown; rank 0 where not even the rank is known
   int64_t integer(const char* attribute, int64_t fallback) const;
+  // Sizes of -1 are those of input 0 in the same place, kUnknown is any size.
   void output(DType dtype, const Dims& dims);
+  static constexpr int64_t kUnknown = -2;
 
  private:
   const Runtime& library_;

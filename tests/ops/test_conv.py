@@ -114,6 +114,16 @@ def test_time_bias_activation_and_residual_in_this_order(unit, shape, activation
     assert_as_good_as_rounding(found, exact, factor=3.0 if shape[7] else 2.0)
 
 
+@each_unit()
+def test_one_time_bias_for_all_images(unit):
+    shape = SHAPES[3]
+    x, weight, bias, rng = numbers(shape)
+    time_bias = rounded(rng.standard_normal((1, shape[4])))
+    inputs = {"x": to_bf16(x), "bias": bias, "time_bias": to_bf16(time_bias)}
+    found = run(unit, "Conv", inputs, {"w": weight}, rank=4, **attributes_of(shape))
+    assert_as_good_as_rounding(found, convolution(x, weight) + bias + time_bias)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32_stays_float32(shape):
     x, weight, bias, _ = numbers(shape)
