@@ -12,13 +12,21 @@ inline __m512 widen(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+// Whole registers go without the mask: some CPUs run masked 16-bit stores in microcode.
+constexpr __mmask16 kAllLanes = 0xffff;
+
 inline __m512 load_bf16(const uint16_t* from, __mmask16 lanes) {
+  if (lanes == kAllLanes) return widen(_mm256_loadu_si256((const __m256i*)from));
   return widen(_mm256_maskz_loadu_epi16(lanes, from));
 }
 
 // Round to nearest even. VCVTNEPS2BF16 flushes denormals, which no activation has a use for.
 inline void store_bf16(uint16_t* to, __mmask16 lanes, __m512 x) {
-  _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(x));
+  const auto bits = (__m256i)_mm512_cvtneps_pbh(x);
+  if (lanes == kAllLanes)
+    _mm256_storeu_si256((__m256i*)to, bits);
+  else
+    _mm256_mask_storeu_epi16(to, lanes, bits);
 }
 
 // 2^x for x <= 127: relative error 4e-6 (degree 5 on a fraction of [-1/2, 1/2]); exactly 0 below -150 and for

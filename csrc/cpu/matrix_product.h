@@ -25,7 +25,9 @@ constexpr int kStepLines = kStepElements * 2 / 64;  // cache lines of a step of 
 
 // The step after the products: what is added to one row of sums, and where it goes.
 template <bool kGates>
-inline void finish_rows(const ProductTask& task, int64_t panel, const float* sums, int first_row, int rows) {
+inline void finish_rows(const ProductTask& shared, int64_t panel, const float* sums, int first_row,
+                        int rows) {
+  const ProductTask task = shared;  // the stores cannot alias a copy: its fields stay in registers
   constexpr int kColumns = kGates ? kPanelColumns / 2 : kPanelColumns;
   const int64_t column = panel * kColumns;
   const __mmask16 low = first_lanes(task.columns - column);
@@ -65,6 +67,17 @@ inline void finish_rows(const ProductTask& task, int64_t panel, const float* sum
   }
 }
 
+// Brings what finish_rows() will touch into the nearest cache, in time for the end of a product.
+inline void prefetch_rows(const ProductTask& task, int64_t panel, int first_row, int rows) {
+  const int64_t column = panel * (task.has_gates ? kPanelColumns / 2 : kPanelColumns);
+  for (int r = first_row; r < first_row + rows; ++r) {
+    if (task.out_rows[r] < 0) continue;
+    const int64_t offset = task.out_rows[r] * task.columns + column;
+    __builtin_prefetch(task.out + offset, 1);
+    if (task.residual != nullptr) __builtin_prefetch(task.residual + offset);
+  }
+}
+
 // Panel by panel; the weights of a chunk of steps are read once from afar and then serve all rows, whose sums
 // wait in `sums` between chunks.
 template <typename Unit>
@@ -84,6 +97,7 @@ void multiply_slab(const ProductTask& task) {
         const int rows = smaller(block_rows, task.rows - row);
         // With a single chunk nothing waits, and one place in the nearest cache serves all blocks.
         float* sums = task.sums + (steps == task.step_count ? 0 : row * kPanelColumns);
+        if (is_last) prefetch_rows(task, p, row, rows);
         const Ahead ahead = {weights + steps * (kStepElements + row / block_rows * lines * 32), lines};
         Unit::multiply(task.slab + row * kStepChannels, task.steps + begin, steps, weights, sums, rows,
                        begin == 0, ahead);

@@ -91,15 +91,11 @@ class Attention final : public ort::OpKernel {
 
 std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) { return std::make_unique<Attention>(node); }
 
-void infer(ort::ShapeQuery& query) {
-  ort::Dims dims = query.dims(0);
-  if (dims.rank() != 3) return;
-  if (!query.has_input(1)) dims[2] = dims[2] < 0 ? ort::ShapeQuery::kUnknown : dims[2] / 3;
-  query.output(query.dtype(0), dims);
-}
+using enum ort::InputType;
+constexpr ort::InputType kInputs[] = {kActivation, kActivation, kActivation, kFloat32};
 
 }  // namespace
 
-const ort::OpDefinition kAttention = {"Attention", 1, 4, create, infer};
+const ort::OpDefinition kAttention = {"Attention", 1, kInputs, create};
 
 }  // namespace textopia::ops

@@ -73,25 +73,11 @@ class Conv final : public ort::OpKernel {
 
 std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) { return std::make_unique<Conv>(node); }
 
-void infer(ort::ShapeQuery& query) {
-  ort::Dims dims = query.dims(0);
-  if (dims.rank() != 4) return;
-  cpu::ConvShape shape;
-  shape.kernel = query.integer("kernel", 3) == 1 ? 1 : 3;
-  shape.stride = query.integer("stride", 1) == 2 ? 2 : 1;
-  shape.upsample = query.integer("upsample", 0) == 1;
-  shape.asymmetric_pad = query.integer("asymmetric_pad", 0) == 1;
-  shape.height = dims[1];
-  shape.width = dims[2];
-  const int64_t unknown = shape.stride == 1 && !shape.upsample ? -1 : ort::ShapeQuery::kUnknown;
-  dims[1] = dims[1] < 0 ? unknown : shape.out_height();
-  dims[2] = dims[2] < 0 ? unknown : shape.out_width();
-  dims[3] = query.integer("out_channels", ort::ShapeQuery::kUnknown);
-  query.output(query.dtype(0), dims);
-}
+using enum ort::InputType;
+constexpr ort::InputType kInputs[] = {kActivation, kAny, kFloat32, kActivation, kActivation};
 
 }  // namespace
 
-const ort::OpDefinition kConv = {"Conv", 2, 5, create, infer};
+const ort::OpDefinition kConv = {"Conv", 2, kInputs, create};
 
 }  // namespace textopia::ops

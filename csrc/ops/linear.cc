@@ -50,16 +50,12 @@ std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) {
   return std::make_unique<Linear<kGates>>(node);
 }
 
-void infer(ort::ShapeQuery& query) {
-  ort::Dims dims = query.dims(0);
-  if (dims.rank() == 0) return;
-  dims.back() = query.integer("out_features", ort::ShapeQuery::kUnknown);
-  query.output(query.dtype(0), dims);
-}
+using enum ort::InputType;
+constexpr ort::InputType kInputs[] = {kActivation, kAny, kFloat32, kActivation};
 
 }  // namespace
 
-const ort::OpDefinition kLinear = {"Linear", 2, 4, create<false>, infer};
-const ort::OpDefinition kLinearGeglu = {"LinearGeglu", 2, 3, create<true>, infer};
+const ort::OpDefinition kLinear = {"Linear", 2, kInputs, create<false>};
+const ort::OpDefinition kLinearGeglu = {"LinearGeglu", 2, std::span(kInputs).first(3), create<true>};
 
 }  // namespace textopia::ops

@@ -75,16 +75,9 @@ const float* optional_floats(const std::string& node, const ort::OpRun& run, siz
   return static_cast<const float*>(optional_input(node, run, index, what, DType::kFloat32, {count}));
 }
 
-ActivationType::ActivationType(const ort::NodeInfo& node) : dtype_(node.input_type(0)) {
-  check(dtype_ == DType::kFloat32 || dtype_ == DType::kBFloat16, code::kModelUnsupported, node.name(),
-        ": activations of type ", type_name(dtype_), ", on the CPU bfloat16 and float32 are allowed");
-}
-
 ort::Tensor ActivationType::input(const std::string& node, const ort::OpRun& run, size_t rank,
                                   int64_t channels) const {
   const ort::Tensor x = run.input(0);
-  check(x.dtype == dtype_, code::kModelFormat, node, ": the input is ", type_name(x.dtype), ", needed is ",
-        type_name(dtype_));
   const bool is_rank = rank == 0 ? x.dims.rank() >= 1 : x.dims.rank() == rank;
   check(is_rank && x.dims.back() == channels, code::kInvalidRequest, node, ": the input has the shape ",
         to_string(x.dims), ", needed are ", rank == 0 ? std::string("1 or more") : std::to_string(rank),

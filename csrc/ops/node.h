@@ -33,11 +33,11 @@ const float* optional_floats(const std::string& node, const ort::OpRun& run, siz
 // Type of the activations of a node, fixed when its kernel is made: float32 or bfloat16.
 class ActivationType {
  public:
-  explicit ActivationType(const ort::NodeInfo& node);
+  explicit ActivationType(const ort::NodeInfo& node) : dtype_(node.activation_type()) {}
 
   DType dtype() const { return dtype_; }
   bool is_float32() const { return dtype_ == DType::kFloat32; }
-  // Input 0, checked to be of this type and of `rank` dimensions (0: any, at least 1), with `channels` last.
+  // Input 0, checked to be of `rank` dimensions (0: any, at least 1), with `channels` last.
   ort::Tensor input(const std::string& node, const ort::OpRun& run, size_t rank, int64_t channels) const;
 
  private:

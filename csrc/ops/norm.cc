@@ -62,14 +62,12 @@ std::unique_ptr<ort::OpKernel> create(const ort::NodeInfo& node) {
   return std::make_unique<Norm<kGroups>>(node);
 }
 
-void infer(ort::ShapeQuery& query) {
-  const ort::Dims dims = query.dims(0);
-  if (dims.rank() > 0) query.output(query.dtype(0), dims);
-}
+using enum ort::InputType;
+constexpr ort::InputType kInputs[] = {kActivation, kFloat32, kFloat32};
 
 }  // namespace
 
-const ort::OpDefinition kLayerNorm = {"LayerNorm", 3, 3, create<false>, infer};
-const ort::OpDefinition kGroupNorm = {"GroupNorm", 3, 3, create<true>, infer};
+const ort::OpDefinition kLayerNorm = {"LayerNorm", 3, kInputs, create<false>};
+const ort::OpDefinition kGroupNorm = {"GroupNorm", 3, kInputs, create<true>};
 
 }  // namespace textopia::ops

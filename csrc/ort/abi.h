@@ -19,11 +19,9 @@ struct IoBinding;
 struct KernelContext;
 struct KernelInfo;
 struct MemoryInfo;
-struct OpAttribute;
 struct RunOptions;
 struct Session;
 struct SessionOptions;
-struct ShapeInferContext;
 struct ShapeInfo;
 struct Status;
 struct TypeInfo;
@@ -56,7 +54,6 @@ inline constexpr int kMemoryDefault = 0;   // OrtMemType
 inline constexpr int kAnyType = 0;         // ONNXTensorElementDataType of an argument that may have several
 inline constexpr int kRequired = 0;        // OrtCustomOpInputOutputCharacteristic
 inline constexpr int kOptional = 1;
-inline constexpr int kIntegerAttribute = 1;  // OrtOpAttrType
 
 // An operator of ours as ORT sees it: a table of functions that get their own table as the first argument.
 struct CustomOp {
@@ -79,7 +76,7 @@ struct CustomOp {
   int (*GetVariadicOutputHomogeneity)(const CustomOp*);
   Status* (*CreateKernelV2)(const CustomOp*, const void* api, const KernelInfo*, void** kernel);
   Status* (*KernelComputeV2)(void* kernel, KernelContext*);
-  Status* (*InferOutputShapeFn)(const CustomOp*, ShapeInferContext*);
+  Status* (*InferOutputShapeFn)(const CustomOp*, void* context);
   int (*GetStartVersion)(const CustomOp*);
   int (*GetEndVersion)(const CustomOp*);
   size_t (*GetMayInplace)(int** inputs, int** outputs);
@@ -124,9 +121,6 @@ inline constexpr int kKnownSlots = 425;
     (const MemoryInfo*, void* data, size_t bytes, const int64_t* shape, size_t rank, int type, Value**))    \
   X(51, 1, GetTensorMutableData, Status*, (Value*, void**))                                                 \
   X(55, 1, CastTypeInfoToTensorInfo, Status*, (const TypeInfo*, const ShapeInfo**))                         \
-  X(57, 1, CreateTensorTypeAndShapeInfo, Status*, (ShapeInfo**))                                            \
-  X(58, 1, SetTensorElementType, Status*, (ShapeInfo*, int))                                                \
-  X(59, 1, SetDimensions, Status*, (ShapeInfo*, const int64_t* sizes, size_t rank))                         \
   X(60, 1, GetTensorElementType, Status*, (const ShapeInfo*, int*))                                         \
   X(61, 1, GetDimensionsCount, Status*, (const ShapeInfo*, size_t*))                                        \
   X(62, 1, GetDimensions, Status*, (const ShapeInfo*, int64_t* sizes, size_t rank))                         \
@@ -161,19 +155,9 @@ inline constexpr int kKnownSlots = 425;
   X(138, 5, BindOutputToDevice, Status*, (IoBinding*, const char* name, const MemoryInfo*))                 \
   X(140, 5, GetBoundOutputValues, Status*, (const IoBinding*, Allocator*, Value***, size_t* count))         \
   X(230, 14, KernelInfo_GetInputCount, Status*, (const KernelInfo*, size_t*))                               \
-  X(234, 14, KernelInfo_GetInputTypeInfo, Status*, (const KernelInfo*, size_t index, TypeInfo**))           \
   X(244, 15, KernelInfo_GetNodeName, Status*, (const KernelInfo*, char*, size_t* size))                     \
   X(249, 15, KernelInfoGetConstantInput_tensor, Status*,                                                    \
     (const KernelInfo*, size_t index, int* is_constant, const Value**))                                     \
-  X(267, 17, ShapeInferContext_GetInputCount, Status*, (const ShapeInferContext*, size_t*))                 \
-  X(268, 17, ShapeInferContext_GetInputTypeShape, Status*,                                                  \
-    (const ShapeInferContext*, size_t index, ShapeInfo**))                                                  \
-  X(269, 17, ShapeInferContext_GetAttribute, Status*,                                                       \
-    (const ShapeInferContext*, const char* name, const OpAttribute**))                                      \
-  X(270, 17, ShapeInferContext_SetOutputTypeShape, Status*,                                                 \
-    (const ShapeInferContext*, size_t index, const ShapeInfo*))                                             \
-  X(271, 17, SetSymbolicDimensions, Status*, (ShapeInfo*, const char** names, size_t rank))                 \
-  X(272, 17, ReadOpAttr, Status*, (const OpAttribute*, int type, void* data, size_t bytes, size_t* read))   \
   X(274, 17, KernelContext_ParallelFor, Status*,                                                            \
     (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))
 

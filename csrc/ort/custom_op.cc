@@ -90,6 +90,7 @@ T attribute(const Runtime& library, const std::string& node, const char* name, T
 struct OpTable : abi::CustomOp {
   const Runtime* library = nullptr;
   const OpDefinition* definition = nullptr;
+  DType activation_type = DType::kFloat32;
 };
 
 struct LiveKernel {
@@ -99,17 +100,31 @@ struct LiveKernel {
 
 const OpTable& table_of(const abi::CustomOp* op) { return *static_cast<const OpTable*>(op); }
 
-OpTable make_table(const Runtime& library, const OpDefinition& definition) {
+int onnx_type_of(const OpTable& table, InputType type) {
+  switch (type) {
+    case InputType::kActivation: return static_cast<int>(table.activation_type);
+    case InputType::kFloat32: return static_cast<int>(DType::kFloat32);
+    case InputType::kAny: break;
+  }
+  return abi::kAnyType;
+}
+
+OpTable make_table(const Runtime& library, const OpDefinition& definition, DType activation_type) {
   OpTable table;
   static_cast<abi::CustomOp&>(table) = {};
   table.library = &library;
   table.definition = &definition;
+  table.activation_type = activation_type;
   table.version = static_cast<uint32_t>(library.info.api_version);
   table.GetName = [](const abi::CustomOp* op) { return table_of(op).definition->name; };
   table.GetExecutionProviderType = [](const abi::CustomOp*) { return "CPUExecutionProvider"; };
-  table.GetInputType = [](const abi::CustomOp*, size_t) { return abi::kAnyType; };
-  table.GetInputTypeCount = [](const abi::CustomOp* op) { return table_of(op).definition->inputs; };
-  table.GetOutputType = [](const abi::CustomOp*, size_t) { return abi::kAnyType; };
+  table.GetInputType = [](const abi::CustomOp* op, size_t index) {
+    return onnx_type_of(table_of(op), table_of(op).definition->inputs[index]);
+  };
+  table.GetInputTypeCount = [](const abi::CustomOp* op) { return table_of(op).definition->inputs.size(); };
+  table.GetOutputType = [](const abi::CustomOp* op, size_t) {
+    return onnx_type_of(table_of(op), InputType::kActivation);
+  };
   table.GetOutputTypeCount = [](const abi::CustomOp*) { return size_t{1}; };
   table.GetInputCharacteristic = [](const abi::CustomOp* op, size_t index) {
     return index < table_of(op).definition->required_inputs ? abi::kRequired : abi::kOptional;
@@ -125,7 +140,7 @@ OpTable make_table(const Runtime& library, const OpDefinition& definition) {
                             void** kernel) {
     const OpTable& own = table_of(op);
     return as_status(*own.library, [&] {
-      const NodeInfo node(*own.library, info, own.definition->name);
+      const NodeInfo node(*own.library, info, own.definition->name, own.activation_type);
       *kernel = new LiveKernel{own.library, own.definition->create(node)};
     });
   };
@@ -137,13 +152,6 @@ OpTable make_table(const Runtime& library, const OpDefinition& definition) {
     });
   };
   table.KernelDestroy = [](void* raw) { delete static_cast<LiveKernel*>(raw); };
-  table.InferOutputShapeFn = [](const abi::CustomOp* op, abi::ShapeInferContext* context) {
-    const OpTable& own = table_of(op);
-    return as_status(*own.library, [&] {
-      ShapeQuery query(*own.library, context);
-      own.definition->infer(query);
-    });
-  };
   return table;
 }
 
@@ -185,8 +193,9 @@ std::string to_string(const Dims& dims) {
   return textopia::to_string(Shape(dims.data(), dims.data() + dims.rank()));
 }
 
-NodeInfo::NodeInfo(const Runtime& library, const abi::KernelInfo* info, const char* op_name)
-    : library_(library), info_(info), name_(op_name) {
+NodeInfo::NodeInfo(const Runtime& library, const abi::KernelInfo* info, const char* op_name,
+                   DType activation_type)
+    : library_(library), info_(info), name_(op_name), activation_type_(activation_type) {
   size_t size = 0;
   checked(library, library.api.KernelInfo_GetNodeName(info, nullptr, &size), name_, "its name");
   std::string node(size, '\0');
@@ -219,31 +228,10 @@ std::string NodeInfo::word(const char* name, const std::string& fallback) const 
   });
 }
 
-bool NodeInfo::has_input(size_t input) const {
+Tensor NodeInfo::constant(size_t input) const {
   size_t count = 0;
   checked(library_, library_.api.KernelInfo_GetInputCount(info_, &count), name_, "its inputs");
-  if (input >= count) return false;
-  abi::TypeInfo* type = nullptr;
-  if (abi::Status* status = library_.api.KernelInfo_GetInputTypeInfo(info_, input, &type)) {
-    library_.api.ReleaseStatus(status);
-    return false;
-  }
-  library_.api.ReleaseTypeInfo(type);
-  return true;
-}
-
-DType NodeInfo::input_type(size_t input) const {
-  abi::TypeInfo* type = nullptr;
-  checked(library_, library_.api.KernelInfo_GetInputTypeInfo(info_, input, &type), name_, "an input's type");
-  const TypeInfoHandle handle(type);
-  const abi::ShapeInfo* tensor = nullptr;
-  checked(library_, library_.api.CastTypeInfoToTensorInfo(type, &tensor), name_, "an input's type");
-  check(tensor != nullptr, code::kModelFormat, name_, ": input ", input, " is no tensor");
-  return dtype_of(library_, tensor);
-}
-
-Tensor NodeInfo::constant(size_t input) const {
-  if (!has_input(input)) return {};
+  if (input >= count) return {};
   int is_constant = 0;
   const abi::Value* value = nullptr;
   checked(library_, library_.api.KernelInfoGetConstantInput_tensor(info_, input, &is_constant, &value), name_,
@@ -293,68 +281,6 @@ void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void
   if (job.failure) std::rethrow_exception(job.failure);
 }
 
-bool ShapeQuery::has_input(size_t index) const {
-  size_t count = 0;
-  checked_run(library_, library_.api.ShapeInferContext_GetInputCount(context_, &count));
-  if (index >= count) return false;
-  abi::ShapeInfo* info = nullptr;  // the context's own
-  abi::Status* status = library_.api.ShapeInferContext_GetInputTypeShape(context_, index, &info);
-  if (status != nullptr) library_.api.ReleaseStatus(status);
-  return status == nullptr && info != nullptr;
-}
-
-DType ShapeQuery::dtype(size_t index) const {
-  abi::ShapeInfo* info = nullptr;
-  checked_run(library_, library_.api.ShapeInferContext_GetInputTypeShape(context_, index, &info));
-  return dtype_of(library_, info);
-}
-
-Dims ShapeQuery::dims(size_t index) const {
-  abi::ShapeInfo* info = nullptr;
-  checked_run(library_, library_.api.ShapeInferContext_GetInputTypeShape(context_, index, &info));
-  return dims_of(library_, info);
-}
-
-int64_t ShapeQuery::integer(const char* name, int64_t fallback) const {
-  const abi::OpAttribute* found = nullptr;
-  if (abi::Status* status = library_.api.ShapeInferContext_GetAttribute(context_, name, &found)) {
-    library_.api.ReleaseStatus(status);
-    return fallback;
-  }
-  int64_t value = fallback;
-  size_t read = 0;
-  checked_run(library_, library_.api.ReadOpAttr(found, abi::kIntegerAttribute, &value, sizeof(value), &read));
-  return value;
-}
-
-void ShapeQuery::output(DType dtype, const Dims& wanted) {
-  Dims dims = wanted;
-  const abi::Api& api = library_.api;
-  // ORT takes sizes of one name, or without any, for equal and lets tensors share memory: what is unknown
-  // gets a name of its own.
-  static std::atomic<uint64_t> count{0};
-  std::array<const char*, Dims::kMostRank> symbols{}, own{};
-  std::array<std::string, Dims::kMostRank> names;
-  if (dims.rank() == this->dims(0).rank()) {
-    abi::ShapeInfo* input = nullptr;
-    checked_run(library_, api.ShapeInferContext_GetInputTypeShape(context_, 0, &input));
-    checked_run(library_, api.GetSymbolicDimensions(input, symbols.data(), dims.rank()));
-  }
-  for (size_t i = 0; i < dims.rank(); ++i) {
-    if (dims[i] == -1 && symbols[i] != nullptr) names[i] = symbols[i];
-    if (dims[i] < 0 && names[i].empty()) names[i] = text("textopia_", ++count);
-    own[i] = names[i].c_str();
-    dims[i] = std::max<int64_t>(dims[i], -1);
-  }
-  abi::ShapeInfo* raw = nullptr;
-  checked_run(library_, api.CreateTensorTypeAndShapeInfo(&raw));
-  const ShapeInfoHandle info(raw);
-  checked_run(library_, api.SetTensorElementType(raw, static_cast<int>(dtype)));
-  checked_run(library_, api.SetDimensions(raw, dims.data(), dims.rank()));
-  checked_run(library_, api.SetSymbolicDimensions(raw, own.data(), dims.rank()));
-  checked_run(library_, api.ShapeInferContext_SetOutputTypeShape(context_, 0, raw));
-}
-
 void set_custom_ops(const char* domain, std::span<const OpDefinition> definitions) {
   Registry& own = registry();
   std::lock_guard lock(own.mutex);
@@ -371,7 +297,9 @@ void add_custom_ops(const Runtime& library, abi::SessionOptions* options, const 
     checked(library, library.api.CreateCustomOpDomain(own.domain_name, &domain), label,
             "the domain of our operators");
     std::vector<OpTable> tables;
-    for (const OpDefinition& definition : own.definitions) tables.push_back(make_table(library, definition));
+    for (const OpDefinition& definition : own.definitions)
+      for (DType type : {DType::kBFloat16, DType::kFloat32})
+        tables.push_back(make_table(library, definition, type));
     own.tables = std::move(tables);
     for (const OpTable& table : own.tables)
       checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");

@@ -1,5 +1,5 @@
-// Operators of ours inside ONNX Runtime, without its types: an op is a row of functions (OpDefinition), and
-// sees its node once (NodeInfo), its shapes once more (ShapeQuery), and then one OpRun per run.
+// Operators of ours inside ONNX Runtime, without its types: an op is a line of facts (OpDefinition), sees its
+// node once (NodeInfo), and then one OpRun per run.
 #pragma once
 
 #include <array>
@@ -16,7 +16,6 @@ namespace textopia::ort {
 namespace abi {
 struct KernelContext;
 struct KernelInfo;
-struct ShapeInferContext;
 }  // namespace abi
 struct Runtime;
 
@@ -63,20 +62,20 @@ struct Tensor {
 // A node when its kernel is made. Errors of all functions name the node.
 class NodeInfo {
  public:
-  NodeInfo(const Runtime& library, const abi::KernelInfo* info, const char* op_name);
+  NodeInfo(const Runtime& library, const abi::KernelInfo* info, const char* op_name, DType activation_type);
 
   const std::string& name() const { return name_; }  // "Linear 'down/proj'"
   int64_t integer(const char* attribute, int64_t fallback) const;
   float number(const char* attribute, float fallback) const;
   std::string word(const char* attribute, const std::string& fallback) const;
-  bool has_input(size_t input) const;
-  DType input_type(size_t input) const;  // of one that is there
-  Tensor constant(size_t input) const;   // false unless that input is a constant of the graph
+  DType activation_type() const { return activation_type_; }
+  Tensor constant(size_t input) const;  // false unless that input is a constant of the graph
 
  private:
   const Runtime& library_;
   const abi::KernelInfo* info_;
   std::string name_;
+  DType activation_type_;
 };
 
 // One run of a node. Nothing here allocates, but what ORT itself does for outputs and shapes.
@@ -96,25 +95,6 @@ class OpRun {
   abi::KernelContext* context_;
 };
 
-// The node while ORT infers types and shapes: sizes may be unknown, inputs may be absent.
-class ShapeQuery {
- public:
-  ShapeQuery(const Runtime& library, abi::ShapeInferContext* context)
-      : library_(library), context_(context) {}
-
-  bool has_input(size_t index) const;
-  DType dtype(size_t index) const;
-  Dims dims(size_t index) const;  // -1 where a size is unknown; rank 0 where not even the rank is known
-  int64_t integer(const char* attribute, int64_t fallback) const;
-  // Sizes of -1 are those of input 0 in the same place, kUnknown is any size.
-  void output(DType dtype, const Dims& dims);
-  static constexpr int64_t kUnknown = -2;
-
- private:
-  const Runtime& library_;
-  abi::ShapeInferContext* context_;
-};
-
 // A node ready to run. run() is called from many threads at once.
 class OpKernel {
  public:
@@ -122,12 +102,17 @@ class OpKernel {
   virtual void run(OpRun& run) const = 0;
 };
 
+// What an input may be: of the type of the activations, as the output is; float32; or of any type.
+enum class InputType { kActivation, kFloat32, kAny };
+
+// Every op exists twice, for activations of bfloat16 and of float32: ORT then knows the type of the output
+// and refuses graphs whose types do not fit. There is no shape inference: ORT 1.23 fails on absent inputs
+// there, and sizes are free anyhow.
 struct OpDefinition {
   const char* name;
   size_t required_inputs;  // the first ones; the rest may be absent
-  size_t inputs;
+  std::span<const InputType> inputs;
   std::unique_ptr<OpKernel> (*create)(const NodeInfo& node);  // may throw Error: the session is refused
-  void (*infer)(ShapeQuery& query);
 };
 
 // The operators that every session from now on knows, all in one domain. Called once, before the first

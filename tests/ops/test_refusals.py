@@ -81,6 +81,15 @@ def test_attention_that_cannot_be(attributes):
         session("scalar", "Attention", {"q": X, "k": X, "v": X}, {}, rank=3, **attributes)
 
 
+def test_types_that_do_not_fit():
+    """float16 activations are for GPUs; a bias is float32."""
+    with pytest.raises(TextopiaError, match="float16"):
+        session("scalar", "Linear", {"x": X.astype(np.float16)}, {"w": WEIGHT}, rank=3, **LINEAR)
+    bias = np.zeros(5, np.uint16)  # bfloat16
+    with pytest.raises(TextopiaError, match="bfloat16"):
+        session("scalar", "Linear", {"x": X, "b": bias}, {"w": WEIGHT}, rank=3, **LINEAR)
+
+
 def test_an_unknown_operator_of_the_domain():
     with pytest.raises(TextopiaError):
         session("scalar", "Pool", {"x": X}, {}, rank=3)

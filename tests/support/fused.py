@@ -71,10 +71,12 @@ def matrix_unit(name: str) -> Iterator[None]:
 
 
 def _element_type(array: np.ndarray) -> int:
-    # float64 stands for nothing here: float32 arrays are float32, uint16 ones hold bfloat16
-    return {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.uint16): TensorProto.BFLOAT16}[
-        array.dtype
-    ]
+    """NumPy has no bfloat16: uint16 holds its bits."""
+    return {
+        np.dtype(np.float32): TensorProto.FLOAT,
+        np.dtype(np.float16): TensorProto.FLOAT16,
+        np.dtype(np.uint16): TensorProto.BFLOAT16,
+    }[array.dtype]
 
 
 def graph(
