@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Union
 
-__all__ = ["Dim", "Dims", "Size", "Symbol", "evaluate", "floor_div", "simpler", "symbols_of"]
+__all__ = ["Atom", "Dim", "Dims", "Fact", "Size", "Symbol", "evaluate", "fact_of", "floor_div", "simpler", "symbols_of"]
+
+
+_MAX_TERMS = 64
 
 
 @dataclass(frozen=True)
@@ -95,24 +98,60 @@ Dims = tuple[Size, ...]
 
 
 def floor_div(a: Size, b: Size) -> Size:
-    """a // b; exact where every term of `a` has all factors of a single-term `b`."""
+    """a // b; written as a polynomial where the division leaves no rest."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b
-    if a == b:
-        return 1
-    b_terms = _terms(b)
-    if len(b_terms) == 1:
-        atoms, divisor = b_terms[0]
-        quotient = []
-        for monomial, coefficient in _terms(a):
-            left = list(monomial)
-            if coefficient % divisor or any(_missing(left, atom) for atom in atoms):
-                break
-            quotient.append((tuple(left), coefficient // divisor))
-        else:
-            return _collect(tuple(quotient))
+    quotient: Size = 0
+    rest: Size = a
+    (lead, divisor), *_ = _terms(b)
+    for _ in range(_MAX_TERMS):
+        if rest == 0:
+            return quotient
+        (monomial, coefficient), *_ = _terms(rest)
+        left = list(monomial)
+        if coefficient % divisor or any(_missing(left, atom) for atom in lead):
+            break
+        part = _collect(((tuple(left), coefficient // divisor),))
+        quotient, rest = quotient + part, rest - part * b
     numerator = a if isinstance(a, Dim) else Dim((((), a),))
     return Dim((((Quotient(numerator, b),), 1),))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`count * quotient == equal` holds whenever the graph runs."""
+
+    quotient: Quotient
+    count: int
+    equal: Size
+
+    def applied(self, size: Size) -> Size:
+        """`size` with the quotient replaced, in every term where the count divides."""
+        for _ in range(_MAX_TERMS):
+            for atoms, coefficient in _terms(size):
+                if self.quotient in atoms and coefficient % self.count == 0:
+                    left = list(atoms)
+                    left.remove(self.quotient)
+                    others = _collect(((tuple(left), coefficient // self.count),))
+                    size = size - _collect(((atoms, coefficient),)) + others * self.equal
+                    break
+            else:
+                break
+        return size
+
+
+def fact_of(a: Size, b: Size) -> Fact | None:
+    """What `a == b` says about a quotient in the longer of the two."""
+    simple = simpler(a, b)
+    other = b if simple is a else a
+    for atoms, coefficient in _terms(other):
+        if len(atoms) == 1 and isinstance(atoms[0], Quotient) and atoms[0] not in _atoms(simple):
+            return Fact(atoms[0], coefficient, simple - (other - _collect(((atoms, coefficient),))))
+    return None
+
+
+def _atoms(size: Size) -> list[Atom]:
+    return [atom for atoms, _ in _terms(size) for atom in atoms]
 
 
 def evaluate(size: Size, values: Mapping[str, int]) -> int:

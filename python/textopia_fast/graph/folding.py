@@ -74,11 +74,33 @@ def _unchanged(node: ir.Node) -> ir.Value | None:
         if scalar(other) == 1.0 and before is not None and before == after:
             return source
         return None
+    if node.op_type == "Add":
+        for index in (0, 1):
+            kept = node.inputs[index]
+            is_whole = dims_of(kept) is not None and dims_of(kept) == after
+            if is_whole and _is_zero(node.inputs[1 - index]):
+                return kept
+        return None
     if node.op_type in ("Reshape", "Expand", "Slice", "Squeeze", "Unsqueeze", "Flatten"):
         steps = input_of(node, 4)
         is_plain = node.op_type != "Slice" or steps is None or scalar(steps) == 1.0
         return source if is_plain and before is not None and before == after else None
     return None
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    """Whether a value is filled with zeros, as the unused operand of baddbmm is."""
+    node = None if value is None else value.producer()
+    if is_op(node, "ConstantOfShape"):
+        tensor = attribute(node, "value")
+        return tensor is None or not tensor.numpy().any()
+    if is_op(node, "Mul"):
+        for index in (0, 1):
+            filled = node.inputs[1 - index]
+            made = None if filled is None else filled.producer()
+            if scalar(node.inputs[index]) == 0.0 and is_op(made, "ConstantOfShape"):
+                return True
+    return False
 
 
 def _stored_result(node: ir.Node) -> ir.TensorProtocol | None:

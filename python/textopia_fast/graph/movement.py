@@ -6,14 +6,14 @@ of its nodes: the chain is carried out on a counting array, at small sizes.
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from .dims import Dims, evaluate, symbols_of
+from .dims import Atom, Dim, Dims, Size
 from .edit import attribute, dims_of, is_op
 
 __all__ = ["Chain", "chains_to", "same_order"]
@@ -59,12 +59,12 @@ def same_order(chain: Chain, other: Sequence[tuple[str, Dims | Sequence[int]]]) 
         return False
     own = [_step(node) for node in chain.nodes]
     sizes = [dims] + [step[1] for step in [*own, *other] if step[0] == "reshape"]
-    names = sorted({name for sizes_ in sizes for size in sizes_ for name in symbols_of(size)})
-    if len(names) > len(_TRIALS[0]):
+    atoms = sorted({atom for sizes_ in sizes for size in sizes_ for atom in _atoms(size)}, key=str)
+    if len(atoms) > len(_TRIALS[0]):
         return False
     for trial in _TRIALS:
-        values = dict(zip(names, trial, strict=False))
-        shape = [evaluate(size, values) for size in dims]
+        values = dict(zip(atoms, trial, strict=False))
+        shape = [_evaluate(size, values) for size in dims]
         count = int(np.prod(shape, dtype=np.float64))
         if not 0 < count <= _MAX_ELEMENTS:
             return False
@@ -88,15 +88,23 @@ def _step(node: ir.Node) -> Step:
     return "reshape", dims_of(node.outputs[0]) or ()
 
 
-def _carry_out(array: np.ndarray, steps: Sequence[Step], values: Mapping[str, int]) -> np.ndarray:
+def _atoms(size: Size) -> Iterator[Atom]:
+    for factors, _ in size.terms if isinstance(size, Dim) else ():
+        yield from factors
+
+
+def _evaluate(size: Size, values: Mapping[Atom, int]) -> int:
+    """The polynomial at `values`; a quotient counts as a free size like any other."""
+    if isinstance(size, int):
+        return size
+    return sum(n * math.prod(values[atom] for atom in atoms) for atoms, n in size.terms)
+
+
+def _carry_out(array: np.ndarray, steps: Sequence[Step], values: Mapping[Atom, int]) -> np.ndarray:
     for kind, argument in steps:
         if kind == "transpose":
             array = array.transpose([int(axis) for axis in argument])  # type: ignore[arg-type]
         else:
-            array = array.reshape([evaluate(size, values) for size in argument])
+            array = array.reshape([_evaluate(size, values) for size in argument])
     return array
 
-
-def longest(value: ir.Value) -> Chain:
-    """The longest chain that ends in `value`."""
-    return list(itertools.islice(chains_to(value), _MAX_LENGTH))[-1]

@@ -295,6 +295,12 @@ def target_of_reshape(node: ir.Node) -> Dims:
             raise Unknown
         filled = floor_div(_product(dims), rest)
         wanted = [filled if size == -1 else size for size in wanted]
+    free = [axis for axis, size in enumerate(wanted) if isinstance(size, Dim) and size not in dims]
+    if len(free) == 1:
+        # No element is lost, so that the other sizes tell this one; maybe more simply.
+        others = _product(size for axis, size in enumerate(wanted) if axis != free[0])
+        told = floor_div(_product(dims), others) if others != 0 else wanted[free[0]]
+        wanted[free[0]] = simpler(wanted[free[0]], told)
     return tuple(wanted)
 
 
@@ -387,6 +393,18 @@ def _matmul(node: ir.Node) -> list[Any]:
     if len(a) < 2 or len(b) < 2:
         raise Unknown
     return [(*broadcast(a[:-2], b[:-2]), a[-2], b[-1])]
+
+
+@_rule("Einsum")
+def _einsum(node: ir.Node) -> list[Any]:
+    inputs, arrow, output = attribute(node, "equation").replace(" ", "").partition("->")
+    if not arrow or "." in inputs:
+        raise Unknown
+    sizes: dict[str, Size] = {}
+    for index, letters in enumerate(inputs.split(",")):
+        for letter, size in zip(letters, _dims(node, index), strict=True):
+            sizes[letter] = simpler(sizes.get(letter, size), size)
+    return [tuple(sizes[letter] for letter in output)]
 
 
 @_rule("Gemm")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .dims import Dim, Dims
-from .edit import MAX_CONTENT, attribute, input_of
+from .dims import Dim, Dims, Fact, Size, fact_of
+from .edit import MAX_CONTENT, attribute, dims_of, input_of, is_op
 from .shape_rules import RULES, Unknown
 
 __all__ = ["Shaper"]
@@ -27,6 +27,7 @@ class Shaper:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.sources: dict[str, tuple[ir.Value, int]] = {}
+        self._facts: list[Fact] = []
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None:
@@ -65,6 +66,8 @@ class Shaper:
                 results = rule(node)
             except (Unknown, ArithmeticError, LookupError, TypeError, ValueError):
                 results = []  # odd attributes or sizes: the runtime will say what is wrong
+        if is_op(node, "Concat"):
+            self._learn(node)
         for index, output in enumerate(node.outputs):
             result = results[index] if index < len(results) else None
             content = None
@@ -72,15 +75,38 @@ class Shaper:
                 content, result = result, result.shape
             if result is None and output.shape is not None:
                 result = self.declared(output)
-            output.meta["dims"] = None if result is None else tuple(result)
+            output.meta["dims"] = None if result is None else tuple(map(self._simplified, result))
             if content is not None and content.size <= MAX_CONTENT:
-                output.meta["content"] = content
+                output.meta["content"] = self._simplified_content(content)
             elif "content" in output.meta:
                 del output.meta["content"]
             if output.type is None and (dtype := _dtype(node)) is not None:
                 output.type = ir.TensorType(dtype)
 
+    def _learn(self, node: ir.Node) -> None:
+        """Images that are joined have one height and one width, however they were computed."""
+        first, *others = (dims_of(value) or () for value in node.inputs)
+        axis = attribute(node, "axis", 0) % max(1, len(first))
+        for dims in others:
+            for index, (a, b) in enumerate(zip(first, dims, strict=False)):
+                fact = fact_of(a, b) if index != axis and a != b else None
+                if fact is not None and len(self._facts) < _MAX_FACTS:
+                    self._facts.append(fact)
 
+    def _simplified(self, size: Any) -> Any:
+        if isinstance(size, Dim):
+            for fact in self._facts:
+                size = fact.applied(size)
+        return size
+
+    def _simplified_content(self, content: np.ndarray) -> np.ndarray:
+        if self._facts and any(isinstance(size, Dim) for size in content.reshape(-1)):
+            simplified: Size = np.frompyfunc(self._simplified, 1, 1)(content)
+            return np.asarray(simplified, dtype=object)
+        return content
+
+
+_MAX_FACTS = 32
 _RESULTS = {
     **dict.fromkeys(("Shape", "Size", "ArgMax", "NonZero"), ir.DataType.INT64),
     **dict.fromkeys(

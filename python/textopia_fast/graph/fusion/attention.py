@@ -116,6 +116,7 @@ def _split_heads(value: ir.Value | None, is_transposed: bool = False) -> _Heads 
     if value is None or dims is None or len(dims) not in (3, 4):
         return None
     width = dims[-2] if is_transposed else dims[-1]
+    found = None
     for chain in chains_to(value):
         tokens = dims_of(chain.source)
         if tokens is None or len(tokens) != 3 or not isinstance(width, int):
@@ -129,8 +130,9 @@ def _split_heads(value: ir.Value | None, is_transposed: bool = False) -> _Heads 
             ("reshape", dims),
         ]
         if same_order(chain, steps):
-            return _Heads(chain.source, heads, width)
-    return None
+            # The farthest counts: nearer ones may have the heads among the batch already.
+            found = _Heads(chain.source, heads, width)
+    return found
 
 
 def _operator(editor: Editor, writer: SizeWriter, node: ir.Node) -> None:
