@@ -16,7 +16,7 @@ PYTHON_RUNGS = [
     {"errors", "_core"},
     {"checks"},
     {"_ort", "arrays"},
-    {"noise", "samplers", "models"},
+    {"noise", "samplers", "models", "graph"},
     {"text", "denoiser"},
     {"sampling", "request", "images", "input_images"},
     {"batching"},

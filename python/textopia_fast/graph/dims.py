@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Union
 
-__all__ = ["Atom", "Dim", "Dims", "Fact", "Size", "Symbol", "evaluate", "fact_of", "floor_div", "simpler", "symbols_of"]
+__all__ = [
+    "Atom",
+    "Dim",
+    "Dims",
+    "Fact",
+    "Size",
+    "Symbol",
+    "evaluate",
+    "fact_of",
+    "floor_div",
+    "simpler",
+    "symbols_of",
+]
 
 
 _MAX_TERMS = 64
@@ -69,9 +81,7 @@ class Dim:
         return self * -1 + other
 
     def __mul__(self, other: Size) -> Size:
-        return _collect(
-            tuple((a + b, m * n) for a, m in self.terms for b, n in _terms(other))
-        )
+        return _collect(tuple((a + b, m * n) for a, m in self.terms for b, n in _terms(other)))
 
     def __rmul__(self, other: int) -> Size:
         return self * other

@@ -39,8 +39,10 @@ _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 def is_op(node: ir.Node | None, *op_types: str, domain: str = "") -> bool:
     """Whether `node` is one of these operators of `domain` ("ai.onnx" is "")."""
-    return node is not None and node.domain in (domain, "ai.onnx"[: 7 * (not domain)]) and (
-        node.op_type in op_types
+    return (
+        node is not None
+        and node.domain in (domain, "ai.onnx"[: 7 * (not domain)])
+        and (node.op_type in op_types)
     )
 
 
@@ -172,9 +174,7 @@ class Editor:
         """Inserts an operator of our domain; gives its output."""
         return self.add(before, op_type, inputs, attributes, DOMAIN).outputs[0]
 
-    def store(
-        self, array: np.ndarray | ir.TensorProtocol, stem: str = "constant"
-    ) -> ir.Value:
+    def store(self, array: np.ndarray | ir.TensorProtocol, stem: str = "constant") -> ir.Value:
         """Adds a stored tensor."""
         name = self.name(stem)
         tensor = array if isinstance(array, ir.TensorProtocol) else ir.tensor(array, name=name)

@@ -162,4 +162,3 @@ def _single_transpose(source: ir.Value, end: ir.Value) -> list[int] | None:
     if len(set(before)) != len(before) or set(before) != set(after):
         return None
     return [before.index(size) for size in after]
-

@@ -107,4 +107,3 @@ def _carry_out(array: np.ndarray, steps: Sequence[Step], values: Mapping[Atom, i
         else:
             array = array.reshape([_evaluate(size, values) for size in argument])
     return array
-

@@ -53,9 +53,7 @@ def lower(editor: Editor) -> None:
             scaled = editor.op(node, "Mul", x, _number(editor, math.sqrt(0.5)))
             erf = editor.op(node, "Erf", scaled)
             half = editor.op(node, "Mul", x, _number(editor, 0.5))
-            result = editor.op(
-                node, "Mul", half, editor.op(node, "Add", erf, _number(editor, 1.0))
-            )
+            result = editor.op(node, "Mul", half, editor.op(node, "Add", erf, _number(editor, 1.0)))
         else:
             inner = x
             if node.op_type == "QuickGelu":
@@ -69,9 +67,7 @@ def _number(editor: Editor, value: float) -> ir.Value:
     return editor.store(np.float32(value), "number")
 
 
-def _put(
-    editor: Editor, before: ir.Node, name: str, x: ir.Value | None, result: ir.Value
-) -> None:
+def _put(editor: Editor, before: ir.Node, name: str, x: ir.Value | None, result: ir.Value) -> None:
     # All uses of one value share its activation: exporters repeat it for each layer.
     assert x is not None
     for node in users(x):

@@ -37,9 +37,7 @@ def fuse(editor: Editor) -> None:
 def _activation(editor: Editor, node: ir.Node) -> None:
     follower = only_user(node.outputs[0], *_ACTIVATIONS.get(node.op_type, ()), domain=INTERNAL)
     if follower is not None and input_of(node, _RESIDUAL.get(node.op_type, 9)) is None:
-        node.attributes["activation"] = ir.AttrString(
-            "activation", ACTIVATIONS[follower.op_type]
-        )
+        node.attributes["activation"] = ir.AttrString("activation", ACTIVATIONS[follower.op_type])
         editor.replace(follower.outputs[0], node.outputs[0])
 
 
@@ -71,7 +69,11 @@ def _residual(editor: Editor, node: ir.Node) -> None:
     if place is None or add is None or input_of(node, place) is not None:
         return
     other = add.inputs[1] if add.inputs[0] is result else add.inputs[0]
-    if other is not None and other is not result and dims_of(other) == dims_of(result):
+    dims = dims_of(result)
+    if other is None or other is result or dims is None or dims_of(other) != dims:
+        return
+    # A sum of vectors [B, C] costs nothing; apart, its operands can leave the loop each on its own.
+    if len(dims) > 2:
         _attach(editor, node, add, place, other)
 
 

@@ -38,9 +38,7 @@ def _operator(editor: Editor, node: ir.Node) -> None:
     if any(out.uses() for out in node.outputs[1:]):
         return
     epsilon = attribute(node, "epsilon", 1e-5)
-    _put(
-        editor, node, node.inputs[0], node.outputs[0], epsilon, node.inputs[1], input_of(node, 2)
-    )
+    _put(editor, node, node.inputs[0], node.outputs[0], epsilon, node.inputs[1], input_of(node, 2))
 
 
 def _decomposed(editor: Editor, node: ir.Node) -> None:

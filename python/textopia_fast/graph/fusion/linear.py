@@ -187,7 +187,10 @@ def pack_shared(editor: Editor, before: ir.Node, layers: list[ir.Node]) -> ir.Va
     bias = None
     if any(b is not None for b in biases):
         bias = np.concatenate(
-            [np.zeros(n, np.float32) if b is None else b for b, n in zip(biases, widths, strict=True)]
+            [
+                np.zeros(n, np.float32) if b is None else b
+                for b, n in zip(biases, widths, strict=True)
+            ]
         )
     if any(tensor is None for tensor in tensors):
         return None
