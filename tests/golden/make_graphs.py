@@ -125,7 +125,7 @@ def export(
     path = FOLDER / f"{name}.onnx"
     options: dict[str, object] = {"dynamic_axes": {**axes}}
     if dynamo:
-        shapes = tuple({axis: FREE for axis in names} for names in axes.values())
+        shapes = tuple(dict.fromkeys(names, FREE) for names in axes.values())
         options = {"dynamic_shapes": (shapes,), "external_data": False, "verbose": False}
     with torch.no_grad():
         torch.onnx.export(

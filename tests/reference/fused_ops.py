@@ -109,7 +109,7 @@ def _operator(name, function, inputs):
     """A class for onnx's evaluator: missing inputs are None, attributes come by name."""
 
     def run(self, *values, **_attributes):  # those of onnx's own operator of this name come, too
-        found = {key: getattr(self, key) for key in self._names}
+        found = {a.name: getattr(self, a.name) for a in self.onnx_node.attribute}
         weight_format = found.pop("weight_format", "plain")
         assert weight_format == "plain", weight_format
         for key in ("in_features", "out_features", "in_channels", "out_channels"):
@@ -118,11 +118,7 @@ def _operator(name, function, inputs):
         values += [None] * (inputs - len(values))
         return (np.asarray(function(*values, **found), dtype=np.float32),)
 
-    def __init__(self, onnx_node, run_params, schema=None):
-        OpRun.__init__(self, onnx_node, run_params, schema)
-        self._names = [attribute.name for attribute in onnx_node.attribute]
-
-    return type(name, (OpRun,), {"op_domain": DOMAIN, "_run": run, "__init__": __init__})
+    return type(name, (OpRun,), {"op_domain": DOMAIN, "_run": run})
 
 
 OPERATORS = [

@@ -1,4 +1,4 @@
-"""Compiles one exported graph: reads it, runs the passes in order, gives the graphs of an engine."""
+"""Compiles one exported graph: reads it, runs the passes in order, gives an engine's graphs."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Union
+from typing import TypeAlias
 
 __all__ = [
     "Atom",
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "fact_of",
     "floor_div",
+    "numbers",
     "simpler",
     "symbols_of",
 ]
@@ -46,7 +47,7 @@ class Quotient:
         return f"(({self.numerator})//({self.divisor}))"
 
 
-Atom = Union[Symbol, Quotient]
+Atom: TypeAlias = "Symbol | Quotient"
 Monomial = tuple[Atom, ...]
 
 
@@ -103,7 +104,7 @@ class Dim:
         return " + ".join(parts)
 
 
-Size = Union[int, Dim]
+Size: TypeAlias = "int | Dim"
 Dims = tuple[Size, ...]
 
 
@@ -190,6 +191,12 @@ def symbols_of(size: Size) -> Iterator[str]:
             else:
                 yield from symbols_of(atom.numerator)
                 yield from symbols_of(atom.divisor)
+
+
+def numbers(dims: Dims) -> tuple[int, ...] | None:
+    """The sizes where none is free."""
+    found = tuple(size for size in dims if isinstance(size, int))
+    return found if len(found) == len(dims) else None
 
 
 def simpler(a: Size, b: Size) -> Size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +28,7 @@ __all__ = [
     "replaceable",
     "scalar",
     "small_array",
+    "stored_sizes",
     "users",
 ]
 
@@ -37,13 +38,9 @@ MAX_CONTENT = 64
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 
-def is_op(node: ir.Node | None, *op_types: str, domain: str = "") -> bool:
-    """Whether `node` is one of these operators of `domain` ("ai.onnx" is "")."""
-    return (
-        node is not None
-        and node.domain in (domain, "ai.onnx"[: 7 * (not domain)])
-        and (node.op_type in op_types)
-    )
+def is_op(node: ir.Node | None, *op_types: str, domain: str = "") -> TypeGuard[ir.Node]:
+    """Whether `node` is one of these operators of `domain`."""
+    return node is not None and node.domain == domain and node.op_type in op_types
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
@@ -81,6 +78,11 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None if value is None or not value.is_initializer() else value.const_value
 
 
+def stored_sizes(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """Sizes of a stored tensor, which are all numbers."""
+    return tuple(int(str(size)) for size in tensor.shape)
+
+
 def small_array(value: ir.Value | None) -> np.ndarray | None:
     """The contents of a stored tensor of moderate size."""
     tensor = constant(value)
@@ -106,10 +108,11 @@ def content_of(value: ir.Value | None) -> np.ndarray | None:
         return None
     found: np.ndarray | None = value.meta.get("content")
     tensor = constant(value)
-    if found is None and tensor is not None and tensor.dtype in _INTEGERS:
-        if tensor.size <= MAX_CONTENT:
-            found = tensor.numpy().astype(object)
-            value.meta["content"] = found
+    if found is not None or tensor is None:
+        return found
+    if tensor.dtype in _INTEGERS and tensor.size <= MAX_CONTENT:
+        found = tensor.numpy().astype(object)
+        value.meta["content"] = found
     return found
 
 
@@ -179,9 +182,12 @@ class Editor:
         name = self.name(stem)
         tensor = array if isinstance(array, ir.TensorProtocol) else ir.tensor(array, name=name)
         value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(stored_sizes(tensor)),
+            const_value=tensor,
         )
-        value.meta["dims"] = tuple(int(size) for size in tensor.shape)
+        value.meta["dims"] = stored_sizes(tensor)
         self.graph.register_initializer(value)
         return value
 

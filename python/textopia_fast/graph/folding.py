@@ -14,9 +14,9 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from .dims import Dim
+from .dims import Dim, numbers
 from .edit import Editor, attribute, constant, content_of, dims_of, input_of, is_op, scalar
-from .shape_rules import RULES, target_of_reshape
+from .rules import RULES, target_of_reshape
 from .sizes import SizeWriter
 
 __all__ = ["fold"]
@@ -56,7 +56,7 @@ def _fold_node(editor: Editor, node: ir.Node) -> None:
 def _unchanged(node: ir.Node) -> ir.Value | None:
     """The value that the node's output equals."""
     source = input_of(node, 0)
-    if source is None or node.domain not in ("", "ai.onnx"):
+    if source is None or node.domain:
         return None
     before, after = dims_of(source), dims_of(node.outputs[0])
     if node.op_type in ("Identity", "Dropout"):
@@ -105,7 +105,7 @@ def _is_zero(value: ir.Value | None) -> bool:
 
 def _stored_result(node: ir.Node) -> ir.TensorProtocol | None:
     """The node's result where all of its inputs are stored and the result is of modest size."""
-    if (node.domain.replace("ai.onnx", ""), node.op_type) not in RULES or node.domain:
+    if node.domain or ("", node.op_type) not in RULES:
         return None
     if not node.inputs or node.op_type in _NEVER:
         return None
@@ -113,7 +113,8 @@ def _stored_result(node: ir.Node) -> ir.TensorProtocol | None:
     if any(tensor is None for tensor in tensors):
         return None
     dims = dims_of(node.outputs[0])
-    if dims is None or any(isinstance(size, Dim) for size in dims):
+    sizes = None if dims is None else numbers(dims)
+    if sizes is None:
         return None
     dtype = node.outputs[0].dtype
     if node.op_type == "Transpose" and dtype is not None:
@@ -123,16 +124,16 @@ def _stored_result(node: ir.Node) -> ir.TensorProtocol | None:
         return ir.LazyTensor(
             lambda: ir.tensor(np.ascontiguousarray(source.numpy().transpose(order))),
             dtype=dtype,
-            shape=ir.Shape(dims),
+            shape=ir.Shape(sizes),
         )
-    elements = math.prod(dims)  # type: ignore[arg-type]
+    elements = math.prod(sizes)
     if elements > _MAX_FOLDED or any(t.size > _MAX_FOLDED for t in tensors if t is not None):
         return None
     return _evaluate(node, elements)
 
 
 def _evaluate(node: ir.Node, elements: int) -> ir.TensorProtocol | None:
-    feeds: dict[str, Any] = {}
+    feeds: dict[str, np.ndarray] = {}
     names: list[str] = []
     for index, value in enumerate(node.inputs):
         names.append("" if value is None else f"i{index}")
@@ -141,7 +142,7 @@ def _evaluate(node: ir.Node, elements: int) -> ir.TensorProtocol | None:
     plain = ir.serde.serialize_node(node)
     alone = onnx.NodeProto(op_type=node.op_type, input=names, output=["o"])
     alone.attribute.extend(plain.attribute)
-    version = node.version or (node.graph.opset_imports.get("", 17) if node.graph else 17)
+    version = node.graph.opset_imports[""] if node.graph is not None else 17
     graph = onnx.helper.make_graph(
         [alone],
         "fold",
@@ -151,9 +152,10 @@ def _evaluate(node: ir.Node, elements: int) -> ir.TensorProtocol | None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
     try:
         with np.errstate(all="ignore"):
-            result = np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+            results: Any = ReferenceEvaluator(model).run(None, feeds)
     except Exception:  # whatever an odd node makes the evaluator raise, the runtime runs it instead
         return None
+    result = np.asarray(results[0])
     return ir.tensor(result) if result.size == elements else None
 
 

@@ -20,9 +20,35 @@ __all__ = ["to_channels_last"]
 _TO_LAST, _TO_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
 _ROUNDS = 8
 _POINTWISE = (
-    "Abs Add Cast Ceil Clip Cos Div Elu Erf Exp Floor LeakyRelu Log Max Min Mul Neg Pow Relu "
-    "Reciprocal Round Sigmoid Sign Sin Softplus Sqrt Sub Tanh"
-).split()
+    "Abs",
+    "Add",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Cos",
+    "Div",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "LeakyRelu",
+    "Log",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Relu",
+    "Reciprocal",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softplus",
+    "Sqrt",
+    "Sub",
+    "Tanh",
+)
 
 
 def to_channels_last(editor: Editor) -> None:
@@ -145,9 +171,10 @@ def _join(editor: Editor, writer: SizeWriter, node: ir.Node, end: ir.Value) -> b
         if source_dims is not None and same_order(chain, [("reshape", dims)]):
             joined = writer.reshape(node, chain.source, dims)
             best = joined if joined is not None else best
-        elif len(chain.nodes) > 1 and (order := _single_transpose(chain.source, end)) is not None:
-            if same_order(chain, [("transpose", order)]):
-                best = editor.op(node, "Transpose", chain.source, perm=order)
+            continue
+        order = _single_transpose(chain.source, end) if len(chain.nodes) > 1 else None
+        if order is not None and same_order(chain, [("transpose", order)]):
+            best = editor.op(node, "Transpose", chain.source, perm=order)
     if best is None:
         return False
     editor.replace(end, best)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from .. import _core
 from ..errors import ConfigurationError
-from .edit import DOMAIN, Editor, attribute, constant
+from .edit import DOMAIN, Editor, attribute, constant, stored_sizes
 from .weights import derived
 
 __all__ = ["pack_weights", "panel_count"]
@@ -40,8 +40,7 @@ def pack_weights(editor: Editor, weight_format: str, dtype: ir.DataType) -> None
             packed = _panels(node, plain)
         elif dtype in _NUMPY:
             narrow = _NUMPY[dtype]
-            sizes = [int(size) for size in plain.shape]  # type: ignore[call-overload]
-            packed = derived([plain], sizes, lambda w, to=narrow: w.astype(to), dtype)
+            packed = derived([plain], stored_sizes(plain), lambda w, to=narrow: w.astype(to), dtype)
         else:
             continue
         node.replace_input_with(1, editor.store(packed, "packed"))
@@ -65,7 +64,7 @@ def _panels(node: ir.Node, plain: ir.TensorProtocol) -> ir.LazyTensor:
             plain, panel_count(rows, channels, taps), lambda w: conv(w, upsample=upsample)
         )
     is_gated = node.op_type == "LinearGeglu"
-    rows = int(plain.shape[0])  # type: ignore[call-overload]
+    rows = stored_sizes(plain)[0]
     linear = _packer("pack_linear")
     count = panel_count(rows, attribute(node, "in_features"), 1)
     if is_gated:  # a panel holds 16 values and their 16 gates

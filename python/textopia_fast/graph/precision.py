@@ -15,7 +15,18 @@ __all__ = ["narrow", "widen"]
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = (ir.DataType.FLOAT, *_HALF)
 # Operators that only move elements: they exist for every type, and carry the one they are given.
-_CARRIERS = "Concat Flatten Gather Identity Reshape Slice Split Squeeze Transpose Unsqueeze".split()
+_CARRIERS = (
+    "Concat",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 # Inputs of fused operators that hold activations; the others are float32 or weights.
 _ACTIVATIONS = {
     "Conv": (0, 3, 4),

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .dims import Dim, Dims, Fact, Size, fact_of
-from .edit import MAX_CONTENT, attribute, dims_of, input_of, is_op
-from .shape_rules import RULES, Unknown
+from .edit import MAX_CONTENT, attribute, dims_of, input_of, is_op, stored_sizes
+from .rules import RULES, UnknownSizeError
 
 __all__ = ["Shaper"]
 
@@ -31,7 +31,7 @@ class Shaper:
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None:
-                value.meta["dims"] = tuple(int(size) for size in tensor.shape)
+                value.meta["dims"] = stored_sizes(tensor)
         for value in graph.inputs:
             if not value.is_initializer():
                 value.meta["dims"] = self.declared(value, named=True)
@@ -59,12 +59,12 @@ class Shaper:
 
     def infer(self, node: ir.Node) -> None:
         """Sets sizes and contents of the node's outputs from those of its inputs."""
-        rule = RULES.get((node.domain.replace("ai.onnx", ""), node.op_type))
+        rule = RULES.get((node.domain, node.op_type))
         results: list[Any] = []
         if rule is not None:
             try:
                 results = rule(node)
-            except (Unknown, ArithmeticError, LookupError, TypeError, ValueError):
+            except (UnknownSizeError, ArithmeticError, LookupError, TypeError, ValueError):
                 results = []  # odd attributes or sizes: the runtime will say what is wrong
         if is_op(node, "Concat"):
             self._learn(node)
@@ -110,7 +110,7 @@ _MAX_FACTS = 32
 _RESULTS = {
     **dict.fromkeys(("Shape", "Size", "ArgMax", "NonZero"), ir.DataType.INT64),
     **dict.fromkeys(
-        "And Or Xor Not Equal Less LessOrEqual Greater GreaterOrEqual IsNaN IsInf".split(),
+        ("And", "Or", "Xor", "Not", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
         ir.DataType.BOOL,
     ),
 }

@@ -49,7 +49,7 @@ class SizeWriter:
         return self._vectors[key]
 
     def reshape(self, before: ir.Node, value: ir.Value, dims: Sequence[Size]) -> ir.Value | None:
-        """`value` with other sizes; None where they cannot be computed. No node where they agree."""
+        """`value` with these sizes; None where they cannot be computed."""
         old = dims_of(value)
         dims = tuple(dims)
         if old is not None and old == dims:

@@ -7,7 +7,8 @@ is exact: the nodes stay the same.
 
     time graph    timestep [R] -> time_features [R, N]         one row per step, or per image
     prompt graph  encoder_hidden_states [P, T, D] -> prompt.0, prompt.1 ...
-    body          sample [B, C, H, W], time_features [B, N], prompt.0 [P, ...] ... -> out_sample [P, ...]
+    body          sample [B, C, H, W], time_features [B, N], prompt.0 [P, ...] ...
+                  -> out_sample [P, C, H, W]
 
 P is B, or a multiple of it: image b takes rows b, b + B, ... of the prompt's values.
 """

@@ -1,4 +1,4 @@
-"""Weights that are read, turned and packed only when the engine is written: never in memory at once."""
+"""Weights that are read, turned and packed when the engine is written: never all in memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
+
+from .edit import stored_sizes
 
 __all__ = ["derived", "float32"]
 
@@ -29,4 +31,4 @@ def float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """`tensor` in float32."""
     if tensor.dtype == ir.DataType.FLOAT:
         return tensor
-    return derived([tensor], list(map(int, tensor.shape)), lambda a: a.astype(np.float32))  # type: ignore[call-overload]
+    return derived([tensor], stored_sizes(tensor), lambda array: array.astype(np.float32))

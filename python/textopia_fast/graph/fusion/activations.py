@@ -29,10 +29,9 @@ def fuse(editor: Editor) -> None:
             _sigmoid(editor, node)
         elif is_op(node, "Erf"):
             _erf(editor, node)
-        elif is_op(node, "Gelu") and attribute(node, "approximate", "none") == "none":
-            _put(editor, node, "Gelu", node.inputs[0], node.outputs[0])
-        elif is_op(node, "Gelu", domain="com.microsoft"):
-            _put(editor, node, "Gelu", node.inputs[0], node.outputs[0])
+        elif is_op(node, "Gelu") or is_op(node, "Gelu", domain="com.microsoft"):
+            if attribute(node, "approximate", "none") == "none":
+                _put(editor, node, "Gelu", node.inputs[0], node.outputs[0])
         elif is_op(node, "QuickGelu", domain="com.microsoft"):
             factor = attribute(node, "alpha", 1.702)
             name = {1.0: "Silu", 1.702: "QuickGelu"}.get(round(factor, 3))
@@ -64,7 +63,7 @@ def lower(editor: Editor) -> None:
 
 
 def _number(editor: Editor, value: float) -> ir.Value:
-    return editor.store(np.float32(value), "number")
+    return editor.store(np.array(value, np.float32), "number")
 
 
 def _put(editor: Editor, before: ir.Node, name: str, x: ir.Value | None, result: ir.Value) -> None:
@@ -95,21 +94,16 @@ def _sigmoid(editor: Editor, node: ir.Node) -> None:
         _put(editor, node, "Silu", inner, product.outputs[0])
         return
     scaled = inner.producer()
-    if is_op(scaled, "Mul") and other in scaled.inputs:
-        if _near(scalar(_other(scaled, other)), 1.702):
-            _put(editor, node, "QuickGelu", other, product.outputs[0])
+    if not is_op(scaled, "Mul") or other not in scaled.inputs:
+        return
+    if _near(scalar(_other(scaled, other)), 1.702):
+        _put(editor, node, "QuickGelu", other, product.outputs[0])
 
 
 def _erf(editor: Editor, node: ir.Node) -> None:
     """0.5 * x * (1 + erf(x / sqrt(2))), the factors in any order."""
-    inner = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if is_op(inner, "Div") and _near(scalar(inner.inputs[1]), math.sqrt(2)):
-        x = inner.inputs[0]
-    elif is_op(inner, "Mul") and _near(scalar(inner.inputs[1]), math.sqrt(0.5)):
-        x = inner.inputs[0]
-    elif is_op(inner, "Mul") and _near(scalar(inner.inputs[0]), math.sqrt(0.5)):
-        x = inner.inputs[1]
-    else:
+    x = _divided_by_root_two(node.inputs[0])
+    if x is None:
         return
     plus = only_user(node.outputs[0], "Add")
     if plus is None or not _near(scalar(_other(plus, node.outputs[0])), 1.0):
@@ -134,6 +128,17 @@ def _erf(editor: Editor, node: ir.Node) -> None:
         if has_x and _near(factor, 0.5):
             _put(editor, node, "Gelu", x, result)
             return
+
+
+def _divided_by_root_two(value: ir.Value | None) -> ir.Value | None:
+    node = None if value is None else value.producer()
+    if is_op(node, "Div") and _near(scalar(node.inputs[1]), math.sqrt(2)):
+        return node.inputs[0]
+    if is_op(node, "Mul"):
+        for index in (0, 1):
+            if _near(scalar(node.inputs[index]), math.sqrt(0.5)):
+                return node.inputs[1 - index]
+    return None
 
 
 def _other(node: ir.Node, value: ir.Value | None) -> ir.Value | None:

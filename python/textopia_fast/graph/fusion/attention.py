@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..dims import Dims, Size
+from ..dims import Dims
 from ..edit import Editor, attribute, dims_of, input_of, is_op, only_user, scalar, users
 from ..movement import chains_to, same_order
 from ..sizes import SizeWriter
@@ -180,9 +180,11 @@ def _put(
     q_dims, out_dims = dims_of(q.tokens), dims_of(result)
     if q_dims is None or out_dims is None:
         return
-    mask = _fitting_mask(editor, writer, before, mask, q.heads, q_dims, dims_of(k.tokens) or ())
-    if mask is False:
-        return
+    k_dims = dims_of(k.tokens) or ()
+    if mask is not None:
+        mask = _fitting_mask(editor, before, mask, q_dims, k_dims)
+        if mask is None:
+            return
     is_usual = math.isclose(scale, 1.0 / math.sqrt(q.width), rel_tol=1e-3)
     fused = editor.fused(
         before,
@@ -232,24 +234,16 @@ def _joined_heads(result: ir.Value, q: _Heads) -> ir.Value | None:
 
 
 def _fitting_mask(
-    editor: Editor,
-    writer: SizeWriter,
-    before: ir.Node,
-    mask: ir.Value | None,
-    heads: int,
-    q_dims: Dims,
-    k_dims: Dims,
+    editor: Editor, before: ir.Node, mask: ir.Value, q_dims: Dims, k_dims: Dims
 ) -> ir.Value | None:
-    """The mask as [B or 1, 1, Sq or 1, Sk]; False where it differs from head to head."""
-    if mask is None:
-        return None
+    """The mask as [B or 1, 1, Sq or 1, Sk]; None where it is not the same for all heads."""
     dims = dims_of(mask)
-    if dims is None or len(dims) > 4:
-        return False  # type: ignore[return-value]
-    padded: tuple[Size, ...] = (1,) * (4 - len(dims)) + dims
+    if dims is None or not 1 <= len(dims) <= 4:
+        return None
+    padded: Dims = (1,) * (4 - len(dims)) + dims
     fits = padded[0] in (1, q_dims[0]) and padded[1] == 1 and padded[2] in (1, q_dims[1])
-    if not fits or padded[3] != k_dims[1] or (len(dims) == 3 and padded[1] != 1):
-        return False  # type: ignore[return-value]
+    if not fits or padded[3] != k_dims[1]:
+        return None
     if len(dims) == 4:
         return mask
     axes = editor.store(np.arange(4 - len(dims), dtype=np.int64), "axes")

@@ -16,6 +16,7 @@ from ..edit import (
     producer,
     scalar,
     small_array,
+    stored_sizes,
 )
 from ..weights import derived
 
@@ -39,7 +40,7 @@ def _conv(editor: Editor, node: ir.Node) -> None:
         return
     if attribute(node, "group", 1) != 1 or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
         return
-    rows, channels, kernel, kernel_width = (int(size) for size in weight.shape)  # type: ignore[call-overload]
+    rows, channels, kernel, kernel_width = stored_sizes(weight)
     strides = attribute(node, "strides") or [1, 1]
     pads = list(attribute(node, "pads") or [0, 0, 0, 0])
     if kernel != kernel_width or kernel not in (1, 3) or strides[0] != strides[1]:

@@ -53,9 +53,9 @@ def _time_bias(editor: Editor, writer: SizeWriter, node: ir.Node) -> ir.Node:
         return node
     vector: ir.Value | None = None
     for chain in chains_to(other):
-        if dims_of(chain.source) == (dims[0], dims[3]):
-            if same_order(chain, [("reshape", (dims[0], 1, 1, dims[3]))]):
-                vector = chain.source
+        is_vector = dims_of(chain.source) == (dims[0], dims[3])
+        if is_vector and same_order(chain, [("reshape", (dims[0], 1, 1, dims[3]))]):
+            vector = chain.source
     if vector is None:
         axes = editor.store(np.array([1, 2], np.int64), "axes")
         vector = editor.op(add, "Squeeze", other, axes)

@@ -99,4 +99,4 @@ def _per_channel(node: ir.Node, value: ir.Value, dims: Dims) -> np.ndarray | Non
     shape = (1,) * (len(dims) - array.ndim) + array.shape
     if shape[1] not in (1, dims[1]) or any(n != 1 for axis, n in enumerate(shape) if axis != 1):
         return None
-    return np.broadcast_to(array.reshape(-1), (int(dims[1]),)).astype(np.float32)  # type: ignore[call-overload]
+    return np.broadcast_to(array.reshape(-1), (int(str(dims[1])),)).astype(np.float32)

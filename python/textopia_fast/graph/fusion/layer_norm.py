@@ -1,4 +1,4 @@
-"""LayerNorm over the last axis: the operator, or the nodes it was made of before operator set 17."""
+"""LayerNorm over the last axis: the operator, or the nodes of which it was made before set 17."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers: MatMul with a stored matrix, Gemm; with their bias. GEGLU: a linear layer and a gate."""
+"""Linear layers: MatMul with a stored matrix, Gemm, with their bias; GEGLU: a layer and a gate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ..dims import Dim, numbers
 from ..edit import (
     DOMAIN,
     Editor,
@@ -18,6 +19,7 @@ from ..edit import (
     is_op,
     only_user,
     small_array,
+    stored_sizes,
     users,
 )
 from ..weights import derived, float32
@@ -44,7 +46,7 @@ def _matmul(editor: Editor, node: ir.Node) -> None:
     add = only_user(result, "Add")
     if add is not None:
         other = add.inputs[1] if add.inputs[0] is result else add.inputs[0]
-        bias = bias_of(other, int(weight.shape[1]))
+        bias = bias_of(other, stored_sizes(weight)[1])
         if bias is not None:
             before, result = add, add.outputs[0]
     _put(editor, before, node.inputs[0], weight, bias, result, is_transposed=False)
@@ -58,7 +60,7 @@ def _gemm(editor: Editor, node: ir.Node) -> None:
     is_transposed = bool(attribute(node, "transB", 0))
     bias = None
     if input_of(node, 2) is not None:
-        bias = bias_of(node.inputs[2], int(weight.shape[0 if is_transposed else 1]))
+        bias = bias_of(node.inputs[2], stored_sizes(weight)[0 if is_transposed else 1])
         if bias is None or attribute(node, "beta", 1.0) != 1.0:
             return
     _put(editor, node, node.inputs[0], weight, bias, node.outputs[0], is_transposed)
@@ -81,7 +83,7 @@ def _put(
     result: ir.Value,
     is_transposed: bool,
 ) -> None:
-    rows, columns = (int(size) for size in weight.shape)  # type: ignore[call-overload]
+    rows, columns = stored_sizes(weight)
     plain = float32(weight)
     if not is_transposed:
         rows, columns = columns, rows
@@ -152,11 +154,11 @@ def _half(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
     last = (-1, len(dims) - 1)
     source: Any = node.inputs[0]
     if is_op(node, "Split") and attribute(node, "axis", 0) in last:
-        sizes = [(dims_of(out) or (None,))[-1] for out in node.outputs]
-        if not all(isinstance(size, int) for size in sizes):
+        sizes = numbers(tuple((dims_of(out) or (Dim.symbol(""),))[-1] for out in node.outputs))
+        if sizes is None:
             return None
-        begin = sum(sizes[: node.outputs.index(value)])  # type: ignore[arg-type]
-        return source, begin, begin + sizes[node.outputs.index(value)]  # type: ignore[operator]
+        index = node.outputs.index(value)
+        return source, sum(sizes[:index]), sum(sizes[: index + 1])
     if not is_op(node, "Slice"):
         return None
     parts = [content_of(input_of(node, index)) for index in (1, 2, 3, 4)]
