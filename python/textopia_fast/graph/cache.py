@@ -158,9 +158,7 @@ class EngineCache:
         if not folder.exists():
             return
         if (folder / MANIFEST).exists():
-            warnings.warn(
-                f"{error.message} It is compiled again.", TextopiaWarning, stacklevel=4
-            )
+            warnings.warn(f"{error.message} It is compiled again.", TextopiaWarning, stacklevel=4)
         shutil.rmtree(folder)
 
     def _build(self, folder: Path, build: Callable[[Path], None]) -> None:

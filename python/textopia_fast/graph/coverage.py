@@ -147,10 +147,19 @@ def _flops(node: ir.Node, sizes: Mapping[str, int]) -> float | None:
             depth = dims[0] if attribute(node, "transA", 0) else dims[-1]
             return 2 * result * _number(depth, sizes)
         if is_op(node, "Einsum"):
-            return 2 * _count(node.inputs[0], sizes) * result / max(1, result)
+            return _einsum_flops(node, sizes)
         return result * _PER_ELEMENT.get(node.op_type, 1)
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (LookupError, ValueError, ZeroDivisionError):
         return None
+
+
+def _einsum_flops(node: ir.Node, sizes: Mapping[str, int]) -> float:
+    letters: dict[str, int] = {}
+    terms = attribute(node, "equation").replace(" ", "").partition("->")[0].split(",")
+    for term, value in zip(terms, node.inputs, strict=True):
+        dims = dims_of(value) or ()
+        letters |= {letter: _number(d, sizes) for letter, d in zip(term, dims, strict=True)}
+    return 2.0 * math.prod(letters.values())
 
 
 def _fused_flops(node: ir.Node, sizes: Mapping[str, int]) -> float:

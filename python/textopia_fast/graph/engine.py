@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..models import ModelDirectory, Part
@@ -16,7 +16,10 @@ from .cache import EngineCache, default_cache_dir
 from .manifest import write_manifest
 from .targets import Target, find_target
 
-__all__ = ["EngineDirectory", "EnginePart", "compile_directory"]
+if TYPE_CHECKING:
+    from .coverage import Coverage
+
+__all__ = ["EngineDirectory", "EnginePart", "compile_directory", "measure_coverage"]
 
 Progress = Callable[[str, int, int], Any]
 _WEIGHTS_IN_FLIGHT = 256 << 20
@@ -95,6 +98,14 @@ def compile_directory(
     return EngineDirectory(path, wanted.name, MappingProxyType(parts), size)
 
 
+def measure_coverage(directory: ModelDirectory, part: Part) -> Coverage:
+    """What of a network's arithmetic fused operators take, at the model's own size."""
+    from .compile import compile_graph
+
+    sizes = _counted_sizes(directory, part)
+    return compile_graph(part.graph, part.name, find_target("reference"), sizes).coverage
+
+
 def _key(directory: ModelDirectory, target: Target, cache: EngineCache) -> str:
     from .compile import COMPILER_VERSION
 
@@ -128,15 +139,7 @@ def _build_part(
 
     from .compile import compile_graph
 
-    facts = directory.facts
-    height, width = facts.default_height, facts.default_width
-    factor = 1 if part.name == "vae_encoder" else facts.vae_scale_factor
-    compiled = compile_graph(
-        part.graph,
-        part.name,
-        target,
-        free_sizes(part, 2, height // factor, width // factor, facts.max_tokens),
-    )
+    compiled = compile_graph(part.graph, part.name, target, _counted_sizes(directory, part))
     folder.mkdir()
     for name, model in compiled.graphs.items():
 
@@ -161,18 +164,23 @@ def _build_part(
     }
 
 
-def free_sizes(part: Part, batch: int, height: int, width: int, tokens: int) -> dict[str, int]:
-    """Numbers for the names that a graph gives to its free sizes."""
+def _counted_sizes(directory: ModelDirectory, part: Part) -> dict[str, int]:
+    """Numbers for the names of a graph's free sizes: the model's own size, with guidance."""
+    facts = directory.facts
+    factor = 1 if part.name == "vae_encoder" else facts.vae_scale_factor
+    batch = 2 if part.name in ("unet", "text_encoder") else 1
+    image = (batch, 0, facts.default_height // factor, facts.default_width // factor)
     places = {
-        "sample": (batch, 0, height, width),
-        "latent_sample": (batch, 0, height, width),
+        "sample": image,
+        "latent_sample": image,
         "timestep": (1,),
-        "encoder_hidden_states": (batch, tokens, 0),
-        "input_ids": (batch, tokens),
+        "encoder_hidden_states": (batch, facts.max_tokens, 0),
+        "input_ids": (batch, facts.max_tokens),
     }
     sizes: dict[str, int] = {}
     for spec in part.signature.inputs:
-        for axis, (size, number) in enumerate(zip(spec.shape, places.get(spec.name, ()), strict=False)):
+        numbers = places.get(spec.name, ())
+        for axis, (size, number) in enumerate(zip(spec.shape, numbers, strict=False)):
             if not isinstance(size, int):
                 sizes[size or f"{spec.name}.{axis}"] = number
     return sizes
