@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from .dims import Dim, numbers
 from .edit import Editor, attribute, constant, content_of, dims_of, input_of, is_op, scalar
-from .rules import RULES, target_of_reshape
+from .rules import RULES, UnknownSizeError, target_of_reshape
 from .sizes import SizeWriter
 
 __all__ = ["fold"]
@@ -67,7 +67,7 @@ def _unchanged(node: ir.Node) -> ir.Value | None:
         return source if len(node.inputs) == 1 else None
     if node.op_type == "Transpose":
         order = attribute(node, "perm")
-        return source if order is not None and list(order) == sorted(order) else None
+        return source if before is not None and list(order or ()) == [*range(len(before))] else None
     if node.op_type in ("Mul", "Div"):
         other = node.inputs[1]
         # The 1 may have more axes than `source`; then it does change something.
@@ -184,9 +184,12 @@ def _write_sizes(editor: Editor) -> None:
 
 
 def _rewrite_reshape(editor: Editor, writer: SizeWriter, node: ir.Node) -> None:
-    target = dims_of(node.outputs[0])
-    source = node.inputs[0]
-    if target is None or source is None or target != target_of_reshape(node):
+    target, source = dims_of(node.outputs[0]), node.inputs[0]
+    try:
+        target_of_reshape(node)
+    except UnknownSizeError:  # then the sizes are what the file states, which proves nothing
+        return
+    if target is None or source is None:
         return
     result = writer.reshape(node, source, target)
     if result is not None:

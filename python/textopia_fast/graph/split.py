@@ -29,6 +29,7 @@ __all__ = ["PROMPT_INPUTS", "TIME_FEATURES", "TIME_INPUTS", "Parts", "split_loop
 TIME_INPUTS = ("timestep", "timestep_cond")
 PROMPT_INPUTS = ("encoder_hidden_states", "text_embeds", "time_ids")
 TIME_FEATURES = "time_features"
+_ROWS = "prompt_rows"
 _MADE_OF_SIZES = ("Shape", "Size")
 
 
@@ -302,6 +303,9 @@ def _share_prefix(editor: Editor) -> int:
         return 0
     if _uses_batch(later, batch):
         return 0
+    # The runtime shares memory between values whose sizes have one name: P is not B any more.
+    for value in (*prompts, *graph.outputs):
+        _rename_rows(value, batch)
     rows = _rows(editor, sample, prompts[0])
     parted: dict[ir.Node, ir.Node] = {}
     for value in crossing:
@@ -321,6 +325,15 @@ def _share_prefix(editor: Editor) -> int:
             if use.node not in prefix and use.node is not repeated.producer():
                 use.node.replace_input_with(use.idx, repeated)
     return len(prefix)
+
+
+def _rename_rows(value: ir.Value, batch: Dim) -> None:
+    shape = value.shape
+    if shape is not None and len(shape) and not isinstance(shape[0], int):
+        value.shape = ir.Shape([_ROWS, *list(shape)[1:]])
+    dims = dims_of(value)
+    if dims and dims[0] == batch:
+        value.meta["dims"] = (Dim.symbol(_ROWS), *dims[1:])
 
 
 def _repeated(

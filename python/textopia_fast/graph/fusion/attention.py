@@ -136,27 +136,17 @@ def _split_heads(value: ir.Value | None, is_transposed: bool = False) -> _Heads 
 
 
 def _operator(editor: Editor, writer: SizeWriter, node: ir.Node) -> None:
-    """The operator of set 23, with four axes, or with three and the number of heads."""
+    """The operator of set 23 with four axes. With three, runtimes do not agree what it means."""
     is_plain = not any(
         attribute(node, name) for name in ("softcap", "qk_matmul_output_mode", "is_causal")
     )
     if not is_plain or len(node.inputs) > 4 or any(out.uses() for out in node.outputs[1:]):
         return
     dims = dims_of(node.inputs[0])
-    if dims is None:
+    if dims is None or len(dims) != 4 or not isinstance(dims[3], int):
         return
-    if len(dims) == 4:
-        heads = tuple(_split_heads(value) for value in node.inputs[:3])
-        width = dims[3]
-    else:
-        count = attribute(node, "q_num_heads")
-        if count != attribute(node, "kv_num_heads") or not isinstance(dims[2], int):
-            return
-        width = dims[2] // count
-        heads = tuple(_Heads(v, count, width) for v in node.inputs[:3] if v is not None)
-    if not isinstance(width, int):
-        return
-    scale = attribute(node, "scale") or 1.0 / math.sqrt(width)
+    heads = tuple(_split_heads(value) for value in node.inputs[:3])
+    scale = attribute(node, "scale") or 1.0 / math.sqrt(dims[3])
     mask = input_of(node, 3)
     if mask is not None and mask.dtype != ir.DataType.FLOAT:
         return

@@ -39,6 +39,7 @@ def _activation(editor: Editor, node: ir.Node) -> None:
     if follower is not None and input_of(node, _RESIDUAL.get(node.op_type, 9)) is None:
         node.attributes["activation"] = ir.AttrString("activation", ACTIVATIONS[follower.op_type])
         editor.replace(follower.outputs[0], node.outputs[0])
+        editor.graph.remove(follower, safe=True)
 
 
 def _time_bias(editor: Editor, writer: SizeWriter, node: ir.Node) -> ir.Node:

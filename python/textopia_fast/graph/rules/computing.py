@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..dims import Dim, Size, floor_div, numbers, simpler
 from ..edit import attribute, constant, content_of, input_of
-from .table import UnknownSizeError, broadcast, dims_in, numbers_in, rule
+from .table import UnknownSizeError, axis_in, broadcast, dims_in, numbers_in, rule
 
 
 @rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ArgMax")
@@ -18,7 +18,7 @@ def _reduce(node: ir.Node) -> list[Any]:
         axes: list[int] | None = [attribute(node, "axis", 0)]
     else:
         axes = numbers_in(node, 1, "axes")
-    reduced = {axis % len(dims) for axis in (range(len(dims)) if axes is None else axes)}
+    reduced = {axis_in(axis, len(dims)) for axis in (range(len(dims)) if axes is None else axes)}
     keep = attribute(node, "keepdims", 1)
     kept = (1 if axis in reduced else size for axis, size in enumerate(dims))
     return [tuple(s for axis, s in enumerate(kept) if keep or axis not in reduced)]

@@ -15,6 +15,7 @@ from ..edit import MAX_CONTENT, attribute, content_of
 from .table import (
     RULES,
     UnknownSizeError,
+    axis_in,
     broadcast,
     content_in,
     dims_in,
@@ -155,7 +156,7 @@ def _gather(node: ir.Node) -> list[Any]:
         picked = np.take(content, _plain(index, content.shape[axis]), axis=axis)
         return [np.asarray(picked, dtype=object)]
     dims = dims_in(node)
-    axis %= len(dims)
+    axis = axis_in(axis, len(dims))
     return [dims[:axis] + dims_in(node, 1) + dims[axis + 1 :]]
 
 
@@ -172,7 +173,7 @@ def _concat(node: ir.Node) -> list[Any]:
     if axis == 0 and all(content is not None and content.ndim == 1 for content in contents):
         return [np.concatenate([content for content in contents if content is not None])]
     shapes = [dims_in(node, index) for index in range(len(node.inputs))]
-    axis %= len(shapes[0])
+    axis = axis_in(axis, len(shapes[0]))
     result = list(shapes[0])
     for dims in shapes[1:]:
         if len(dims) != len(result):
@@ -198,6 +199,7 @@ def _slice(node: ir.Node) -> list[Any]:
         return [content[begin : end : steps[0]]]
     result = list(dims)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis = axis_in(axis, len(dims))
         result[axis] = _sliced(dims[axis], start, end, step)
     return [tuple(result)]
 
@@ -215,7 +217,7 @@ def _sliced(size: Size, start: Size, end: Size, step: int) -> Size:
 @rule("Split")
 def _split(node: ir.Node) -> list[Any]:
     dims = dims_in(node)
-    axis = attribute(node, "axis", 0) % len(dims)
+    axis = axis_in(attribute(node, "axis", 0), len(dims))
     sizes = numbers_in(node, 1, "split")
     if sizes is None:
         size, count = dims[axis], len(node.outputs)
@@ -234,7 +236,7 @@ def _unsqueeze(node: ir.Node) -> list[Any]:
         return [content.reshape((1,) * len(axes) + content.shape)]
     dims = dims_in(node)
     rank = len(dims) + len(axes)
-    inserted = {axis % rank for axis in axes}
+    inserted = {axis_in(axis, rank) for axis in axes}
     rest = iter(dims)
     return [tuple(1 if axis in inserted else next(rest) for axis in range(rank))]
 
@@ -245,7 +247,7 @@ def _squeeze(node: ir.Node) -> list[Any]:
     axes = numbers_in(node, 1, "axes")
     if axes is None:
         axes = [axis for axis, size in enumerate(dims) if size == 1]
-    removed = {axis % len(dims) for axis in axes}
+    removed = {axis_in(axis, len(dims)) for axis in axes}
     content = content_of(node.inputs[0])
     left = tuple(size for axis, size in enumerate(dims) if axis not in removed)
     return [left if content is None else content.reshape(left)]

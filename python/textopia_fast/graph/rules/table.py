@@ -18,6 +18,7 @@ from ..edit import attribute, content_of, dims_of, input_of
 __all__ = [
     "RULES",
     "UnknownSizeError",
+    "axis_in",
     "broadcast",
     "content_in",
     "dims_in",
@@ -71,6 +72,13 @@ def numbers_in(node: ir.Node, index: int, name: str) -> list[int] | None:
     if any(isinstance(n, Dim) for n in content):
         raise UnknownSizeError
     return [int(n) for n in content]
+
+
+def axis_in(axis: int, rank: int) -> int:
+    """An axis counted from the front; one that is not there makes the sizes unknown."""
+    if not -rank <= axis < rank:
+        raise UnknownSizeError
+    return axis % rank
 
 
 def product(sizes: Iterable[Size]) -> Size:
