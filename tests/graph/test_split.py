@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from tests.graph.running import EXPORTS, inputs_of, operators, run_compiled, run_export
@@ -13,8 +14,8 @@ from textopia_fast.graph.targets import find_target
 UNETS = ["unet_baddbmm_14", "unet_17", "unet_dynamo_18", "unet_dynamo_23", "unet_xl_17"]
 
 
-def compiled_unet(name: str) -> Compiled:
-    return compile_graph(EXPORTS / f"{name}.onnx", "unet", find_target("reference"))
+def compiled_unet(name: str, target: str = "reference") -> Compiled:
+    return compile_graph(EXPORTS / f"{name}.onnx", "unet", find_target(target))
 
 
 def run_split(compiled: Compiled, feeds: dict[str, np.ndarray], rows: int) -> np.ndarray:
@@ -32,6 +33,26 @@ def test_the_parts_compute_what_the_whole_did(name: str) -> None:
     expected = run_export(EXPORTS / f"{name}.onnx", feeds)[0]
     result = run_split(compiled_unet(name), feeds, 2)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_a_graph_of_standard_operators_is_split_alike(name: str) -> None:
+    """What runs where our operators do not: ONNX Runtime's own kernels, float32."""
+    compiled = compiled_unet(name, "cpu-fp32")
+    feeds = inputs_of(name, 2, 8, 12, 5)
+    expected = run_export(EXPORTS / f"{name}.onnx", feeds)[0]
+    values = dict(feeds) | {"timestep": np.repeat(feeds["timestep"].reshape(-1), 2)}
+    for part in ("time", "prompt", "body"):
+        values |= run_standard(compiled.graphs[part], values)
+    np.testing.assert_allclose(values["out_sample"], expected, rtol=0, atol=1e-5)
+    assert compiled.coverage.share == 0
+
+
+def run_standard(model: ir.Model, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    proto = ir.to_proto(model)
+    feeds = {value.name: values[value.name] for value in proto.graph.input}
+    names = [value.name for value in proto.graph.output]
+    return dict(zip(names, run_export(proto, feeds), strict=True))
 
 
 @pytest.mark.parametrize("name", UNETS)

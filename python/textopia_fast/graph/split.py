@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .dims import Dim, symbols_of
-from .edit import DOMAIN, Editor, attribute, content_of, dims_of, is_op, producer
+from .edit import Editor, attribute, content_of, dims_of, is_op, producer
 
 __all__ = ["PROMPT_INPUTS", "TIME_FEATURES", "TIME_INPUTS", "Parts", "split_loop"]
 
@@ -30,6 +30,7 @@ TIME_INPUTS = ("timestep", "timestep_cond")
 PROMPT_INPUTS = ("encoder_hidden_states", "text_embeds", "time_ids")
 TIME_FEATURES = "time_features"
 _ROWS = "prompt_rows"
+_MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze")
 _MADE_OF_SIZES = ("Shape", "Size")
 
 
@@ -56,7 +57,7 @@ def split_loop(editor: Editor) -> Parts:
     graph = editor.graph
     rows = _drop_expand(editor)
     depends = _dependencies(graph)
-    of_time = _group(graph, depends, TIME_INPUTS)
+    of_time = _without_last_moves(graph, _group(graph, depends, TIME_INPUTS))
     of_prompt = _group(graph, depends, PROMPT_INPUTS)
     time_values = _borders(graph, of_time)
     if rows is None or any(len(dims_of(value) or ()) != 2 for value in time_values):
@@ -110,6 +111,15 @@ def _group(
             continue
         if all(_reaches_only(value, allowed, group) for value in node.inputs if value is not None):
             group.add(node)
+    return group
+
+
+def _without_last_moves(graph: ir.Graph, group: set[ir.Node]) -> set[ir.Node]:
+    """Leaves [B, C] -> [B, C, 1, 1] and the like to the others: what is handed over is [B, C]."""
+    for node in reversed(graph):
+        readers = {use.node for output in node.outputs for use in output.uses()}
+        if node in group and is_op(node, *_MOVES) and not readers & group:
+            group.discard(node)
     return group
 
 
@@ -293,7 +303,7 @@ def _share_prefix(editor: Editor) -> int:
         for node in graph
         if depends[node.outputs[0]] and not (depends[node.outputs[0]] & names)
     }
-    if not any(node.domain == DOMAIN and node.op_type == "Conv" for node in prefix):
+    if not any(node.op_type == "Conv" for node in prefix):
         return 0
     crossing = _borders(graph, prefix)
     later = [node for node in graph if depends[node.outputs[0]] & names]
