@@ -176,6 +176,8 @@ def _half(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
 def pack_shared(editor: Editor, before: ir.Node, layers: list[ir.Node]) -> ir.Value | None:
     """One layer that computes what `layers` do, side by side; None unless they read one value."""
     first = layers[0]
+    if len(set(layers)) < len(layers):
+        return None
     for layer in layers:
         is_plain = is_op(layer, "Linear", domain=DOMAIN) and not attribute(layer, "activation")
         if not is_plain or layer.inputs[0] is not first.inputs[0] or input_of(layer, 3) is not None:
