@@ -15,11 +15,11 @@ PACKAGE = Path("python/textopia_fast")
 PYTHON_RUNGS = [
     {"errors", "_core"},
     {"checks"},
-    {"_ort", "arrays"},
+    {"_ort", "arrays", "precision"},
     {"noise_streams"},
     {"noise", "samplers", "models"},
     {"graph"},
-    {"text", "denoiser"},
+    {"text", "denoiser", "engines"},
     {"stepping"},
     {"sampling", "request", "guidance", "images", "input_images"},
     {"batching", "variation"},

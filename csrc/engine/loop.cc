@@ -16,7 +16,8 @@ class Loop {
       : request_(request),
         program_(*request.program),
         reads_uncond_(program_.reads_uncond()),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, noise_levels(),
+                 planned_runs()),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -39,12 +40,13 @@ class Loop {
   void operator()(const Denoise& op) {
     Output& output = outputs_[op.dst];
     const bool is_both = runs_both(denoise_index_);
-    output.guidance = guidance_at(denoise_index_++);
+    const size_t evaluation = denoise_index_++;
+    output.guidance = guidance_at(evaluation);
     output.is_rescaled = false;
     if (!is_input_ready_) write_input(op, is_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, is_both, op.noise_level, &control_);
+      network_.run(op.dst, is_both, evaluation, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
       throw;
@@ -169,6 +171,13 @@ class Loop {
     return runs;
   }
 
+  std::vector<double> noise_levels() const {
+    std::vector<double> levels;
+    for (const Instruction& instruction : program_.instructions)
+      if (const auto* denoise = std::get_if<Denoise>(&instruction)) levels.push_back(denoise->noise_level);
+    return levels;
+  }
+
   // Groups of one image each, for sums whose weights differ from image to image.
   void find_images() {
     for (const Group& group : network_.groups())
@@ -205,7 +214,7 @@ class Loop {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (is_both) add_output(args, network_.input(group.negative_row), 1.0);
+      if (is_both && !network_.shares_input()) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
   }
@@ -239,7 +248,8 @@ class Loop {
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (runs_both(denoise_index_)) add_output(args, network_.input(group.negative_row), fusion->scale_in);
+        if (runs_both(denoise_index_) && !network_.shares_input())
+          add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
     }

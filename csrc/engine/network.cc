@@ -1,9 +1,8 @@
 #include "engine/network.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "cpu/convert.h"
@@ -34,20 +33,15 @@ bool is_same_scalar(const TensorView& a, const TensorView& b) {
   return b.shape.empty() && a.dtype == b.dtype && std::memcmp(a.data, b.data, a.bytes()) == 0;
 }
 
-// Truncates, as every exporter's own pipeline does. A conversion that does not fit would be undefined.
-template <typename Integer>
-Integer whole(double value, const std::string& label) {
-  constexpr double kEnd = -static_cast<double>(std::numeric_limits<Integer>::min());
-  check(value > -kEnd && value < kEnd, code::kInvalidRequest, label, ": the noise level ", value,
-        " does not fit the graph's integer");
-  return static_cast<Integer>(value);
-}
-
 }  // namespace
 
 Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-                 int output_count, const std::vector<bool>& runs_both)
-    : label_(denoiser.session()->label()), shape_(shape) {
+                 int output_count, const std::vector<double>& noise_levels,
+                 const std::vector<bool>& runs_both)
+    : label_(denoiser.session()->label()),
+      shape_(shape),
+      shares_input_(denoiser.options().shares_prefix),
+      noise_levels_(denoiser, noise_levels) {
   const bool has_negative = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
   check(!shape.empty() && *std::min_element(shape.begin(), shape.end()) > 0, code::kInvalidRequest,
         "latents: shape ", to_string(shape), "; every size must be positive");
@@ -57,7 +51,6 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
   row_count_ = image_count_ * (has_negative ? 2 : 1);
   const size_t elements = element_count(with_rows(row_count_, tail(shape)));
   is_half_ = denoiser.sample().dtype == DType::kFloat16;
-  noise_level_dtype_ = denoiser.noise_level().dtype;
   // A graph exported for one batch size decides itself how many rows a run takes.
   images_per_run_ = denoiser.fixed_rows() ? 0 : denoiser.options().images_per_run;
 
@@ -68,8 +61,9 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
     half_input_ = Buffer<uint16_t>(elements);
     half_output_ = Buffer<uint16_t>(elements);
   }
-  noise_level_ = Buffer<uint64_t>(row_count_);
+  noise_level_ = Buffer<std::byte>(row_count_ * noise_levels_.row_bytes());
   arrange(denoiser, conditioning, has_negative);
+  if (denoiser.prompt_graph()) hoist(denoiser);
   plan_runs(denoiser, runs_both);
 }
 
@@ -142,72 +136,71 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
   }
 }
 
+// Puts the results of the prompt graph in the place of its inputs.
+void Network::hoist(const Denoiser& denoiser) {
+  std::vector<Rows> kept = std::exchange(conditioning_, {});
+  std::vector<Rows*> inputs;
+  for (const ort::TensorInfo& info : denoiser.prompt_graph()->inputs())
+    inputs.push_back(
+        &*std::find_if(kept.begin(), kept.end(), [&](const Rows& r) { return r.name == info.name; }));
+  conditioning_ = run_prompt_graph(denoiser.prompt_graph(), inputs, row_count_);
+  for (Rows& rows : kept)
+    for (const ort::TensorInfo& info : denoiser.session()->inputs())
+      if (info.name == rows.name) conditioning_.push_back(std::move(rows));
+}
+
 void Network::plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both) {
   const size_t fixed = static_cast<size_t>(denoiser.fixed_rows());
-  const auto add = [&](size_t row, size_t row_count, bool guided) {
+  const auto add = [&](const Group& group, size_t row, size_t row_count, bool guided) {
+    if (shares_input_)
+      return add_run(denoiser, {row, row_count, group.positive_row, group.image_count, guided, {}});
     const size_t chunk = fixed ? fixed : row_count;
     check(row_count % chunk == 0, code::kInvalidRequest, label_, ": the graph takes exactly ", fixed,
           " rows a run, but ", row_count, " are needed (images times 2 with guidance)");
-    for (size_t done = 0; done < row_count; done += chunk) add_run(denoiser, row + done, chunk, guided);
+    for (size_t done = 0; done < row_count; done += chunk)
+      add_run(denoiser, {row + done, chunk, row + done, chunk, guided, {}});
   };
   const bool has_guided = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
   const bool has_plain = std::find(runs_both.begin(), runs_both.end(), false) != runs_both.end();
   for (const Group& group : groups_) {
-    if (has_guided) add(group.negative_row, 2 * group.image_count, true);
-    if (has_plain) add(group.positive_row, group.image_count, false);
+    if (has_guided) add(group, group.negative_row, 2 * group.image_count, true);
+    if (has_plain) add(group, group.positive_row, group.image_count, false);
   }
 }
 
-void Network::add_run(const Denoiser& denoiser, size_t row, size_t row_count, bool is_guided) {
-  Run run{row, row_count, is_guided, {}};
-  const Shape shape = with_rows(row_count, tail(shape_));
+void Network::add_run(const Denoiser& denoiser, Run run) {
+  const Shape input_shape = with_rows(run.input_count, tail(shape_));
+  const Shape output_shape = with_rows(run.row_count, tail(shape_));
   const DType dtype = is_half_ ? DType::kFloat16 : DType::kFloat32;
   for (auto& output : outputs_) {
     ort::Binding binding(denoiser.session());
-    const size_t offset = row * row_elements_;
-    void* source = is_half_ ? static_cast<void*>(half_input_.data() + offset) : input_.data() + offset;
-    void* target = is_half_ ? static_cast<void*>(half_output_.data() + offset) : output.data() + offset;
-    binding.input(denoiser.sample().name, {source, dtype, shape});
-    binding.input(denoiser.noise_level().name, {noise_level_.data(), noise_level_dtype_,
-                                                denoiser.noise_level_shape(static_cast<int64_t>(row_count))});
-    for (Rows& rows : conditioning_) {
-      std::byte* data = rows.data.data() + (rows.is_scalar ? 0 : row * rows.row_bytes);
-      binding.input(rows.name,
-                    {data, rows.dtype, rows.is_scalar ? Shape{} : with_rows(row_count, rows.row_shape)});
-    }
-    binding.output(denoiser.output().name, {target, dtype, shape});
+    const size_t from = run.input_row * row_elements_, to = run.row * row_elements_;
+    void* source = is_half_ ? static_cast<void*>(half_input_.data() + from) : input_.data() + from;
+    void* target = is_half_ ? static_cast<void*>(half_output_.data() + to) : output.data() + to;
+    binding.input(denoiser.sample().name, {source, dtype, input_shape});
+    binding.input(denoiser.noise_level().name,
+                  {noise_level_.data(), denoiser.noise_level().dtype,
+                   denoiser.noise_level_shape(static_cast<int64_t>(run.input_count))});
+    for (Rows& rows : conditioning_) binding.input(rows.name, rows.view(run.row, run.row_count));
+    binding.output(denoiser.output().name, {target, dtype, output_shape});
     run.bindings.push_back(std::move(binding));
   }
   runs_.push_back(std::move(run));
 }
 
-void Network::fill_noise_level(double value) {
-  const auto fill = [&](auto element) {
-    auto* values = reinterpret_cast<decltype(element)*>(noise_level_.data());
-    std::fill_n(values, row_count_, element);
-  };
-  switch (noise_level_dtype_) {
-    case DType::kFloat64: return fill(value);
-    case DType::kInt64: return fill(whole<int64_t>(value, label_));
-    case DType::kInt32: return fill(whole<int32_t>(value, label_));
-    case DType::kFloat16: {
-      const float wide = static_cast<float>(value);
-      uint16_t half;
-      cpu::float_to_half(&wide, &half, 1);
-      return fill(half);
-    }
-    default: return fill(static_cast<float>(value));
-  }
-}
-
-void Network::run(int index, bool is_guided, double noise_level, ort::RunControl* control) {
-  fill_noise_level(noise_level);
+void Network::run(int index, bool is_guided, size_t evaluation, ort::RunControl* control) {
+  const size_t row_bytes = noise_levels_.row_bytes();
+  for (size_t row = 0; row < row_count_; ++row)
+    std::memcpy(noise_level_.data() + row * row_bytes, noise_levels_.row(evaluation), row_bytes);
   for (Run& run : runs_) {
     if (run.is_guided != is_guided) continue;
-    const size_t offset = run.row * row_elements_, count = run.row_count * row_elements_;
-    if (is_half_) cpu::float_to_half(input_.data() + offset, half_input_.data() + offset, count);
+    const size_t from = run.input_row * row_elements_, to = run.row * row_elements_;
+    if (is_half_)
+      cpu::float_to_half(input_.data() + from, half_input_.data() + from, run.input_count * row_elements_);
     run.bindings[index].run(control);
-    if (is_half_) cpu::half_to_float(half_output_.data() + offset, outputs_[index].data() + offset, count);
+    if (is_half_)
+      cpu::half_to_float(half_output_.data() + to, outputs_[index].data() + to,
+                         run.row_count * row_elements_);
   }
 }
 

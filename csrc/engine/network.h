@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/tensor.h"
 #include "engine/denoiser.h"
+#include "engine/hoisted.h"
 
 namespace textopia::engine {
 
@@ -33,41 +34,38 @@ constexpr bool is_guided(double guidance) { return guidance != 1.0; }
 
 class Network {
  public:
-  // `output_count` output registers; `runs_both`: for every run of this request, whether both halves run.
-  // Throws invalid_request on shapes and conditioning that do not fit the graph.
+  // `output_count` output registers; for every evaluation of this request its noise level, and in `runs_both`
+  // whether both halves run. Throws invalid_request on shapes, conditioning and levels that do not fit the
+  // graph.
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-          int output_count, const std::vector<bool>& runs_both);
+          int output_count, const std::vector<double>& noise_levels, const std::vector<bool>& runs_both);
 
   std::span<const Group> groups() const { return groups_; }
   size_t row_elements() const { return row_elements_; }
+  // Whether the negative half reads the input rows of the positive one, and has none of its own.
+  bool shares_input() const { return shares_input_; }
   float* input(size_t row) { return input_.data() + row * row_elements_; }
   float* output(int index, size_t row) { return outputs_[index].data() + row * row_elements_; }
 
   // Runs the graph on the input rows (both halves, or only the positive one) and leaves float32 rows in
-  // output register `index`. Allocates nothing.
-  void run(int index, bool is_guided, double noise_level, ort::RunControl* control);
+  // output register `index`. `evaluation` counts from 0. Allocates nothing.
+  void run(int index, bool is_guided, size_t evaluation, ort::RunControl* control);
 
  private:
   struct Run {
     size_t row;
     size_t row_count;
+    size_t input_row;
+    size_t input_count;
     bool is_guided;
     std::vector<ort::Binding> bindings;  // one per output register
-  };
-  struct Rows {  // conditioning, arranged like the rows of the sample
-    std::string name;
-    DType dtype;
-    Shape row_shape;
-    bool is_scalar;
-    size_t row_bytes;
-    Buffer<std::byte> data;
   };
 
   void lay_out(size_t image_count, bool has_negative);
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool has_negative);
+  void hoist(const Denoiser& denoiser);
   void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
-  void add_run(const Denoiser& denoiser, size_t row, size_t row_count, bool is_guided);
-  void fill_noise_level(double value);
+  void add_run(const Denoiser& denoiser, Run run);
 
   std::string label_;
   Shape shape_;
@@ -76,14 +74,15 @@ class Network {
   size_t row_count_;
   int64_t images_per_run_;
   bool is_half_;
-  DType noise_level_dtype_;
+  bool shares_input_;
 
   std::vector<Group> groups_;
   std::vector<Rows> conditioning_;
   Buffer<float> input_;
   std::vector<Buffer<float>> outputs_;
   Buffer<uint16_t> half_input_, half_output_;  // only for float16 graphs
-  Buffer<uint64_t> noise_level_;               // row_count values of up to 8 bytes
+  NoiseTable noise_levels_;                    // of all evaluations
+  Buffer<std::byte> noise_level_;              // of this one, once for each row
   std::vector<Run> runs_;                      // last, so that no binding outlives the memory it uses
 };
 

@@ -38,6 +38,7 @@ __all__: list[str] = [
     "set_matrix_unit",
     "set_ort_candidates",
     "supported_isas",
+    "supported_matrix_units",
     "threshold",
     "usable_cpus",
 ]
@@ -291,9 +292,15 @@ class Denoiser:
         noise_level: str,
         output: str,
         images_per_run: typing.SupportsInt | typing.SupportsIndex = 0,
+        shares_prefix: bool = False,
+        time_graph: Session | None = None,
+        prompt_graph: Session | None = None,
     ) -> None: ...
     @property
-    def conditioning_names(self) -> list[str]: ...
+    def conditioning(self) -> list[TensorInfo]:
+        """
+        What `sample` is given, a TensorInfo each.
+        """
 
 def active_isa() -> str:
     """
@@ -394,6 +401,11 @@ def set_ort_candidates(paths: collections.abc.Sequence[str]) -> None: ...
 def supported_isas() -> list[str]:
     """
     Names of the ISAs that this machine can run, best first.
+    """
+
+def supported_matrix_units() -> list[str]:
+    """
+    What can multiply bfloat16 matrices here, best first.
     """
 
 def threshold(

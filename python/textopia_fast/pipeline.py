@@ -19,18 +19,21 @@ from .checks import (
     refuse,
 )
 from .editing import need_encoder, read_edit, shorten
+from .engines import find_engine
 from .errors import (
     ConfigurationError,
     EngineClosedError,
     EngineStateError,
     InvalidRequestError,
 )
+from .graph import EngineDirectory
 from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
 from .noise_streams import draw
 from .parts import PreviewCallback, embed, parameters_of, start_latents, watcher
+from .precision import choose_precision
 from .request import (
     OUTPUT_TYPES,
     Request,
@@ -80,19 +83,25 @@ class Pipeline:
 
     Calls keep no state on the object: any number of threads may call one pipeline at the same time,
     and get what they would get alone.
+
+    Attributes:
+        directory: What was opened.
+        engine: The compiled graphs that it runs; None where they run as exported, in fp32.
     """
 
     def __init__(
         self,
         directory: ModelDirectory,
         *,
+        engine: EngineDirectory | None = None,
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
     ) -> None:
-        """Opens the graphs of a directory that `open_directory` has checked."""
+        """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         self.directory = directory
-        self._graphs: Graphs | None = Graphs.open(directory, threads, images_per_run)
+        self.engine = engine
+        self._graphs: Graphs | None = Graphs.open(directory, engine, threads, images_per_run)
 
     @classmethod
     def from_pretrained(
@@ -103,6 +112,8 @@ class Pipeline:
         precision: str = "auto",
         threads: int | None = None,
         provider: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        verify: str = "size",
         images_per_run: int | str | None = AUTO,
     ) -> Pipeline:
         """Opens "tiny-shapes" (bundled) or a local directory in the diffusers/optimum ONNX layout.
@@ -110,9 +121,14 @@ class Pipeline:
         Args:
             name_or_path: Nothing is ever downloaded.
             device: "auto" or "cpu".
-            precision: "auto" or "fp32": graphs run as exported.
+            precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
+                runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: None or "cpu", ONNX Runtime's CPU provider.
+            cache_dir: Where compiled graphs are kept; None for $TEXTOPIA_CACHE_DIR, else the
+                user's cache directory.
+            verify: What of kept ones is compared with their checksums: "size" the graphs (of
+                weights only the size), "full" all. Damaged ones are compiled again.
             images_per_run: Images of a batch that share one run of the U-Net. "auto" shares where a
                 comparison shows that no image changes by a bit, so that an image is the same alone
                 and in any batch. A number, or None for all, shares without that promise.
@@ -120,19 +136,21 @@ class Pipeline:
         Raises:
             ModelError: Something is wrong with the directory; all that was found stands in one
                 message.
-            ConfigurationError: No ONNX Runtime is installed, or an option that this version does
-                not have.
+            ConfigurationError: No ONNX Runtime is installed, or an option that this version or
+                this machine does not have.
+            OutputError: `cache_dir` cannot be written.
         """
         for name, value, allowed in (
             ("device", device, ("auto", "cpu")),
-            ("precision", precision, ("auto", "fp32")),
             ("provider", provider, (None, "cpu")),
         ):
             if not (value is None or isinstance(value, str)) or value not in allowed:
                 choices = " or ".join(map(repr, allowed))
                 refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
+        choice = choose_precision(precision)
         directory = open_directory(name_or_path)
-        return cls(directory, threads=threads, images_per_run=images_per_run)
+        engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify)
+        return cls(directory, engine=engine, threads=threads, images_per_run=images_per_run)
 
     def __call__(
         self,

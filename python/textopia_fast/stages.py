@@ -17,7 +17,8 @@ from ._ort import create_session
 from .arrays import to_float32
 from .batching import Batching
 from .checks import check_number
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Hoisted
+from .engines import open_compiled
 from .errors import (
     DeadlineExceededError,
     GenerationCancelled,
@@ -25,6 +26,7 @@ from .errors import (
     NumericalError,
     UnsupportedModelError,
 )
+from .graph import EngineDirectory
 from .models import ModelDirectory
 from .models.facts import DirectoryFacts
 from .models.signature import Ports
@@ -246,19 +248,40 @@ class Graphs:
 
     @classmethod
     def open(
-        cls, directory: ModelDirectory, threads: int | None, images_per_run: int | str | None
+        cls,
+        directory: ModelDirectory,
+        engine: EngineDirectory | None,
+        threads: int | None,
+        images_per_run: int | str | None,
     ) -> Graphs:
-        """Makes the sessions. Raises what `create_session` raises."""
+        """Makes the sessions, of the engine where there is one. Raises what `create_session`
+        raises."""
 
-        def session(name: str) -> _core.Session:
-            graph = directory.parts[name].graph
-            return create_session(graph, threads=threads, label=f"{name}/{graph.name}")
+        def session(name: str, graph: str = "model") -> _core.Session:
+            if engine is not None:
+                path = engine.parts[name].graphs[graph]
+                return open_compiled(path, label=f"{name}/{path.name}", threads=threads)
+            path = directory.parts[name].graph
+            return create_session(path, threads=threads, label=f"{name}/{path.name}")
 
         text, unet, decoder = (
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
         )
         encoder = directory.parts.get("vae_encoder")
-        network = session("unet")
+        noise_level = unet.inputs["timestep"].name
+        hoisted = Hoisted()
+        if engine is None:
+            network = session("unet")
+        else:
+            network = session("unet", "body")
+            graphs = engine.parts["unet"].graphs
+            hoisted = Hoisted(
+                time=session("unet", "time") if "time" in graphs else None,
+                prompt=session("unet", "prompt") if "prompt" in graphs else None,
+                shares_prefix=engine.parts["unet"].split["prefix"] > 0,
+            )
+            if hoisted.time is not None:
+                noise_level = hoisted.time.outputs[0].name
 
         def denoiser(images: int | None) -> Denoiser:
             return Denoiser(
@@ -266,10 +289,11 @@ class Graphs:
                 prediction=prediction_of(directory.scheduler_config),
                 inputs={
                     "sample": unet.inputs["sample"].name,
-                    "noise_level": unet.inputs["timestep"].name,
+                    "noise_level": noise_level,
                     "output": unet.outputs["out_sample"].name,
                 },
                 images_per_run=images,
+                hoisted=hoisted,
             )
 
         return cls(

@@ -28,10 +28,7 @@ from .shapes import Shaper
 from .split import TIME_FEATURES, split_loop
 from .targets import Target
 
-__all__ = ["COMPILER_VERSION", "Compiled", "compile_graph"]
-
-COMPILER_VERSION = 1
-"""Part of the key of an engine: it changes with anything that changes what is written."""
+__all__ = ["Compiled", "compile_graph"]
 
 _OPSETS = range(13, 25)
 _DTYPES = {

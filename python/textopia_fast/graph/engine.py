@@ -14,7 +14,7 @@ from .. import _core
 from ..models import ModelDirectory, Part
 from .cache import EngineCache, default_cache_dir
 from .manifest import write_manifest
-from .targets import Target, find_target
+from .targets import COMPILER_VERSION, Target, find_target
 
 if TYPE_CHECKING:
     from .coverage import Coverage
@@ -64,6 +64,7 @@ def compile_directory(
     target: str,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    verify: str = "size",
 ) -> EngineDirectory:
     """The engine of a model: from the cache, else compiled and put there.
 
@@ -72,6 +73,7 @@ def compile_directory(
         target: "cpu-bf16", "cpu-fp32", "cuda-fp16" or "cuda-bf16".
         cache_dir: Where engines are kept; None for the user's cache directory.
         progress: `progress(part, done, total)` as the weights of each graph are written.
+        verify: "size" or "full": what of a kept engine is compared with its checksums.
 
     Raises:
         ConfigurationError: No such target.
@@ -85,7 +87,7 @@ def compile_directory(
     def build(folder: Path) -> None:
         _build(folder, directory, wanted, progress)
 
-    path, facts = cache.obtain(key, build)
+    path, facts = cache.obtain(key, build, verify)
     parts = {
         name: EnginePart(
             MappingProxyType({graph: path / name / f"{graph}.onnx" for graph in part["graphs"]}),
@@ -107,8 +109,6 @@ def measure_coverage(directory: ModelDirectory, part: Part) -> Coverage:
 
 
 def _key(directory: ModelDirectory, target: Target, cache: EngineCache) -> str:
-    from .compile import COMPILER_VERSION
-
     digest = hashlib.blake2b(digest_size=10)
     for name, part in sorted(directory.parts.items()):
         for file in (part.graph, *part.external_files):
