@@ -200,13 +200,21 @@ inline void store_queries(const AttendTask& task, const Running running[2], uint
   }
 }
 
+// Rows of a slab times a panel, for all rows; brings closer what lies `ahead` elements behind them, the part
+// of the slab that comes next.
 template <typename Unit>
 void multiply_rows_of(const uint16_t* a, const Step* steps, int64_t step_count, const uint16_t* b,
-                      float* sums, int64_t rows, bool is_first) {
+                      float* sums, int64_t rows, bool is_first, int64_t ahead) {
   const int block = Unit::block_rows(static_cast<int>(rows));
-  for (int64_t row = 0; row < rows; row += block)
-    Unit::multiply(a + row * 32, steps, static_cast<int>(step_count), b, sums + row * 32,
-                   smaller(block, static_cast<int>(rows - row)), is_first, Ahead{b, 0});
+  for (int64_t row = 0; row < rows; row += block) {
+    const int some = smaller(block, static_cast<int>(rows - row));
+    for (int64_t s = 0; s < step_count; ++s)
+      for (int r = 0; r < some; ++r)
+        _mm_prefetch(reinterpret_cast<const char*>(a + (row + r) * 32 + steps[s].offset + ahead),
+                     _MM_HINT_T1);
+    Unit::multiply(a + row * 32, steps, static_cast<int>(step_count), b, sums + row * 32, some, is_first,
+                   Ahead{b, 0});
+  }
 }
 
 template <typename Unit>
@@ -229,7 +237,7 @@ void attend_block(const AttendTask& task, int64_t query) {
   for (int64_t first = 0; first < keys; first += Unit::kKeys) {
     const int64_t some = smaller(Unit::kKeys, static_cast<int>(keys - first));
     multiply_rows_of<Unit>(head.key_slab + first * 32, task.steps, key_steps, task.query_panel, task.logits,
-                           some, true);
+                           some, true, Unit::kKeys * 32);
     if (is_masked) add_mask(task, task.logits, query, first, some);
     const __m512 change0 = weigh(task.logits, some, scale, task.weight_panel, &running[0]);
     const __m512 change1 = weigh(task.logits + 16, some, scale, task.weight_panel + 512, &running[1]);
@@ -238,7 +246,8 @@ void attend_block(const AttendTask& task, int64_t query) {
       weight_steps[s] = {static_cast<int32_t>(s * head.value_rows * 32),
                          smaller(16, static_cast<int>(some - s * 32 + 1) / 2)};
     multiply_rows_of<Unit>(head.value_slab + first * head.value_rows, weight_steps, (some + 31) / 32,
-                           task.weight_panel, task.sums, head.width, first == 0);
+                           task.weight_panel, task.sums, head.width, first == 0,
+                           Unit::kKeys * head.value_rows);
   }
   store_queries(task, running, task.out + query * task.out_stride, count);
 }

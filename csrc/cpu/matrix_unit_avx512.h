@@ -19,10 +19,18 @@ struct Avx512Unit {
   template <int kRows>
   static void multiply_rows(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b,
                             float* sums, bool is_first, Ahead ahead) {
+    // Every loop over rows is unrolled, or the compiler keeps the sums in memory.
     __m512 sum[kRows][2];
-    for (int r = 0; r < kRows; ++r)
-      for (int h = 0; h < 2; ++h)
-        sum[r][h] = is_first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + r * kPanelColumns + h * 16);
+    if (is_first) {
+#pragma GCC unroll 14
+      for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    } else {
+#pragma GCC unroll 14
+      for (int r = 0; r < kRows; ++r) {
+        sum[r][0] = _mm512_loadu_ps(sums + r * kPanelColumns);
+        sum[r][1] = _mm512_loadu_ps(sums + r * kPanelColumns + 16);
+      }
+    }
     for (int s = 0; s < step_count; ++s, b += kStepElements) {
       const uint16_t* pairs = a + steps[s].offset;
       const int pair_count = steps[s].pairs;
@@ -41,8 +49,11 @@ struct Avx512Unit {
       }
       ahead.prefetch();
     }
-    for (int r = 0; r < kRows; ++r)
-      for (int h = 0; h < 2; ++h) _mm512_storeu_ps(sums + r * kPanelColumns + h * 16, sum[r][h]);
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+      _mm512_storeu_ps(sums + r * kPanelColumns, sum[r][0]);
+      _mm512_storeu_ps(sums + r * kPanelColumns + 16, sum[r][1]);
+    }
   }
 
   static void multiply(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b, float* sums,
