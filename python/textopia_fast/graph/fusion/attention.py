@@ -171,6 +171,8 @@ def _put(
     if q_dims is None or out_dims is None:
         return
     k_dims = dims_of(k.tokens) or ()
+    if k_dims[:2] != (dims_of(v.tokens) or ())[:2] or k_dims[0] != q_dims[0]:
+        return
     if mask is not None:
         mask = _fitting_mask(editor, before, mask, q_dims, k_dims)
         if mask is None:

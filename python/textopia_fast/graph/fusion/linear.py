@@ -47,8 +47,10 @@ def _matmul(editor: Editor, node: ir.Node) -> None:
     if add is not None:
         other = add.inputs[1] if add.inputs[0] is result else add.inputs[0]
         bias = bias_of(other, stored_sizes(weight)[1])
-        if bias is not None:
+        if bias is not None and dims_of(add.outputs[0]) == dims_of(result):
             before, result = add, add.outputs[0]
+        else:
+            bias = None
     _put(editor, before, node.inputs[0], weight, bias, result, is_transposed=False)
 
 
