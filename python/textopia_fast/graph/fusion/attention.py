@@ -12,7 +12,7 @@ from ..dims import Dims
 from ..edit import Editor, attribute, dims_of, input_of, is_op, only_user, scalar, users
 from ..movement import chains_to, same_order
 from ..sizes import SizeWriter
-from .linear import pack_shared
+from .side_by_side import pack_shared
 
 __all__ = ["fuse"]
 
