@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +15,7 @@ from .checks import (
     check_choice,
     check_instance,
     check_number,
+    check_share,
     refuse,
 )
 from .editing import need_encoder, read_edit, shorten
@@ -24,24 +25,28 @@ from .errors import (
     EngineStateError,
     InvalidRequestError,
 )
+from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
-from .noise import NOISE_KINDS, Noise
+from .noise import Noise
+from .noise_streams import draw
 from .parts import PreviewCallback, embed, parameters_of, start_latents, watcher
 from .request import (
     OUTPUT_TYPES,
     Request,
     check_size,
     check_steps,
+    choose_noise,
     expand_prompts,
-    expand_seeds,
     reject_unsupported,
 )
-from .samplers import Schedule
+from .samplers import Schedule, StepByStep
+from .samplers.class_draws import unused_draws
 from .samplers.scheduler_config import from_config, trace_plan
 from .samplers.trace import Sampler
 from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, to_embeddings
+from .variation import read_variation
 
 __all__ = ["Output", "Pipeline"]
 
@@ -55,13 +60,13 @@ class Output:
     Attributes:
         images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
             h, w] ("latent").
-        seeds: The seed of each image.
+        seeds: The seed that makes each image alone; empty where the noise was not that of seeds.
         timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
             "vae_decoder", "total".
         parameters: What the call was made with, by name, every default filled in: the texts of each
-            image, "num_inference_steps" (those made), "guidance_scale", "height", "width",
-            "sampler", "sampler_options", "schedule" (None: the model's own), "sigmas", "noise", and
-            "strength" with an image.
+            image, "num_inference_steps" (those made), "guidance_scale", "guidance_rescale",
+            "guidance_interval", "height", "width", "sampler", "sampler_options", "schedule" (None:
+            the model's own), "sigmas", "noise", and "strength" with an image.
     """
 
     images: Any
@@ -137,7 +142,7 @@ class Pipeline:
         num_inference_steps: int | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -150,7 +155,10 @@ class Pipeline:
         sampler: str | Sampler | None = None,
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
-        noise: str = "torch",
+        noise: str | Noise = "torch",
+        subseed: int | Sequence[int] | None = None,
+        subseed_strength: float = 0.0,
+        seed_resize_from: tuple[int, int] | None = None,
         image: Any = None,
         mask_image: Any = None,
         strength: float | None = None,
@@ -160,6 +168,7 @@ class Pipeline:
         progress: ProgressCallback | _core.Progress | None = None,
         preview: PreviewCallback | None = None,
         guidance_rescale: float | None = None,
+        guidance_interval: Sequence[float] | None = None,
         clip_skip: int | None = None,
         generator: Any = None,
         callback_on_step_end: Any = None,
@@ -171,8 +180,9 @@ class Pipeline:
             height, width: Pixels, multiples of the VAE's factor; None for the model's own size.
             num_inference_steps: 1 to 1000; None for what the model recommends, else 50.
             timesteps, sigmas: A schedule of one's own, instead of `num_inference_steps`.
-            guidance_scale: Classifier-free guidance; 1 or less skips the negative half. None for
-                what the model recommends, else 7.5.
+            guidance_scale: Classifier-free guidance, or one value per step; 1 or less skips the
+                negative half. None for what the model recommends, else 7.5. Samplers named cfg_pp
+                take 0 to 1, None is 0.6.
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
@@ -187,8 +197,13 @@ class Pipeline:
             schedule: "karras", "exponential", ... or a `Schedule`; None follows the configuration.
             sampler_options: Keyword arguments of the sampler; they come before `eta` and the
                 configuration.
-            noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
-                "philox".
+            noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda",
+                "philox" or "brownian" (see `Noise`); or a `Noise`, which brings its own seeds.
+            subseed, subseed_strength: Moves the start from the noise of `seed` to that of a second
+                seed (image k gets subseed + k), by a part 0..1, as stable-diffusion-webui does. For
+                variations of one picture give seed=[s] * N.
+            seed_resize_from: (height, width) of a picture whose start noise is put into the middle
+                of this one's, which keeps its composition.
             image: Image-to-image: a PIL image, float NumPy [H, W, 3] or [N, H, W, 3] in 0..1 (or
                 uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
                 prompt, or one per image. Its size, rounded down, is that of the result unless
@@ -206,8 +221,17 @@ class Pipeline:
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
             preview: `preview(step, denoised)` after each step, denoised latents float32
                 [N, C, h, w].
-            guidance_rescale, clip_skip, generator, callback_on_step_end: Of diffusers; not in this
-                version, and refused rather than ignored.
+            generator: Instead of a seed, a torch.Generator or one per image: the draws are those of
+                diffusers, and so is its state afterwards. NumPy's generators serve, too (see
+                `Noise.from_generator`).
+            guidance_rescale: 0 to 1, against overexposure: the share of the guided output that has
+                the standard deviation of the positive half (Lin et al. 2024).
+            guidance_interval: (low, high): guidance only where low < sigma <= high, sigma being the
+                noise level in units of the clean latents, 14.6 to 0.03 for Stable Diffusion
+                (`Output.parameters["sigmas"]`); elsewhere the negative half is skipped
+                (Kynkäänniemi et al. 2024).
+            clip_skip, callback_on_step_end: Of diffusers; not in this version, and refused rather
+                than ignored.
 
         Returns:
             An `Output`: images, seeds, timings, parameters.
@@ -227,9 +251,7 @@ class Pipeline:
         if graphs is None:
             raise EngineClosedError("pipeline: it was closed; open the model again.")
         reject_unsupported(
-            guidance_rescale=guidance_rescale or None,
             clip_skip=clip_skip,
-            generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
         if not isinstance(progress, _core.Progress):
@@ -251,6 +273,11 @@ class Pipeline:
             sizes = (facts.default_height, facts.default_width)
         else:
             sizes = fitting_size("image", image, factor)
+        chosen = choose_noise(noise, seed, generator, len(prompts))
+        stream = chosen.stream(len(prompts))
+        variation = read_variation(
+            subseed, subseed_strength, seed_resize_from, chosen, len(prompts), factor
+        )
         request = Request(
             prompts=prompts,
             negative_prompts=negatives,
@@ -261,13 +288,14 @@ class Pipeline:
                 if num_inference_steps is None
                 else num_inference_steps
             ),
-            guidance=check_number(
-                "guidance_scale",
-                defaults["guidance_scale"] if guidance_scale is None else guidance_scale,
+            guidance=check_guidance(
+                defaults["guidance_scale"] if guidance_scale is None else guidance_scale
             ),
-            seeds=expand_seeds(seed, len(prompts)),
+            guidance_rescale=check_share("guidance_rescale", guidance_rescale or 0.0),
+            guidance_interval=check_interval(guidance_interval),
+            seeds=chosen.image_seeds(len(prompts)),
             output_type=check_choice("output_type", output_type, OUTPUT_TYPES),
-            noise=check_choice("noise", noise, NOISE_KINDS),
+            noise=chosen,
         )
         plan = from_config(
             self.directory.scheduler_config,
@@ -293,6 +321,10 @@ class Pipeline:
             encoder = need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
         program = trace_plan(plan, inpaint=mask_image is not None)
+        if guidance_scale is None and reads_uncond(program):
+            request = replace(request, guidance=CFG_PP_GUIDANCE)
+        guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)
+        is_guided = reads_uncond(program) or any(value != 1.0 for value in guidance)
 
         positive, negative = embed(
             graphs.text_encoder,
@@ -300,16 +332,16 @@ class Pipeline:
             embeds,
             negative_prompt_embeds,
             num_images_per_prompt,
+            is_guided,
             cancel,
         )
         clock.lap("text_encoder")
 
-        stream = Noise(request.noise, request.seeds).stream(request.image_count)
         known = None
         if edit is not None:
             known = edit.encode(encoder, stream, cancel)
             clock.lap("vae_encoder")
-        start = start_latents(request, facts, latents, stream)
+        start = start_latents(request, facts, latents, stream, variation)
         inpainting = {}
         if edit is None or known is None:
             start = start * np.float32(program.initial_scale)
@@ -324,7 +356,8 @@ class Pipeline:
             program,
             cond=cond,
             uncond=uncond,
-            guidance=1.0 if negative is None else request.guidance,
+            guidance=guidance[0] if isinstance(program, StepByStep) else guidance,
+            guidance_rescale=request.guidance_rescale,
             noise=stream,
             **inpainting,
             cancel=cancel,
@@ -333,6 +366,8 @@ class Pipeline:
             on_step=watcher(progress, preview, program.step_count),
             wants_denoised=preview is not None,
         )
+        for _ in range(unused_draws(plan, program) if chosen.kind == "generator" else 0):
+            draw(stream, start.shape)
         clock.lap("denoise")
 
         if request.output_type == "latent":

@@ -12,11 +12,13 @@ import numpy as np
 
 from . import _core
 from .arrays import like, to_array, to_float32
-from .checks import check_instance, check_mapping, check_number, check_numbers, refuse
+from .checks import check_instance, check_mapping, check_number, check_numbers, check_share, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
-from .samplers import Program
+from .noise_streams import CallersStream, Stream, lend
+from .samplers import Program, StepByStep
+from .stepping import NativeModel
 
 __all__ = ["StepCallback", "check_watchers", "sample"]
 
@@ -26,12 +28,13 @@ StepCallback = Callable[[int, np.ndarray, "np.ndarray | None"], Any]
 def sample(
     denoiser: Denoiser,
     x: Any,
-    program: Program,
+    program: Program | StepByStep,
     cond: Mapping[str, Any] | None = None,
     uncond: Mapping[str, Any] | None = None,
     guidance: float | Sequence[float] = 1.0,
-    noise: Noise | _core.NoiseStream | None = None,
+    noise: Noise | Stream | None = None,
     *,
+    guidance_rescale: float = 0.0,
     known: Any = None,
     mask: Any = None,
     known_noise: Any = None,
@@ -48,13 +51,17 @@ def sample(
         x: float32 [B, ...], the start in the frame of the program, noise times
             `program.initial_scale` as a rule. NumPy, or anything that speaks DLPack on the CPU
             (torch, JAX). Not changed.
-        program: Made by `trace`.
+        program: Made by `trace`, or a step-by-step sampler, made by `samplers.step_by_step`, which
+            runs from Python: its guidance is one value, and `on_step` must not replace latents.
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
-            evaluation. Where it is 1 the negative half is not computed.
+            evaluation. Where it is 1 the negative half is not computed, unless the program reads it
+            alone (CFG++).
         noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
             draw.
+        guidance_rescale: phi in 0..1 of Lin et al. 2024, section 3.4: scales the guided network
+            output of each image towards the standard deviation of its positive half.
         known: Clean latents [B, ...] of what is to stay, for programs traced with `inpaint`.
         mask: In 0..1, [B, ...] or what broadcasts to it: 1 is to be painted, 0 stays.
         known_noise: Unit normal [B, ...], what noises `known` between the steps.
@@ -75,8 +82,9 @@ def sample(
         ExecutionError: The graph failed.
     """
     check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
-    check_instance("program", program, Program, "is what `trace` gives")
-    check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
+    check_instance("program", program, (Program, StepByStep), "is what `trace` gives")
+    kinds = (Noise, _core.NoiseStream, CallersStream, NoneType)
+    check_instance("noise", noise, kinds, "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
     check_watchers(cancel, on_step=on_step)
     if program.prediction != denoiser.prediction:
@@ -92,15 +100,39 @@ def sample(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    phi = check_share("guidance_rescale", guidance_rescale)
+    if isinstance(program, StepByStep):
+        for name, value in (("known", known), ("mask", mask), ("known_noise", known_noise)):
+            if value is not None:
+                refuse(name, value, "is nothing with a step-by-step sampler")
+        if phi != 0.0:
+            refuse("guidance_rescale", phi, "is 0 with a step-by-step sampler")
+        result = _step_by_step(
+            denoiser,
+            start,
+            program,
+            stream,
+            {
+                "cond": _conditioning(denoiser, "cond", cond),
+                "uncond": _conditioning(denoiser, "uncond", uncond),
+                "guidance": [check_number("guidance", guidance)],
+                "cancel": cancel,
+            },
+            timeout=_seconds(deadline),
+            progress=progress,
+            on_step=on_step,
+            wants_denoised=bool(wants_denoised),
+        )
+        return like(result, x)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
-    result = _core.sample(
+    run = functools.partial(
+        _core.sample,
         denoiser._native,
-        _native(program),
+        _native(program, phi),
         start,
         cond=_conditioning(denoiser, "cond", cond),
         uncond=_conditioning(denoiser, "uncond", uncond),
         guidance=_guidance(guidance),
-        noise=stream,
         known=blended["known"],
         mask=blended["mask"],
         known_noise=blended["known_noise"],
@@ -110,11 +142,39 @@ def sample(
         on_step=on_step,
         wants_denoised=bool(wants_denoised),
     )
+    result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
 
 
+def _step_by_step(
+    denoiser: Denoiser,
+    start: np.ndarray,
+    sampler: StepByStep,
+    stream: Stream | None,
+    run: Mapping[str, Any],
+    **watch: Any,
+) -> np.ndarray:
+    schedule = sampler.schedule
+    if schedule.noise_input != denoiser.noise_input:
+        raise InvalidRequestError(
+            f"schedule: made for networks that take {schedule.noise_input}, allowed here is "
+            f"{denoiser.noise_input}.",
+            param="schedule",
+        )
+    m = NativeModel(denoiser, schedule, stream, run, **watch)
+    result = sampler.function(m, m.start(start), schedule.sigmas, **dict(sampler.options))
+    if not isinstance(result, np.ndarray) or result.shape != start.shape:
+        raise InvalidRequestError(
+            f"{sampler.name}: the sampler returned {type(result).__name__}, allowed is the final "
+            f"latent, {start.shape}.",
+            param="sampler",
+        )
+    return result.astype(np.float32, copy=False)
+
+
 @functools.lru_cache(maxsize=64)
-def _native(program: Program) -> _core.Program:
+def _native(program: Program, phi: float) -> _core.Program:
+    program = program.rescaled(phi)
     return _core.Program(
         program.to_native(),
         latents=program.x_registers,
@@ -136,8 +196,9 @@ def _inpainting(
 ) -> dict[str, np.ndarray | None]:
     """The three arrays of inpainting in the latents' shape; all None without it."""
     arrays: dict[str, np.ndarray | None] = {}
+    blends = program.blends
     for name, value in given.items():
-        if (value is not None) != program.blends:
+        if (value is not None) != blends:
             refuse(name, value, "are latents, with a program that was traced with inpaint=True")
         if value is None:
             arrays[name] = None
