@@ -32,10 +32,7 @@ from .targets import Target
 # Its warnings about malformed graphs would go to stderr; what matters becomes an error here.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
-__all__ = ["COMPILER_VERSION", "Compiled", "compile_graph"]
-
-COMPILER_VERSION = 1
-"""Part of the key of an engine: it changes with anything that changes what is written."""
+__all__ = ["Compiled", "compile_graph"]
 
 _OPSETS = range(13, 25)
 _DTYPES = {

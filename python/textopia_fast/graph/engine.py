@@ -14,7 +14,7 @@ from .. import _core
 from ..models import ModelDirectory, Part
 from .cache import EngineCache, default_cache_dir
 from .manifest import write_manifest
-from .targets import Target, find_target
+from .targets import COMPILER_VERSION, Target, find_target
 
 if TYPE_CHECKING:
     from .coverage import Coverage
@@ -32,9 +32,11 @@ class EnginePart:
 
     Attributes:
         graphs: Paths by name: "model", or "body", "time", "prompt" of a U-Net. Weights lie beside
-            each graph in one file, each weight at a multiple of 4,096 bytes.
+            each graph in one file, each weight at a multiple of 4,096 bytes. `split.py` says what
+            the graphs of a U-Net take and give.
         share: The part of its arithmetic that is in fused operators, 0 to 1.
-        split: Nodes in "time", "prompt", "prefix" and "body" of a U-Net.
+        split: Nodes in "time", "prompt", "prefix" and "body" of a U-Net. With a prefix the body
+            takes `sample` once per image, without one it takes a row for each prompt.
     """
 
     graphs: Mapping[str, Path]
@@ -107,8 +109,6 @@ def measure_coverage(directory: ModelDirectory, part: Part) -> Coverage:
 
 
 def _key(directory: ModelDirectory, target: Target, cache: EngineCache) -> str:
-    from .compile import COMPILER_VERSION
-
     digest = hashlib.blake2b(digest_size=10)
     for name, part in sorted(directory.parts.items()):
         for file in (part.graph, *part.external_files):

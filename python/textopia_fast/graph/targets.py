@@ -9,7 +9,10 @@ from types import MappingProxyType
 from ..checks import refuse
 from ..errors import ConfigurationError
 
-__all__ = ["TARGETS", "Target", "find_target"]
+__all__ = ["COMPILER_VERSION", "TARGETS", "Target", "find_target"]
+
+COMPILER_VERSION = 1
+"""Part of the key of an engine: it changes with anything that changes what is written."""
 
 
 @dataclass(frozen=True)
