@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,21 @@ import onnxruntime
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from tests.reference.fused_ops import run
+from textopia_fast.graph.compile import Compiled, compile_graph
 from textopia_fast.graph.edit import Editor
 from textopia_fast.graph.folding import fold
 from textopia_fast.graph.shapes import Shaper
+from textopia_fast.graph.targets import find_target
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPORTS = GOLDEN / "graphs"
 Feeds = Mapping[str, np.ndarray]
+
+
+@lru_cache(maxsize=32)
+def compiled_export(name: str, role: str, target: str = "reference") -> Compiled:
+    """An export of `tests/golden/graphs`, compiled once for all tests; running changes nothing."""
+    return compile_graph(EXPORTS / f"{name}.onnx", role, find_target(target))
 
 
 def run_export(source: Path | onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:

@@ -6,16 +6,22 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.graph.running import EXPORTS, inputs_of, operators, run_compiled, run_export
-from textopia_fast.graph.compile import Compiled, compile_graph
+from tests.graph.running import (
+    EXPORTS,
+    compiled_export,
+    inputs_of,
+    operators,
+    run_compiled,
+    run_export,
+)
+from textopia_fast.graph.compile import Compiled
 from textopia_fast.graph.split import PROMPT_INPUTS
-from textopia_fast.graph.targets import find_target
 
 UNETS = ["unet_baddbmm_14", "unet_17", "unet_dynamo_18", "unet_dynamo_23", "unet_xl_17"]
 
 
 def compiled_unet(name: str, target: str = "reference") -> Compiled:
-    return compile_graph(EXPORTS / f"{name}.onnx", "unet", find_target(target))
+    return compiled_export(name, "unet", target)
 
 
 def run_split(compiled: Compiled, feeds: dict[str, np.ndarray], rows: int) -> np.ndarray:

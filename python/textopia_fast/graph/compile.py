@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from onnx_ir.passes.common import (
 )
 
 from ..checks import shown
-from ..errors import InternalError, UnsupportedModelError
+from ..errors import InternalError, ModelFormatError, TextopiaError, UnsupportedModelError
 from .coverage import Coverage, measure
 from .edit import DOMAIN, Editor
 from .folding import fold
@@ -27,6 +28,9 @@ from .precision import narrow, widen
 from .shapes import Shaper
 from .split import TIME_FEATURES, split_loop
 from .targets import Target
+
+# Its warnings about malformed graphs would go to stderr; what matters becomes an error here.
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 __all__ = ["Compiled", "compile_graph"]
 
@@ -69,13 +73,16 @@ def compile_graph(
         sizes: Free sizes at which the arithmetic is counted, by name.
 
     Raises:
+        ModelFormatError: The graph cannot be read.
         UnsupportedModelError: An operator set that the passes do not know, or nested graphs.
         InternalError: A pass failed: a bug.
     """
     model = _read(path)
     try:
         return _compile(model, role, target, sizes or {})
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+    except TextopiaError:
+        raise
+    except Exception as error:
         raise InternalError(
             f"{shown(path)}: the graph compiler failed ({shown(str(error), 200)}).",
             hint="Run the model without it (precision='fp32') and report this, please.",
@@ -84,7 +91,19 @@ def compile_graph(
 
 
 def _read(path: Path) -> ir.Model:
-    model = ir.load(path)
+    try:
+        model = ir.load(path)
+        for prepare in (
+            ClearMetadataAndDocStringPass(),
+            RemoveInitializersFromInputsPass(),
+            LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            TopologicalSortPass(),  # converters to float16 leave their nodes at the end
+        ):
+            prepare(model)
+    except Exception as error:  # whatever a malformed graph makes the library raise
+        raise ModelFormatError(
+            f"{shown(path)}: the graph cannot be read ({shown(str(error), 200)}).", path=str(path)
+        ) from error
     version = model.opset_imports.get("", 0)
     if version not in _OPSETS:
         raise UnsupportedModelError(
@@ -96,13 +115,13 @@ def _read(path: Path) -> ir.Model:
         raise UnsupportedModelError(
             f"{shown(path)}: has functions or nested graphs, none are compiled.", path=str(path)
         )
-    for prepare in (
-        ClearMetadataAndDocStringPass(),
-        RemoveInitializersFromInputsPass(),
-        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        TopologicalSortPass(),  # converters to float16 leave their nodes at the end
-    ):
-        prepare(model)
+    inputs = set(model.graph.inputs)
+    for value in (value for node in model.graph for value in node.inputs if value is not None):
+        if value.producer() is None and not value.is_initializer() and value not in inputs:
+            raise ModelFormatError(
+                f"{shown(path)}: nothing makes {shown(value.name)}, which a node reads.",
+                path=str(path),
+            )
     return model
 
 

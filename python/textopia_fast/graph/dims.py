@@ -23,7 +23,11 @@ __all__ = [
 ]
 
 
+# What a graph can make of sizes is bounded: beyond this they count as unknown.
 _MAX_TERMS = 64
+_MAX_DEGREE = 16
+_MAX_NUMBER = 2**62
+_MAX_TEXT = 1000
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ Monomial = tuple[Atom, ...]
 class Dim:
     """A sum of products, `terms` = ((atoms, coefficient), ...) in a canonical order.
 
-    Sums, differences and products of Dims and ints are Dims, or ints where nothing free is left.
+    Sums, differences and products of Dims and ints are Dims, or ints where nothing free is left;
+    they raise OverflowError where they become absurdly long.
     Two Dims that are equal as polynomials are equal as objects.
     """
 
@@ -125,6 +130,8 @@ def floor_div(a: Size, b: Size) -> Size:
         part = _collect(((tuple(left), coefficient // divisor),))
         quotient, rest = quotient + part, rest - part * b
     numerator = a if isinstance(a, Dim) else Dim((((), a),))
+    if len(str(numerator)) + len(str(b)) > _MAX_TEXT:
+        raise OverflowError("a size is too complicated")
     return Dim((((Quotient(numerator, b),), 1),))
 
 
@@ -226,6 +233,10 @@ def _collect(terms: tuple[tuple[Monomial, int], ...]) -> Size:
     kept = {atoms: n for atoms, n in sums.items() if n}
     if not kept:
         return 0
+    if len(kept) > _MAX_TERMS or any(
+        len(atoms) > _MAX_DEGREE or abs(n) > _MAX_NUMBER for atoms, n in kept.items()
+    ):
+        raise OverflowError("a size is too complicated")
     if kept.keys() == {()}:
         return kept[()]
     order = sorted(kept.items(), key=lambda term: (-len(term[0]), [str(atom) for atom in term[0]]))

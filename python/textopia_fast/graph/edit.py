@@ -94,6 +94,8 @@ def scalar(value: ir.Value | None) -> float | None:
     tensor = constant(value)
     if tensor is None or tensor.size != 1 or tensor.dtype == ir.DataType.STRING:
         return None
+    if len(tensor.shape) > 1:  # more axes than the other operand may have
+        return None
     return float(tensor.numpy().reshape(()))
 
 

@@ -32,9 +32,11 @@ class EnginePart:
 
     Attributes:
         graphs: Paths by name: "model", or "body", "time", "prompt" of a U-Net. Weights lie beside
-            each graph in one file, each weight at a multiple of 4,096 bytes.
+            each graph in one file, each weight at a multiple of 4,096 bytes. `split.py` says what
+            the graphs of a U-Net take and give.
         share: The part of its arithmetic that is in fused operators, 0 to 1.
-        split: Nodes in "time", "prompt", "prefix" and "body" of a U-Net.
+        split: Nodes in "time", "prompt", "prefix" and "body" of a U-Net. With a prefix the body
+            takes `sample` once per image, without one it takes a row for each prompt.
     """
 
     graphs: Mapping[str, Path]

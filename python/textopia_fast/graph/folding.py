@@ -18,39 +18,46 @@ from .dims import Dim, numbers
 from .edit import Editor, attribute, constant, content_of, dims_of, input_of, is_op, scalar
 from .rules import RULES, UnknownSizeError, target_of_reshape
 from .sizes import SizeWriter
+from .weights import depth_of, derived
 
 __all__ = ["fold"]
 
 _MAX_FOLDED = 1 << 22  # elements that a folded constant may have
+_MAX_DEPTH = 4  # of weights made of weights
+_MAX_ALL_FOLDED = 1 << 26  # ... and all of them together
 _NEVER = ("Identity", "DequantizeLinear")
 
 
 def fold(editor: Editor) -> None:
     """Infers all sizes, folds constants, removes nodes without effect, renews computed sizes."""
+    left = _MAX_ALL_FOLDED
     for node in tuple(editor.graph):
-        _fold_node(editor, node)
+        left -= _fold_node(editor, node, left)
     editor.prune()
     _write_sizes(editor)
     editor.prune()
 
 
-def _fold_node(editor: Editor, node: ir.Node) -> None:
+def _fold_node(editor: Editor, node: ir.Node, limit: int) -> int:
+    """Folds one node; gives how many elements were computed, at most `limit`."""
     editor.shaper.infer(node)
     if len(node.outputs) > 1 and any(out.uses() for out in node.outputs[1:]):
-        return
+        return 0
     output = node.outputs[0]
     content = content_of(output)
     if content is not None and not any(isinstance(n, Dim) for n in content.reshape(-1)):
         dtype = output.dtype if output.dtype is not None else ir.DataType.INT64
         editor.replace(output, editor.store(content.astype(dtype.numpy()), "folded"))
-        return
+        return 0
     same = _unchanged(node)
     if same is not None:
         editor.replace(output, same)
-        return
-    stored = _stored_result(node)
-    if stored is not None:
-        editor.replace(output, editor.store(stored, "folded"))
+        return 0
+    stored = _stored_result(node, min(limit, _MAX_FOLDED))
+    if stored is None:
+        return 0
+    editor.replace(output, editor.store(stored, "folded"))
+    return 0 if isinstance(stored, ir.LazyTensor) else stored.size
 
 
 def _unchanged(node: ir.Node) -> ir.Value | None:
@@ -103,7 +110,7 @@ def _is_zero(value: ir.Value | None) -> bool:
     return False
 
 
-def _stored_result(node: ir.Node) -> ir.TensorProtocol | None:
+def _stored_result(node: ir.Node, limit: int) -> ir.TensorProtocol | None:
     """The node's result where all of its inputs are stored and the result is of modest size."""
     if node.domain or ("", node.op_type) not in RULES:
         return None
@@ -120,14 +127,11 @@ def _stored_result(node: ir.Node) -> ir.TensorProtocol | None:
     if node.op_type == "Transpose" and dtype is not None:
         # Weights may be large: they are turned when they are written, and read from the file then.
         source, order = tensors[0], attribute(node, "perm")
-        assert source is not None
-        return ir.LazyTensor(
-            lambda: ir.tensor(np.ascontiguousarray(source.numpy().transpose(order))),
-            dtype=dtype,
-            shape=ir.Shape(sizes),
-        )
+        if source is None or depth_of(source) >= _MAX_DEPTH:
+            return None
+        return derived([source], sizes, lambda array: array.transpose(order), dtype)
     elements = math.prod(sizes)
-    if elements > _MAX_FOLDED or any(t.size > _MAX_FOLDED for t in tensors if t is not None):
+    if elements > limit or any(t.size > _MAX_FOLDED for t in tensors if t is not None):
         return None
     return _evaluate(node, elements)
 

@@ -92,7 +92,7 @@ class _Narrowing:
                     self._feed(node, index, True)
                 for output in node.outputs:
                     self._lower(output)
-            else:
+            elif not is_op(node, "Shape", "Size"):
                 for index in range(len(node.inputs)):
                     self._feed(node, index, False)
         for index, output in enumerate(tuple(graph.outputs)):

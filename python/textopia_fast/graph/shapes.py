@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .dims import Dim, Dims, Fact, Size, fact_of
+from .dims import Dim, Dims, Fact, fact_of
 from .edit import MAX_CONTENT, attribute, dims_of, input_of, is_op, stored_sizes
 from .rules import RULES, UnknownSizeError
 
@@ -61,13 +61,13 @@ class Shaper:
         """Sets sizes and contents of the node's outputs from those of its inputs."""
         rule = RULES.get((node.domain, node.op_type))
         results: list[Any] = []
-        if rule is not None:
-            try:
-                results = rule(node)
-            except (UnknownSizeError, ArithmeticError, LookupError, TypeError, ValueError):
-                results = []  # odd attributes or sizes: the runtime will say what is wrong
-        if is_op(node, "Concat"):
-            self._learn(node)
+        try:
+            if rule is not None:
+                results = [self._simplified(result) for result in rule(node)]
+            if is_op(node, "Concat"):
+                self._learn(node)
+        except (UnknownSizeError, ArithmeticError, LookupError, TypeError, ValueError):
+            results = []  # odd attributes or sizes: the runtime will say what is wrong
         for index, output in enumerate(node.outputs):
             result = results[index] if index < len(results) else None
             content = None
@@ -75,9 +75,9 @@ class Shaper:
                 content, result = result, result.shape
             if result is None and output.shape is not None:
                 result = self.declared(output)
-            output.meta["dims"] = None if result is None else tuple(map(self._simplified, result))
+            output.meta["dims"] = None if result is None else tuple(result)
             if content is not None and content.size <= MAX_CONTENT:
-                output.meta["content"] = self._simplified_content(content)
+                output.meta["content"] = content
             elif "content" in output.meta:
                 del output.meta["content"]
             if output.type is None and (dtype := _dtype(node)) is not None:
@@ -93,17 +93,20 @@ class Shaper:
                 if fact is not None and len(self._facts) < _MAX_FACTS:
                     self._facts.append(fact)
 
-    def _simplified(self, size: Any) -> Any:
+    def _simplified(self, result: Any) -> Any:
+        """A rule's result with all facts applied to the sizes in it."""
+        if not self._facts or result is None:
+            return result
+        if isinstance(result, np.ndarray):
+            simplified: Any = np.frompyfunc(self._simplified_size, 1, 1)(result)
+            return np.asarray(simplified, dtype=object)
+        return tuple(map(self._simplified_size, result))
+
+    def _simplified_size(self, size: Any) -> Any:
         if isinstance(size, Dim):
             for fact in self._facts:
                 size = fact.applied(size)
         return size
-
-    def _simplified_content(self, content: np.ndarray) -> np.ndarray:
-        if self._facts and any(isinstance(size, Dim) for size in content.reshape(-1)):
-            simplified: Size = np.frompyfunc(self._simplified, 1, 1)(content)
-            return np.asarray(simplified, dtype=object)
-        return content
 
 
 _MAX_FACTS = 32

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from .edit import stored_sizes
 
-__all__ = ["derived", "float32"]
+__all__ = ["depth_of", "derived", "float32"]
 
 
 def derived(
@@ -24,7 +24,14 @@ def derived(
         array = np.ascontiguousarray(make(*(source.numpy() for source in sources)))
         return ir.Tensor(array, dtype=dtype)
 
-    return ir.LazyTensor(compute, dtype=dtype, shape=ir.Shape(shape))
+    made = ir.LazyTensor(compute, dtype=dtype, shape=ir.Shape(shape))
+    made.meta["depth"] = 1 + max(map(depth_of, sources))
+    return made
+
+
+def depth_of(tensor: ir.TensorProtocol) -> int:
+    """How many tensors stand between this one and a file."""
+    return int(tensor.meta.get("depth", 0))
 
 
 def float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..edit import Editor
-from . import activations, attention, conv, epilogues, group_norm, layer_norm, linear
+from . import activations, attention, conv, epilogues, geglu, group_norm, layer_norm, linear
 
 __all__ = ["EARLY", "LATE"]
 
@@ -14,7 +14,7 @@ EARLY: tuple[Callable[[Editor], None], ...] = (
     group_norm.fuse,
     layer_norm.fuse,
     linear.fuse,
-    linear.fuse_geglu,
+    geglu.fuse,
     attention.fuse,
     conv.fuse,
 )

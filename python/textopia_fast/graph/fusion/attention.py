@@ -12,7 +12,7 @@ from ..dims import Dims
 from ..edit import Editor, attribute, dims_of, input_of, is_op, only_user, scalar, users
 from ..movement import chains_to, same_order
 from ..sizes import SizeWriter
-from .linear import pack_shared
+from .side_by_side import pack_shared
 
 __all__ = ["fuse"]
 
@@ -171,6 +171,8 @@ def _put(
     if q_dims is None or out_dims is None:
         return
     k_dims = dims_of(k.tokens) or ()
+    if k_dims[:2] != (dims_of(v.tokens) or ())[:2] or k_dims[0] != q_dims[0]:
+        return
     if mask is not None:
         mask = _fitting_mask(editor, before, mask, q_dims, k_dims)
         if mask is None:

@@ -31,6 +31,7 @@ def fuse(editor: Editor) -> None:
             node = _time_bias(editor, writer, node)
         _activation(editor, node)
         _residual(editor, node)
+        _residual_of_tokens(editor, writer, node)
     editor.prune()
 
 
@@ -78,11 +79,40 @@ def _residual(editor: Editor, node: ir.Node) -> None:
         _attach(editor, node, add, place, other)
 
 
+def _residual_of_tokens(editor: Editor, writer: SizeWriter, node: ir.Node) -> None:
+    """The same where tokens become an image before the image is added, as in a VAE's attention."""
+    place, result = _RESIDUAL.get(node.op_type), node.outputs[0]
+    reshape = only_user(result, "Reshape")
+    if place is None or reshape is None or input_of(node, place) is not None:
+        return
+    image = reshape.outputs[0]
+    add = only_user(image, "Add")
+    if add is None:
+        return
+    other = add.inputs[1] if add.inputs[0] is image else add.inputs[0]
+    dims = dims_of(result)
+    if other is None or other is image or dims is None or dims_of(other) != dims_of(image):
+        return
+    tokens = writer.reshape(add, other, dims)
+    if tokens is None:
+        return
+    made = _with_input(editor, node, add, place, tokens)
+    same = editor.add(add, "Reshape", [made.outputs[0], reshape.inputs[1]])
+    editor.replace(add.outputs[0], same.outputs[0])
+
+
 def _attach(editor: Editor, node: ir.Node, add: ir.Node, place: int, value: ir.Value) -> ir.Node:
-    """Gives `node` one more input in place of `add`; it moves to where that input is ready."""
+    """Gives `node` one more input in place of `add`."""
+    made = _with_input(editor, node, add, place, value)
+    editor.replace(add.outputs[0], made.outputs[0])
+    return made
+
+
+def _with_input(
+    editor: Editor, node: ir.Node, before: ir.Node, place: int, value: ir.Value
+) -> ir.Node:
+    """A copy of `node` with one more input, where that is ready."""
     inputs = [input_of(node, index) for index in range(max(place + 1, len(node.inputs)))]
     inputs[place] = value
     attributes = {name: attr.value for name, attr in node.attributes.items()}
-    made = editor.add(add, node.op_type, inputs, attributes, DOMAIN)
-    editor.replace(add.outputs[0], made.outputs[0])
-    return made
+    return editor.add(before, node.op_type, inputs, attributes, DOMAIN)

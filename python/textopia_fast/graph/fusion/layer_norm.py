@@ -16,6 +16,7 @@ from ..edit import (
     only_user,
     producer,
     scalar,
+    stored_sizes,
 )
 
 __all__ = ["fuse"]
@@ -105,8 +106,10 @@ def _put(
     dims = dims_of(x)
     if dims is None or not isinstance(dims[-1], int):
         return
-    if any(value is not None and constant(value) is None for value in (gamma, beta)):
-        return
+    for value in (gamma, beta):
+        tensor = constant(value)
+        if value is not None and (tensor is None or stored_sizes(tensor) != dims[-1:]):
+            return
     if gamma is None:
         gamma = editor.store(np.ones(dims[-1], np.float32), "gamma")
     if beta is None:

@@ -88,6 +88,9 @@ for _name in ("GroupNorm", "LayerNorm"):
     RULES["ai.textopia", _name] = _same
 
 
+_MAX_NUMBER = 2**62
+
+
 def _divide(a: Size, b: Size) -> Size:
     if b == 0 or min(_least(a), _least(b)) < 0:  # negative numbers are rounded towards 0
         raise UnknownSizeError
@@ -101,7 +104,10 @@ def _elementwise(node: ir.Node) -> list[Any]:
     combine = _COMBINE.get(node.op_type)
     if combine is not None and len(contents) == len(node.inputs):
         combined: Any = np.frompyfunc(combine, len(contents), 1)(*contents)
-        return [np.asarray(combined, dtype=object)]
+        result = np.asarray(combined, dtype=object)
+        if any(isinstance(n, int) and abs(n) > _MAX_NUMBER for n in result.reshape(-1)):
+            raise UnknownSizeError
+        return [result]
     return [broadcast(*(dims_in(node, index) for index in range(len(node.inputs))))]
 
 
