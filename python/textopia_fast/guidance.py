@@ -9,7 +9,7 @@ from typing import Any
 
 from .checks import check_number, check_numbers, refuse
 from .errors import InvalidRequestError
-from .samplers import Plan, Program
+from .samplers import Plan, Program, StepByStep
 from .samplers.program import Denoise, Step
 from .samplers.trace import seen_sigmas
 
@@ -44,11 +44,13 @@ def check_interval(value: Any) -> tuple[float, float] | None:
 
 def run_guidance(
     plan: Plan,
-    program: Program,
+    program: Program | StepByStep,
     guidance: float | Sequence[float],
     interval: tuple[float, float] | None,
 ) -> list[float]:
     """The guidance of every network run; 1 runs the positive half alone.
+
+    One value for all of a step-by-step sampler, which does not know how many they will be.
 
     Args:
         plan, program: What is to run.
@@ -57,8 +59,15 @@ def run_guidance(
         interval: Guide only where low < sigma <= high (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
-        InvalidRequestError: There are not as many values as steps.
+        InvalidRequestError: There are not as many values as steps, or more than a step-by-step
+            sampler takes.
     """
+    if isinstance(program, StepByStep):
+        if not isinstance(guidance, (int, float)):
+            refuse("guidance_scale", guidance, "is one number with a step-by-step sampler")
+        if interval is not None:
+            refuse("guidance_interval", interval, "is None with a step-by-step sampler")
+        return [max(guidance, 1.0)]
     per_step = [guidance] if isinstance(guidance, (int, float)) else list(guidance)
     if not isinstance(guidance, (int, float)) and len(per_step) != program.step_count:
         raise InvalidRequestError(

@@ -107,6 +107,9 @@ def sample(
                 refuse(name, value, "is nothing with a step-by-step sampler")
         if phi != 0.0:
             refuse("guidance_rescale", phi, "is 0 with a step-by-step sampler")
+        scale = _guidance(guidance)
+        if len(scale) != 1:
+            refuse("guidance", guidance, "is one number with a step-by-step sampler")
         result = _step_by_step(
             denoiser,
             start,
@@ -115,7 +118,7 @@ def sample(
             {
                 "cond": _conditioning(denoiser, "cond", cond),
                 "uncond": _conditioning(denoiser, "uncond", uncond),
-                "guidance": [check_number("guidance", guidance)],
+                "guidance": scale,
                 "cancel": cancel,
             },
             timeout=_seconds(deadline),

@@ -206,7 +206,6 @@ def sample_dpm_adaptive(
         callback=callback,
         disable=disable,
         noise_sampler=noise_sampler,
-        is_split=False,
     )
     _check_model("sample_dpm_adaptive", model)
     result, counts = run_adaptive(model, given)
