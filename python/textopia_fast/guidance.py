@@ -13,7 +13,7 @@ from .samplers import Plan, Program, StepByStep
 from .samplers.program import Denoise, Step
 from .samplers.trace import seen_sigmas
 
-__all__ = ["CFG_PP_GUIDANCE", "check_guidance", "check_interval", "run_guidance"]
+__all__ = ["CFG_PP_GUIDANCE", "check_guidance", "check_interval", "reads_uncond", "run_guidance"]
 
 # Of CFG++ samplers where the caller names none: the paper's counterpart of 7.5.
 CFG_PP_GUIDANCE = 0.6
@@ -42,6 +42,11 @@ def check_interval(value: Any) -> tuple[float, float] | None:
     return low, high
 
 
+def reads_uncond(program: Program | StepByStep) -> bool:
+    """Whether it is of a CFG++ sampler."""
+    return isinstance(program, Program) and program.reads_uncond
+
+
 def run_guidance(
     plan: Plan,
     program: Program | StepByStep,
@@ -59,8 +64,8 @@ def run_guidance(
         interval: Guide only where low < sigma <= high (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
-        InvalidRequestError: There are not as many values as steps, or more than a step-by-step
-            sampler takes.
+        InvalidRequestError: There are not as many values as steps, or a step-by-step sampler gets
+            more than one value.
     """
     if isinstance(program, StepByStep):
         if not isinstance(guidance, (int, float)):

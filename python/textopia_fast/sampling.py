@@ -199,8 +199,9 @@ def _inpainting(
 ) -> dict[str, np.ndarray | None]:
     """The three arrays of inpainting in the latents' shape; all None without it."""
     arrays: dict[str, np.ndarray | None] = {}
+    blends = program.blends
     for name, value in given.items():
-        if (value is not None) != program.blends:
+        if (value is not None) != blends:
             refuse(name, value, "are latents, with a program that was traced with inpaint=True")
         if value is None:
             arrays[name] = None

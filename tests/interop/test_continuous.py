@@ -85,6 +85,26 @@ def test_a_second_loop_equals_the_first(name: str) -> None:
         assert float((half.float() - first).abs().max()) < 2e-2 * largest
 
 
+def test_thresholding() -> None:
+    config = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.7}
+    mine, reference = pair("EDMDPMSolverMultistepScheduler", config)
+    got, expected = run(mine, 6), run(reference, 6)
+    assert_same(got, expected, float(reference.init_noise_sigma))
+    plain = run(ours.EDMDPMSolverMultistepScheduler(), 6)["latents"][-1]
+    assert not torch.allclose(got["latents"][-1], plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configs_travel_between_the_libraries(name: str, tmp_path: Any) -> None:
+    settings = {"shift": 2.0} if name.startswith("Flow") else {"num_train_timesteps": 900}
+    mine = getattr(ours, name)(**settings)
+    mine.save_pretrained(tmp_path)
+    for module in (ours, theirs):
+        again = getattr(module, name).from_pretrained(tmp_path)
+        assert {key: again.config[key] for key in settings} == settings
+        assert_same(run(again, 4), run(mine, 4), float(mine.init_noise_sigma))
+
+
 @pytest.mark.parametrize("name", FLOWS)
 @pytest.mark.parametrize(
     ("config", "given"),

@@ -80,8 +80,8 @@ _SET_TIMESTEPS: dict[str, tuple[dict[str, Any], bool]] = {
     "LCMScheduler": (_LCM, True),
     "TCDScheduler": (_LCM, True),
 }
-# Keys that mean nothing as long as the options they belong to are off, which is all that is
-# supported; kept so that a config comes back as it was.
+# Keys that only pipelines read, or that mean nothing here; kept so that a config comes back as it
+# was.
 INERT_KEYS: dict[str, dict[str, Any]] = {
     "FlowMatchEulerDiscreteScheduler": _IMAGE_SHIFT,
     "FlowMatchLCMScheduler": {**_IMAGE_SHIFT, "upscale_mode": "bicubic"},

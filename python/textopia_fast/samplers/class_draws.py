@@ -19,6 +19,8 @@ def unused_draws(plan: Plan, program: Program | StepByStep) -> int:
 
     They change no picture, only the state of the caller's generator.
     """
+    if isinstance(program, StepByStep):  # no class of diffusers is one
+        return 0
     options = dict(plan.options)
     if plan.sampler == "ddpm":
         made = sum(timestep > 0 for timestep in plan.timesteps)

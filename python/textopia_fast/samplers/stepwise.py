@@ -57,16 +57,6 @@ class StepByStep:
         """0: how many steps there will be is not known."""
         return 0
 
-    @property
-    def draw_count(self) -> int:
-        """0: nor how often it will draw."""
-        return 0
-
-    @property
-    def reads_uncond(self) -> bool:
-        """It never reads the unconditional half alone (CFG++)."""
-        return False
-
 
 def step_by_step(
     sampler: str | Sampler,
