@@ -36,7 +36,7 @@ from .options import bind_options, is_own, takes
 from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Blend, Clamp, Denoise, LangevinStep, Program, Step, Threshold
 from .recording import Recording
-from .schedules import Schedule, explicit
+from .schedules import Schedule, check_falling, explicit
 from .symbols import Linear
 
 __all__ = [
@@ -313,6 +313,7 @@ def make_program(
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
+    check_falling(schedule.sigmas)
     check_choice("prediction", prediction, PREDICTIONS)
     tracer, result = _record(
         name, function, schedule, schedule.noise_level, prediction, options, inpaint
