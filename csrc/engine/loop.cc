@@ -3,18 +3,28 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 
 namespace textopia::engine {
 namespace {
 
-class Loop {
+// The guidance values that bindings are made for: a callback may turn guidance off at any evaluation.
+std::vector<double> planned_guidance(const SampleRequest& request) {
+  std::vector<double> values = request.guidance;
+  if (request.on_evaluation) values.push_back(1.0);
+  return values;
+}
+
+class Loop : private Steering {
  public:
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, request.guidance),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count,
+                 planned_guidance(request)),
+        inpainting_(request.inpainting),
         count_(element_count(request.shape)),
         guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -29,10 +39,12 @@ class Loop {
     check_limits();
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)
       std::visit(*this, program_.instructions[position_]);
+    if (denoise_index_ > 0) show(latents_[program_.result].data());
     std::memcpy(request_.latents, latents_[program_.result].data(), count_ * sizeof(float));
   }
 
   void operator()(const Denoise& op) {
+    if (denoise_index_ > 0) show(latents_[op.src].data());
     const double guidance = guidance_at(denoise_index_++);
     guidance_of_[op.dst] = guidance;
     if (!is_input_ready_) write_input(op, guidance);
@@ -84,7 +96,7 @@ class Loop {
   }
 
   void operator()(const Blend& op) {
-    const auto [known, mask, noise] = request_.inpainting;
+    const auto [known, mask, noise] = inpainting_;
     const float known_weight = static_cast<float>(op.known), noise_weight = static_cast<float>(op.noise);
     const float* source = latents_[op.src].data();
     float* target = latents_[op.dst].data();
@@ -108,6 +120,28 @@ class Loop {
   }
 
  private:
+  // The end of an evaluation, for whoever looks.
+  void show(float* latents) {
+    if (!request_.on_evaluation) return;
+    request_.on_evaluation(denoise_index_ - 1, latents, *this);
+    check_limits();
+  }
+
+  void set_guidance(double guidance) override {
+    check(std::isfinite(guidance), code::kInvalidRequest, "guidance: got ", guidance, "; it must be finite");
+    check(!is_guided(guidance) || network_.has_negative(), code::kInvalidRequest, "guidance: got ", guidance,
+          " in mid-run, but the run began without a negative half");
+    changed_guidance_ = guidance;
+  }
+
+  void set_conditioning(const Conditioning& item) override { network_.replace(item); }
+
+  void set_mask(const float* mask) override {
+    changed_mask_ = Buffer<float>(count_);
+    std::memcpy(changed_mask_.data(), mask, count_ * sizeof(float));
+    inpainting_.mask = changed_mask_.data();
+  }
+
   static double norm(const float* values, size_t count) {
     double sum = 0.0;
     for (size_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]) * values[i];
@@ -125,6 +159,7 @@ class Loop {
   }
 
   double guidance_at(int index) const {
+    if (changed_guidance_) return *changed_guidance_;
     return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
   }
 
@@ -133,7 +168,7 @@ class Loop {
   void find_fusions() {
     const auto& code = program_.instructions;
     fusion_of_.assign(code.size(), nullptr);
-    if (request_.on_step) return;
+    if (request_.on_step || request_.on_evaluation) return;
     for (size_t i = 0; i < code.size(); ++i) {
       const auto* denoise = std::get_if<Denoise>(&code[i]);
       if (!denoise) continue;
@@ -219,6 +254,9 @@ class Loop {
   const Program& program_;
   ort::RunControl control_;
   Network network_;
+  Inpainting inpainting_;
+  Buffer<float> changed_mask_;
+  std::optional<double> changed_guidance_;
   size_t count_;
   std::vector<Buffer<float>> latents_;
   std::vector<double> guidance_of_;        // per output register: the guidance of the run that wrote it
