@@ -23,7 +23,8 @@ PYTHON_RUNGS = [
     {"stages"},
     {"editing"},
     {"parts", "start"},
-    {"pipeline", "doctor", "interop"},
+    {"pipeline", "doctor"},
+    {"interop"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 from . import _core, images
 from .batching import AUTO
 from .callbacks import StepEndCallback
@@ -226,9 +228,7 @@ class Pipeline:
             ExecutionError: A graph failed.
             EngineClosedError: The pipeline was closed.
         """
-        graphs = self._graphs  # a call that runs keeps the graphs, also when another thread closes
-        if graphs is None:
-            raise EngineClosedError("pipeline: it was closed; open the model again.")
+        graphs = self._open_graphs()
         reject_unsupported(
             guidance_rescale=guidance_rescale or None,
             clip_skip=clip_skip,
@@ -378,9 +378,25 @@ class Pipeline:
         used = parameters_of(request, program.name, schedule, plan, edit)
         return Output(pictures, request.seeds, clock.timings(), used)
 
+    def encode_prompt(self, prompt: str | Sequence[str]) -> np.ndarray:
+        """Embeddings of one text or several, float32 [N, T, D], as `prompt_embeds` takes them.
+
+        Raises:
+            InvalidRequestError: `prompt` is neither a text nor texts.
+            EngineClosedError: The pipeline was closed.
+        """
+        prompts, _ = expand_prompts(prompt, None, 1)
+        return self._open_graphs().text_encoder.encode(prompts)
+
     def __repr__(self) -> str:
         state = "" if self._graphs is not None else ", closed"
         return f"Pipeline({self.directory.name!r}{state})"
+
+    def _open_graphs(self) -> Graphs:
+        graphs = self._graphs  # a call that runs keeps them, also when another thread closes
+        if graphs is None:
+            raise EngineClosedError("pipeline: it was closed; open the model again.")
+        return graphs
 
     def close(self) -> None:
         """Frees the graphs once running calls have ended; later calls raise EngineClosedError."""
