@@ -92,10 +92,12 @@ def guidance_embedding(guidance: float, width: int, images: int) -> np.ndarray:
     (Luo et al. 2023).
     """
     half = width // 2
-    frequencies = np.exp(np.arange(half) * -(np.log(10000.0) / max(half - 1, 1)))
-    angles = np.float32(guidance - 1.0) * np.float32(1000.0) * frequencies.astype(np.float32)
-    waves = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2)])
-    return np.tile(waves.astype(np.float32), (images, 1))
+    # float32 throughout, as in diffusers: the angles are so large that roundings show.
+    decay = np.float32(np.log(10000.0)) / np.float32(max(half - 1, 1))
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * -decay)
+    angles = np.float32(guidance - 1.0) * np.float32(1000.0) * frequencies
+    waves = [np.sin(angles), np.cos(angles), np.zeros(width % 2, np.float32)]
+    return np.tile(np.concatenate(waves), (images, 1))
 
 
 def _start_noise(

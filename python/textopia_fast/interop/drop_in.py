@@ -25,7 +25,7 @@ from ..samplers.scheduler_classes import CLASSES
 from .configs import FrozenDict
 from .load_options import check_load_options, dtype_name
 
-__all__ = ["Component", "DropInPipeline"]
+__all__ = ["Component", "DropInPipeline", "stand_in"]
 
 _SAFETY = (
     "safety_checker: this model has one, which does not run here; pass safety_checker=None to say "
@@ -296,5 +296,9 @@ def _own_scheduler(pipeline: Pipeline) -> Any:
     with suppress(ConfigurationError):  # without torch there is nothing that they could step
         if name in diffusers.SCHEDULERS:
             return getattr(diffusers, name).from_config(config)
-    # Enough to sample with, or for the call to say why it cannot.
-    return type(str(name), (), {"config": FrozenDict(config)})()
+    return stand_in(str(name), config)
+
+
+def stand_in(class_name: str, config: Mapping[str, Any]) -> Any:
+    """What a call needs of a scheduler: the name of a class, and a config."""
+    return type(class_name, (), {"config": FrozenDict(config)})()

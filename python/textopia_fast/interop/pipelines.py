@@ -23,7 +23,7 @@ from ..checks import check_choice, refuse
 from ..errors import InvalidRequestError, UnsupportedModelError
 from ..request import reject_unsupported
 from .class_facts import TWO_RUNS, takes_schedule
-from .drop_in import DropInPipeline
+from .drop_in import DropInPipeline, stand_in
 from .outputs import StableDiffusionPipelineOutput
 from .step_callbacks import step_callback
 from .torch_noise import import_torch
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+_ORIGINAL_STEPS = "original_inference_steps"
 _NAMES = "callback_on_step_end_tensor_inputs"
 _LATENTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 # Parameters in diffusers' order, with its defaults.
@@ -224,7 +225,7 @@ class LatentConsistencyModelPipeline(_Callable):
         _SIZE,
         {
             "num_inference_steps": 4,
-            "original_inference_steps": None,
+            _ORIGINAL_STEPS: None,
             "timesteps": None,
             "guidance_scale": 8.5,
             "num_images_per_prompt": 1,
@@ -244,11 +245,13 @@ class LatentConsistencyModelPipeline(_Callable):
                 hint="StableDiffusionPipeline runs this model, with an LCMScheduler, too.",
                 component="unet",
             )
-        scheduler = self.scheduler
-        steps = given.pop("original_inference_steps")
+        scheduler = self._scheduler
+        steps = given.pop(_ORIGINAL_STEPS)
         if steps is not None:
-            config = {**scheduler.config, "original_inference_steps": steps}
-            scheduler = type(scheduler).from_config(config)
+            config = {**self.scheduler.config, _ORIGINAL_STEPS: steps}
+            assumed = config.get("_use_default_values") or ()
+            config["_use_default_values"] = [key for key in assumed if key != _ORIGINAL_STEPS]
+            scheduler = stand_in(self._scheduler_class(scheduler), config)
         return self._generate(given, scheduler)
 
 
