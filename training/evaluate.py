@@ -4,8 +4,8 @@
                                 [--guidance 4] [--sheet training/samples.png] [--inpaint]
 
 Every prompt names all attributes of a held-out scene, one whose (shape, colour, background) triple
-no training picture showed; the reader then says which attributes of the picture are right. With --inpaint a
-shape in a drawn scene is replaced by another instead, see inpaint.py.
+no training picture showed; the reader then says which attributes of the picture are right. With
+--inpaint a shape in a drawn scene is replaced by another instead, see inpaint.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inpainting with the exported model, judged by the reader: a shape is replaced by another. No torch.
+"""Inpainting with the exported model, judged by the reader: one shape replaced by another.
 
 Each case is a drawn scene; the mask is a rectangle around its shape, and the prompt asks for a
 shape of another kind and colour there. The saved picture must show that one, nothing else, and

@@ -8,7 +8,7 @@ import textopia_fast as tx
 from world import draw
 
 COUNT = 12
-# 94 of 100 were right with 20 steps; fewer than 9 of 12 would be such a model's 1 in 2,000.
+# 94 of 100 were right with 20 steps; such a model has fewer than 9 of 12 once in 230 times.
 ALLOWED = 9
 
 
