@@ -46,8 +46,13 @@ class Tracer:
         noise_level: Callable[[float], float],
         prediction: str,
         inpaint_sigmas: Sequence[float] | None = None,
+        whole_levels: bool = False,
     ) -> None:
-        """`inpaint_sigmas`: the schedule's noise levels, for inpainting; None without."""
+        """`inpaint_sigmas`: the schedule's noise levels, for inpainting; None without.
+
+        `whole_levels`: calls between two of them see the known part at the lower one (diffusers'
+        KDPM2DiscreteScheduler), and not at their own.
+        """
         self._noise_level = noise_level
         self._coefficients = coefficients(prediction)
         self._levels: dict[float, tuple[float, float, float, float]] = {}
@@ -56,6 +61,7 @@ class Tracer:
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
         self._inpaint_sigmas = inpaint_sigmas
+        self._whole_levels = whole_levels
         self._blends: dict[int, int] = {}  # blended value -> its node
         self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
         self._calls_in_step = 0
@@ -176,6 +182,8 @@ class Tracer:
             self.nodes[node] = self.nodes[node]._replace(facts=(1.0 / scale, sigma / scale))
         if first or source in self._blends:
             return source
+        if self._whole_levels and self._inpaint_sigmas is not None:
+            sigma = self._inpaint_sigmas[self.step_count + 1]
         blended = self._blend(source, 1.0 / scale, sigma / scale)
         if x.base.weights == {source: 1.0}:
             x.base.weights = {blended: 1.0}
@@ -298,8 +306,9 @@ def make_program(
     options: dict[str, Any],
     *,
     inpaint: bool = False,
+    whole_levels: bool = False,
 ) -> Program:
-    """`trace` for options that may have any name."""
+    """`trace` for options that may have any name; `whole_levels` as of `Tracer`."""
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
@@ -308,6 +317,7 @@ def make_program(
         schedule.noise_level,
         check_choice("prediction", prediction, PREDICTIONS),
         schedule.sigmas if inpaint else None,
+        whole_levels,
     )
     x = function(tracer, tracer.initial, schedule.sigmas, **options)
     result = tracer.finish(x)
