@@ -89,7 +89,9 @@ def scheduler_of(own: Mapping[str, Any], sampler: Any) -> tuple[Mapping[str, Any
     config = getattr(sampler, "config", None)
     if not isinstance(config, Mapping):
         return own, sampler
-    return {**config, "_class_name": type(sampler).__name__}, None
+    # What the object's class has assumed is no less what it does.
+    known = {key: value for key, value in config.items() if key != "_use_default_values"}
+    return {**known, "_class_name": type(sampler).__name__}, None
 
 
 def callback_names(names: Any, facts: DirectoryFacts, edit: Edit | None) -> tuple[str, ...]:

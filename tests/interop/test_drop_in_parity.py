@@ -107,6 +107,31 @@ def test_same_pictures(name: str, sampler: str, both: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("class_name", ["PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"])
+def test_old_configs_are_corrected(name: str, class_name: str) -> None:
+    """diffusers changes settings that the first exports of Stable Diffusion had wrong, in the
+    scheduler that a pipeline is made with and not in one that it is given later."""
+    settings: dict[str, Any] = {"timestep_spacing": "leading"}
+    if class_name == "PNDMScheduler" and name == NAMES[1]:
+        settings["skip_prk_steps"] = True  # Runge-Kutta steps cannot begin in the middle
+    first, second = (getattr(theirs, class_name)(**inputs.SD, **settings) for _ in range(2))
+    pair = (
+        diffusers_ort.load(DIRECTORY, first, 1, getattr(theirs, name)),
+        getattr(tx, name).from_pretrained(DIRECTORY, threads=1, scheduler=second),
+    )
+    for key in ("steps_offset", "clip_sample", "skip_prk_steps"):
+        assert pair[1].scheduler.config.get(key) == pair[0].scheduler.config.get(key)
+    expected, got = draw(pair, **arguments(name))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+    if class_name == "PNDMScheduler":
+        settings["skip_prk_steps"] = True
+    for pipe in pair:
+        pipe.scheduler = getattr(theirs, class_name)(**inputs.SD, **settings)
+    expected, got = draw(pair, **arguments(name))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+
+
 def test_positional_arguments(both: Any) -> None:
     expected, got = draw(both(NAMES[0], "euler"), inputs.PROMPTS, 48, 80, 3, output_type="np")
     assert got.shape == (2, 48, 80, 3)

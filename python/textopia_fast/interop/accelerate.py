@@ -49,7 +49,8 @@ def accelerate(
         _directory_of(pipe), threads=threads, images_per_run=images_per_run
     )
     mixed: Any = type(f"Accelerated{kind.__name__}", (_Accelerated, kind), {})
-    made = mixed._over(opened, pipe.scheduler)
+    made = mixed._over(opened)
+    made.scheduler = pipe.scheduler
     made._original = pipe
     return made
 

@@ -78,6 +78,8 @@ class DropInPipeline:
     """
 
     _callback_tensor_inputs: ClassVar[list[str]] = []
+    # Settings of old configs that diffusers changes in the scheduler that a pipeline is made with.
+    _corrections: ClassVar[dict[str, Any]] = {}
     config_name = "model_index.json"
 
     def __init__(
@@ -158,15 +160,22 @@ class DropInPipeline:
         self.unet = Component(pipeline, "unet")
         self.safety_checker = self.feature_extractor = self.image_encoder = None
         self.vae_scale_factor = pipeline.directory.facts.vae_scale_factor
+        own = pipeline.directory.scheduler_config
+        self._own = stand_in(str(own.get("_class_name")), self._corrected(own))
         self._scheduler: Any = None  # the model's own; its class is made when somebody looks
         if scheduler is not None:
             self.scheduler = scheduler
+            config = self._corrected({**scheduler.config, "_class_name": type(scheduler).__name__})
+            if any(config.get(key) != scheduler.config.get(key) for key in self._corrections):
+                remake = getattr(type(scheduler), "from_config", None)
+                made = stand_in(config["_class_name"], config)
+                self._scheduler = made if remake is None else remake(config)
 
     @property
     def scheduler(self) -> Any:
         """The scheduler; another one may be set. Its class and config say how calls sample."""
         if self._scheduler is None:
-            self._scheduler = _own_scheduler(self._pipeline)
+            self._scheduler = _full_scheduler(self._own)
         return self._scheduler
 
     @scheduler.setter
@@ -181,9 +190,14 @@ class DropInPipeline:
         self._scheduler = scheduler
 
     def _scheduler_class(self, scheduler: Any) -> str:
-        if scheduler is not None:
-            return type(scheduler).__name__
-        return str(self._pipeline.directory.scheduler_config.get("_class_name"))
+        return type(self._own if scheduler is None else scheduler).__name__
+
+    def _corrected(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        rules = CLASSES.get(str(config.get("_class_name")))
+        full = {**({} if rules is None else rules.defaults), **config}
+        changed = {k: v for k, v in self._corrections.items() if full.get(k, v) != v}
+        kept = {k: v for k, v in config.items() if not (changed and k == "_use_default_values")}
+        return {**kept, **changed}
 
     @property
     def components(self) -> dict[str, Any]:
@@ -288,15 +302,15 @@ class DropInPipeline:
         return f"{type(self).__name__}({shown(self.name_or_path)}, {scheduler})"
 
 
-def _own_scheduler(pipeline: Pipeline) -> Any:
+def _full_scheduler(own: Any) -> Any:
+    """The scheduler of a model for programs to work with: one of this package where it can be."""
     from . import diffusers
 
-    config = pipeline.directory.scheduler_config
-    name = config.get("_class_name")
+    name = type(own).__name__
     with suppress(ConfigurationError):  # without torch there is nothing that they could step
         if name in diffusers.SCHEDULERS:
-            return getattr(diffusers, name).from_config(config)
-    return stand_in(str(name), config)
+            return getattr(diffusers, name).from_config(own.config)
+    return own  # enough to sample with, or for the call to say why it cannot
 
 
 def stand_in(class_name: str, config: Mapping[str, Any]) -> Any:

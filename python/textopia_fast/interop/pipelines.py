@@ -104,7 +104,7 @@ class _Callable(DropInPipeline):
         raise InvalidRequestError(f"{type(self).__name__}: it is the base of pipelines.")
 
     def _run(self, given: dict[str, Any]) -> Any:
-        return self._generate(given, self._scheduler)
+        return self._generate(given, self._scheduler or self._own)
 
     def _generate(self, given: dict[str, Any], scheduler: Any) -> Any:
         """One call of `textopia_fast.Pipeline`; `given` has diffusers' arguments by name."""
@@ -162,6 +162,7 @@ class StableDiffusionPipeline(_Callable):
     """Text to image."""
 
     _callback_tensor_inputs: ClassVar[list[str]] = [*_LATENTS]
+    _corrections: ClassVar[dict[str, Any]] = {"steps_offset": 1, "clip_sample": False}
     _signature = _call_signature(
         _SIZE,
         _STEPS,
@@ -179,6 +180,7 @@ class StableDiffusionImg2ImgPipeline(_Callable):
     """Image to image."""
 
     _callback_tensor_inputs: ClassVar[list[str]] = [*_LATENTS]
+    _corrections: ClassVar[dict[str, Any]] = {"steps_offset": 1, "clip_sample": False}
     _signature = _call_signature(
         {"image": None, "strength": 0.8}, _STEPS, _GUIDED, _EMBEDS, _ADAPTER, _RESULT, _END
     )
@@ -196,6 +198,7 @@ class StableDiffusionInpaintPipeline(_Callable):
     """
 
     _callback_tensor_inputs: ClassVar[list[str]] = [*_LATENTS, "mask", "masked_image_latents"]
+    _corrections: ClassVar[dict[str, Any]] = {"steps_offset": 1, "skip_prk_steps": True}
     _signature = _call_signature(
         {"image": None, "mask_image": None, "masked_image_latents": None},
         _SIZE,
@@ -245,12 +248,10 @@ class LatentConsistencyModelPipeline(_Callable):
                 hint="StableDiffusionPipeline runs this model, with an LCMScheduler, too.",
                 component="unet",
             )
-        scheduler = self._scheduler
+        scheduler = self._scheduler or self._own
         steps = given.pop(_ORIGINAL_STEPS)
         if steps is not None:
-            config = {**self.scheduler.config, _ORIGINAL_STEPS: steps}
-            assumed = config.get("_use_default_values") or ()
-            config["_use_default_values"] = [key for key in assumed if key != _ORIGINAL_STEPS]
+            config = {**scheduler.config, _ORIGINAL_STEPS: steps}
             scheduler = stand_in(self._scheduler_class(scheduler), config)
         return self._generate(given, scheduler)
 
