@@ -41,20 +41,21 @@ class RunningCall:
 
     def __init__(self, owner: Any, guidance_scale: float, num_timesteps: int, has_cfg: bool):
         self.owner = owner
-        self._guidance_scale = guidance_scale
+        self._guidance_scale = self._asked_guidance = guidance_scale
         self._num_timesteps = num_timesteps
         self._has_cfg = has_cfg
         self._interrupt = False
 
     @property
     def guidance_scale(self) -> float:
-        """The guidance of the evaluations that follow."""
+        """The guidance of the evaluations that follow; the largest where it differs by step."""
         return self._guidance_scale
 
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether they run the negative half, too."""
-        return self._has_cfg and self._guidance_scale > 1
+        is_asked = self._guidance_scale == self._asked_guidance
+        return self._has_cfg and (is_asked or self._guidance_scale > 1)
 
     @property
     def num_timesteps(self) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "check_mapping",
     "check_number",
     "check_numbers",
+    "check_share",
     "refuse",
     "shown",
 ]
@@ -76,6 +77,8 @@ def check_integer(
 
 def check_number(name: str, value: Any) -> float:
     """A finite real number; booleans are none."""
+    if type(value) is float and math.isfinite(value):  # by far the most frequent
+        return value
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
             number = float(value)
@@ -84,6 +87,14 @@ def check_number(name: str, value: Any) -> float:
         if math.isfinite(number):
             return number
     refuse(name, value, "are finite numbers")
+
+
+def check_share(name: str, value: Any) -> float:
+    """A number in 0..1."""
+    number = check_number(name, value)
+    if not 0.0 <= number <= 1.0:
+        refuse(name, value, "are numbers 0..1")
+    return number
 
 
 def check_numbers(name: str, values: Any, allowed: str = "are finite numbers") -> tuple[float, ...]:

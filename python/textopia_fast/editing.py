@@ -14,7 +14,7 @@ from .checks import check_number, refuse
 from .cropping import Crop, read_crop
 from .errors import InputImageError, InvalidRequestError, UnsupportedModelError
 from .input_images import read_masks, read_pictures, resize_nearest
-from .noise import draw
+from .noise_streams import GeneratorStream, Stream, draw
 from .samplers.scheduler_config import Plan
 from .stages import Encoder
 
@@ -35,6 +35,7 @@ class Edit:
         strength: In (0, 1]: the part of the schedule that runs.
         masks: bool [B, 1, H, W]: true where to paint; None for image-to-image.
         keeps_rest: What is not masked stays the input picture to the bit.
+        mask_count: How many masks were given.
         masked_latents: Latents of the masked pictures, when the caller gives them.
         crop: The region that is painted, when it is not the whole picture.
     """
@@ -44,6 +45,7 @@ class Edit:
     strength: float
     masks: np.ndarray | None = None
     keeps_rest: bool = True
+    mask_count: int = 1
     masked_latents: np.ndarray | None = None
     crop: Crop | None = None
 
@@ -53,14 +55,26 @@ class Edit:
         return self.masks is not None and self.strength == 1.0
 
     def encode(
-        self, encoder: Encoder, stream: _core.NoiseStream, cancel: _core.CancelToken | None
+        self, encoder: Encoder, stream: Stream, cancel: _core.CancelToken | None
     ) -> np.ndarray:
         """Latents of the pictures, float32 [B, C, H/f, W/f]; takes the first draw of `stream`."""
         posterior = encoder.encode(self.pictures, cancel)
         mean = posterior.mean[self.rows]
         if posterior.std is None:
             return encoder.scale(mean)
-        return encoder.scale(mean + posterior.std[self.rows] * draw(stream, mean.shape))
+        return encoder.scale(mean + posterior.std[self.rows] * self._draw(stream, mean.shape))
+
+    def _draw(self, stream: Stream, shape: tuple[int, ...], at_least: int = 1) -> np.ndarray:
+        """Noise of a posterior, [B, ...]: an image's own where it has a seed.
+
+        Generators draw as in diffusers: one for the batch, or the caller's in inpainting, for the
+        pictures that were given (`at_least` so many), which the images of a picture share.
+        """
+        is_list = isinstance(stream, GeneratorStream) and self.masks is not None
+        if not (stream.is_shared or is_list):
+            return draw(stream, shape)
+        count = max(len(self.pictures), at_least)
+        return draw(stream, (count, *shape[1:]))[np.arange(shape[0]) * count // shape[0]]
 
     def start(
         self, known: np.ndarray | None, noise: np.ndarray, sigma: float, initial_scale: float
@@ -78,7 +92,7 @@ class Edit:
         self,
         encoder: Encoder,
         shape: tuple[int, ...],
-        stream: _core.NoiseStream,
+        stream: Stream,
         cancel: _core.CancelToken | None,
         *,
         is_seen: bool,
@@ -90,7 +104,7 @@ class Edit:
         """
         if self.masked_latents is not None:
             return _filled("masked_image_latents", self.masked_latents, shape)
-        noise = draw(stream, shape) if encoder.has_variance else None
+        noise = self._draw(stream, shape, self.mask_count) if encoder.has_variance else None
         if not is_seen:
             return None
         posterior = encoder.encode(self.pictures[self.rows] * ~self._masks(), cancel)
@@ -167,10 +181,11 @@ def read_edit(
     if mask_image is None:
         return Edit(pictures, rows, amount)
     masks = read_masks("mask_image", mask_image, *size)
-    masks = masks[_rows("mask_image", len(masks), prompt_count, images_per_prompt)]
+    mask_count = len(masks)
+    masks = masks[_rows("mask_image", mask_count, prompt_count, images_per_prompt)]
     if masked_latents is not None:
         masked_latents = to_float32(masked_latents, "masked_image_latents")
-    return Edit(pictures, rows, amount, masks, keeps_rest, masked_latents, crop)
+    return Edit(pictures, rows, amount, masks, keeps_rest, mask_count, masked_latents, crop)
 
 
 def need_encoder(encoder: Encoder | None) -> Encoder:

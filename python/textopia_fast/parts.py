@@ -39,11 +39,10 @@ def embed(
     embeds: np.ndarray | None,
     negative_embeds: Any,
     images_per_prompt: int,
-    cancel: _core.CancelToken | None,
-    *,
     is_guided: bool,
+    cancel: _core.CancelToken | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embeddings of every image, float32 [B, T, D]; the negative ones are None without guidance."""
+    """Embeddings of every image, float32 [B, T, D]; negative ones only where `is_guided`."""
 
     if embeds is None:
         positive = encoder.encode(request.prompts, cancel)
@@ -161,12 +160,14 @@ def parameters_of(
         "negative_prompt": list(request.negative_prompts),
         "num_inference_steps": plan.schedule.step_count,
         "guidance_scale": request.guidance,
+        "guidance_rescale": request.guidance_rescale,
+        "guidance_interval": request.guidance_interval,
         "height": request.height,
         "width": request.width,
         "sampler": sampler,
         "sampler_options": dict(plan.options),
         "schedule": schedule if isinstance(schedule, str) else None,
         "sigmas": list(plan.schedule.sigmas),
-        "noise": request.noise,
+        "noise": request.noise.kind,
         **({} if edit is None else {"strength": edit.strength}),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +16,7 @@ from .checks import (
     check_choice,
     check_instance,
     check_number,
+    check_share,
     refuse,
 )
 from .editing import need_encoder, read_edit, shorten
@@ -24,9 +26,11 @@ from .errors import (
     EngineStateError,
     InvalidRequestError,
 )
+from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
-from .noise import NOISE_KINDS, Noise
+from .noise import Noise
+from .noise_streams import draw
 from .output import Output
 from .parts import (
     PreviewCallback,
@@ -43,15 +47,17 @@ from .request import (
     Request,
     check_size,
     check_steps,
+    choose_noise,
     expand_prompts,
-    expand_seeds,
     reject_unsupported,
 )
 from .samplers import Schedule
+from .samplers.class_draws import unused_draws
 from .samplers.scheduler_config import from_config, trace_plan
 from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, to_embeddings
 from .start import make_start
+from .variation import read_variation
 
 __all__ = ["Output", "Pipeline"]
 
@@ -125,7 +131,7 @@ class Pipeline:
         num_inference_steps: int | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -138,7 +144,10 @@ class Pipeline:
         sampler: Any = None,
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
-        noise: str = "torch",
+        noise: str | Noise = "torch",
+        subseed: int | Sequence[int] | None = None,
+        subseed_strength: float = 0.0,
+        seed_resize_from: tuple[int, int] | None = None,
         image: Any = None,
         mask_image: Any = None,
         strength: float | None = None,
@@ -150,6 +159,7 @@ class Pipeline:
         progress: ProgressCallback | _core.Progress | None = None,
         preview: PreviewCallback | None = None,
         guidance_rescale: float | None = None,
+        guidance_interval: Sequence[float] | None = None,
         clip_skip: int | None = None,
         generator: Any = None,
         callback_on_step_end: StepEndCallback | None = None,
@@ -162,8 +172,9 @@ class Pipeline:
             height, width: Pixels, multiples of the VAE's factor; None for the model's own size.
             num_inference_steps: 1 to 1000; None for what the model recommends, else 50.
             timesteps, sigmas: A schedule of one's own, instead of `num_inference_steps`.
-            guidance_scale: Classifier-free guidance; 1 or less skips the negative half. None for
-                what the model recommends, else 7.5.
+            guidance_scale: Classifier-free guidance, or one value per step; 1 or less skips the
+                negative half. None for what the model recommends, else 7.5. Samplers named cfg_pp
+                take 0 to 1, None is 0.6.
             negative_prompt: One text for all, or one per prompt.
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
@@ -179,8 +190,13 @@ class Pipeline:
             schedule: "karras", "exponential", ... or a `Schedule`; None follows the configuration.
             sampler_options: Keyword arguments of the sampler; they come before `eta` and the
                 configuration.
-            noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
-                "philox".
+            noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda",
+                "philox" or "brownian" (see `Noise`); or a `Noise`, which brings its own seeds.
+            subseed, subseed_strength: Moves the start from the noise of `seed` to that of a second
+                seed (image k gets subseed + k), by a part 0..1, as stable-diffusion-webui does. For
+                variations of one picture give seed=[s] * N.
+            seed_resize_from: (height, width) of a picture whose start noise is put into the middle
+                of this one's, which keeps its composition.
             image: Image-to-image: a PIL image, float NumPy [H, W, 3] or [N, H, W, 3] in 0..1 (or
                 uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
                 prompt, or one per image. Its size, rounded down, is that of the result unless
@@ -211,8 +227,16 @@ class Pipeline:
                 "prompt_embeds" ([negative, positive] rows under guidance),
                 "negative_prompt_embeds"; with a mask "mask" and "masked_image_latents"; of LCM
                 models "w_embedding".
-            guidance_rescale, clip_skip, generator: Of diffusers; not in this version, and refused
-                rather than ignored.
+            generator: Instead of a seed, a torch.Generator or one per image: the draws are those of
+                diffusers, and so is its state afterwards. NumPy's generators serve, too (see
+                `Noise.from_generator`).
+            guidance_rescale: 0 to 1, against overexposure: the share of the guided output that has
+                the standard deviation of the positive half (Lin et al. 2024).
+            guidance_interval: (low, high): guidance only where low < sigma <= high, sigma being the
+                noise level in units of the clean latents, 14.6 to 0.03 for Stable Diffusion
+                (`Output.parameters["sigmas"]`); elsewhere the negative half is skipped
+                (Kynkäänniemi et al. 2024).
+            clip_skip: Of diffusers; not in this version, and refused rather than ignored.
 
         Returns:
             An `Output`: images, seeds, timings, parameters.
@@ -230,9 +254,7 @@ class Pipeline:
         """
         graphs = self._open_graphs()
         reject_unsupported(
-            guidance_rescale=guidance_rescale or None,
             clip_skip=clip_skip,
-            generator=generator,
         )
         if not isinstance(progress, _core.Progress):
             check_watchers(cancel, progress=progress)
@@ -253,6 +275,11 @@ class Pipeline:
             sizes = (facts.default_height, facts.default_width)
         else:
             sizes = fitting_size("image", image, factor)
+        chosen = choose_noise(noise, seed, generator, len(prompts))
+        stream = chosen.stream(len(prompts))
+        variation = read_variation(
+            subseed, subseed_strength, seed_resize_from, chosen, len(prompts), factor
+        )
         request = Request(
             prompts=prompts,
             negative_prompts=negatives,
@@ -263,13 +290,14 @@ class Pipeline:
                 if num_inference_steps is None
                 else num_inference_steps
             ),
-            guidance=check_number(
-                "guidance_scale",
-                defaults["guidance_scale"] if guidance_scale is None else guidance_scale,
+            guidance=check_guidance(
+                defaults["guidance_scale"] if guidance_scale is None else guidance_scale
             ),
-            seeds=expand_seeds(seed, len(prompts)),
+            guidance_rescale=check_share("guidance_rescale", guidance_rescale or 0.0),
+            guidance_interval=check_interval(guidance_interval),
+            seeds=chosen.image_seeds(len(prompts)),
             output_type=check_choice("output_type", output_type, OUTPUT_TYPES),
-            noise=check_choice("noise", noise, NOISE_KINDS),
+            noise=chosen,
         )
         if padding_mask_crop is not None and output_type != "pil":
             refuse("output_type", output_type, 'is "pil" with padding_mask_crop')
@@ -301,6 +329,12 @@ class Pipeline:
             need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
         program = trace_plan(plan, inpaint=mask_image is not None and not facts.takes_mask)
+        if guidance_scale is None and program.reads_uncond:
+            request = replace(request, guidance=CFG_PP_GUIDANCE)
+        guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)
+        if facts.time_cond_proj_dim is not None:  # the network has its guidance built in
+            guidance = [1.0] * len(guidance)
+        is_guided = program.reads_uncond or any(value != 1.0 for value in guidance)
 
         positive, negative = embed(
             graphs.text_encoder,
@@ -308,12 +342,11 @@ class Pipeline:
             embeds,
             negative_prompt_embeds,
             num_images_per_prompt,
+            is_guided,
             cancel,
-            is_guided=request.guidance > 1.0 and facts.time_cond_proj_dim is None,
         )
         clock.lap("text_encoder")
 
-        stream = Noise(request.noise, request.seeds).stream(request.image_count)
         start = make_start(
             request,
             facts,
@@ -323,6 +356,7 @@ class Pipeline:
             program,
             plan,
             stream,
+            variation,
             cancel,
             wants_masked="masked_image_latents" in names,
         )
@@ -336,7 +370,7 @@ class Pipeline:
                 callback_on_step_end,
                 names,
                 self,
-                request.guidance,
+                request.largest_guidance,
                 program,
                 plan,
                 graphs.embedding_input,
@@ -352,7 +386,8 @@ class Pipeline:
             program,
             cond=cond,
             uncond=uncond,
-            guidance=1.0 if negative is None else request.guidance,
+            guidance=guidance,
+            guidance_rescale=request.guidance_rescale,
             noise=stream,
             **start.blended,
             cancel=cancel,
@@ -362,6 +397,8 @@ class Pipeline:
             wants_denoised=preview is not None,
             on_evaluation=on_evaluation,
         )
+        for _ in range(unused_draws(plan, program) if chosen.kind == "generator" else 0):
+            draw(stream, start.latents.shape)
         clock.lap("denoise")
 
         if request.output_type == "latent":

@@ -12,10 +12,11 @@ import numpy as np
 
 from . import _core
 from .arrays import like, to_array, to_float32
-from .checks import check_instance, check_mapping, check_number, check_numbers, refuse
+from .checks import check_instance, check_mapping, check_number, check_numbers, check_share, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
+from .noise_streams import CallersStream, Stream, lend
 from .samplers import Program
 
 __all__ = ["EvaluationCallback", "StepCallback", "check_watchers", "sample"]
@@ -34,8 +35,9 @@ def sample(
     cond: Mapping[str, Any] | None = None,
     uncond: Mapping[str, Any] | None = None,
     guidance: float | Sequence[float] = 1.0,
-    noise: Noise | _core.NoiseStream | None = None,
+    noise: Noise | Stream | None = None,
     *,
+    guidance_rescale: float = 0.0,
     known: Any = None,
     mask: Any = None,
     known_noise: Any = None,
@@ -57,9 +59,12 @@ def sample(
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
-            evaluation. Where it is 1 the negative half is not computed.
+            evaluation. Where it is 1 the negative half is not computed, unless the program reads it
+            alone (CFG++).
         noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
             draw.
+        guidance_rescale: phi in 0..1 of Lin et al. 2024, section 3.4: scales the guided network
+            output of each image towards the standard deviation of its positive half.
         known: Clean latents [B, ...] of what is to stay, for programs traced with `inpaint`.
         mask: In 0..1, [B, ...] or what broadcasts to it: 1 is to be painted, 0 stays.
         known_noise: Unit normal [B, ...], what noises `known` between the steps.
@@ -86,7 +91,8 @@ def sample(
     """
     check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
     check_instance("program", program, Program, "is what `trace` gives")
-    check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
+    kinds = (Noise, _core.NoiseStream, CallersStream, NoneType)
+    check_instance("noise", noise, kinds, "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
     check_watchers(cancel, on_step=on_step, on_evaluation=on_evaluation)
     if program.prediction != denoiser.prediction:
@@ -102,30 +108,33 @@ def sample(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    phi = check_share("guidance_rescale", guidance_rescale)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
-    result = _core.sample(
-        denoiser._native,
-        _native(program),
-        start,
-        cond=_conditioning(denoiser, "cond", cond),
-        uncond=_conditioning(denoiser, "uncond", uncond),
-        guidance=_guidance(guidance),
-        noise=stream,
-        known=blended["known"],
-        mask=blended["mask"],
-        known_noise=blended["known_noise"],
-        cancel=cancel,
-        timeout=_seconds(deadline),
-        progress=progress,
-        on_step=on_step,
-        wants_denoised=bool(wants_denoised),
-        on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
-    )
+    with lend(stream, start.shape, program.intervals or (None,) * program.draw_count) as native:
+        result = _core.sample(
+            denoiser._native,
+            _native(program, phi),
+            start,
+            cond=_conditioning(denoiser, "cond", cond),
+            uncond=_conditioning(denoiser, "uncond", uncond),
+            guidance=_guidance(guidance),
+            noise=native,
+            known=blended["known"],
+            mask=blended["mask"],
+            known_noise=blended["known_noise"],
+            cancel=cancel,
+            timeout=_seconds(deadline),
+            progress=progress,
+            on_step=on_step,
+            wants_denoised=bool(wants_denoised),
+            on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
+        )
     return like(result, x)
 
 
 @functools.lru_cache(maxsize=64)
-def _native(program: Program) -> _core.Program:
+def _native(program: Program, phi: float) -> _core.Program:
+    program = program.rescaled(phi)
     return _core.Program(
         program.to_native(),
         latents=program.x_registers,

@@ -9,15 +9,17 @@ import numpy as np
 
 from . import _core
 from .arrays import to_float32
+from .checks import check_number
 from .editing import Edit
 from .errors import InvalidRequestError
 from .models.facts import DirectoryFacts
 from .models.inpainting import MASK, MASKED_PICTURE
-from .noise import draw
+from .noise_streams import Stream, draw
 from .request import Request
 from .samplers import Program
 from .samplers.scheduler_config import Plan
 from .stages import Encoder
+from .variation import Variation
 
 __all__ = ["Start", "make_start"]
 
@@ -47,7 +49,8 @@ def make_start(
     latents: Any,
     program: Program,
     plan: Plan,
-    stream: _core.NoiseStream,
+    stream: Stream,
+    variation: Variation | None,
     cancel: _core.CancelToken | None,
     *,
     wants_masked: bool,
@@ -61,16 +64,17 @@ def make_start(
     inputs = {}
     if facts.time_cond_proj_dim is not None:
         width = facts.time_cond_proj_dim
-        embedding = guidance_embedding(request.guidance, width, request.image_count)
-        inputs["timestep_cond"] = embedding
+        inputs["timestep_cond"] = guidance_embedding(
+            check_number("guidance_scale", request.guidance), width, request.image_count
+        )
     if edit is None or encoder is None:
-        noise = _start_noise(request, facts, latents, stream)
+        noise = _start_noise(request, facts, latents, stream, variation)
         return Start(noise * np.float32(program.initial_scale), inputs)
     known = None
     # A network that sees the masked picture needs the whole one for the start alone.
     if not (facts.takes_mask and edit.starts_from_noise):
         known = edit.encode(encoder, stream, cancel)
-    noise = _start_noise(request, facts, latents, stream)
+    noise = _start_noise(request, facts, latents, stream, variation)
     start = edit.start(known, noise, plan.schedule.sigmas[0], program.initial_scale)
     if edit.masks is None:
         return Start(start, inputs)
@@ -101,14 +105,24 @@ def guidance_embedding(guidance: float, width: int, images: int) -> np.ndarray:
 
 
 def _start_noise(
-    request: Request, facts: DirectoryFacts, latents: Any, stream: _core.NoiseStream
+    request: Request,
+    facts: DirectoryFacts,
+    latents: Any,
+    stream: Stream,
+    variation: Variation | None,
 ) -> np.ndarray:
-    """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or the first draw of `stream`."""
+    """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or a draw of `stream`, varied."""
     factor = facts.vae_scale_factor
     size = (request.height // factor, request.width // factor)
     shape = (request.image_count, facts.latent_channels, *size)
     if latents is None:
-        return draw(stream, shape)
+        start = draw(stream, shape)
+        return start if variation is None else variation.apply(start, request.noise)
+    if variation is not None:
+        raise InvalidRequestError(
+            "latents: given with subseed or seed_resize_from, allowed is one of them.",
+            param="latents",
+        )
     start = to_float32(latents, "latents")
     if start.shape != shape:
         raise InvalidRequestError(

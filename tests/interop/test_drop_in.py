@@ -18,7 +18,7 @@ from textopia_fast.interop.drop_in import stand_in
 
 DIRECTORY = Path(__file__).parent.parent / "golden" / "tiny_sd"
 FEW = {"num_inference_steps": 3, "output_type": "np", "seed": 1}
-EULER = stand_in("EulerAncestralDiscreteScheduler", inputs.SD)
+EULER = stand_in("EulerAncestralDiscreteScheduler", {**inputs.SD, "steps_offset": 1})
 
 
 @pytest.fixture(scope="module")

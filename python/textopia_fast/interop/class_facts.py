@@ -26,7 +26,6 @@ __all__ = [
 _NONE: dict[str, Any] = {}
 _DRAW: dict[str, Any] = {"generator": None}
 _CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0, "generator": None}
-_THRESHOLD = {"dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 _FLOW = {"flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
 
 # Arguments of step() between `sample` and `return_dict`.
@@ -65,14 +64,12 @@ _SET_TIMESTEPS: dict[str, tuple[dict[str, Any], bool]] = {
 # Keys that mean nothing as long as the options they belong to are off, which is all that is
 # supported; kept so that a config comes back as it was.
 INERT_KEYS: dict[str, dict[str, Any]] = {
-    "DDIMScheduler": _THRESHOLD,
-    "DDPMScheduler": _THRESHOLD,
-    "DPMSolverMultistepScheduler": {**_THRESHOLD, **_FLOW},
-    "DPMSolverSinglestepScheduler": {**_THRESHOLD, **_FLOW},
-    "DEISMultistepScheduler": {**_THRESHOLD, **_FLOW},
-    "UniPCMultistepScheduler": {**_THRESHOLD, **_FLOW, "shift_terminal": None},
-    "LCMScheduler": {**_THRESHOLD, "set_alpha_to_one": True, "timestep_spacing": "leading"},
-    "TCDScheduler": {**_THRESHOLD, "set_alpha_to_one": True, "timestep_spacing": "leading"},
+    "DPMSolverMultistepScheduler": _FLOW,
+    "DPMSolverSinglestepScheduler": _FLOW,
+    "DEISMultistepScheduler": _FLOW,
+    "UniPCMultistepScheduler": {**_FLOW, "shift_terminal": None},
+    "LCMScheduler": {"set_alpha_to_one": True, "timestep_spacing": "leading"},
+    "TCDScheduler": {"set_alpha_to_one": True, "timestep_spacing": "leading"},
 }
 # Keys of the common table that a class does not have.
 _ABSENT = {"DPMSolverSinglestepScheduler": ("steps_offset",)}

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InvalidRequestError, UnsupportedParameterError
 from ..samplers import trace_plan
 from ..samplers.prediction import coefficients
+from ..samplers.reference import thresholded
 from .class_facts import DRAWS_ALWAYS, GIVES_X0
 from .scheduler_base import SchedulerOutput
 from .scheduler_levels import LeveledScheduler
@@ -176,9 +177,10 @@ class TracedScheduler(LeveledScheduler):
                 hint="textopia_fast.interop.k_diffusion.sample_euler has it.",
                 param="s_churn",
             )
-        if options.get("use_clipped_model_output") and self.config["clip_sample"]:
+        limits = self.config.get("clip_sample") or self.config.get("thresholding")
+        if options.get("use_clipped_model_output") and limits:
             raise UnsupportedParameterError(
-                "step: use_clipped_model_output with clip_sample is not supported.",
+                "step: use_clipped_model_output with clip_sample or thresholding is not supported.",
                 param="use_clipped_model_output",
             )
 
@@ -208,10 +210,16 @@ class TracedScheduler(LeveledScheduler):
         clean = e * c_out
         if c_skip:
             clean.add_(x, alpha=c_skip * self._frames[index] / scale_in)
-        if self.config.get("clip_sample") and "clip_sample" in self._keys:
+        if self._config_says("thresholding"):
+            bounds = self.config["dynamic_thresholding_ratio"], self.config["sample_max_value"]
+            return thresholded(clean, *bounds)
+        if self._config_says("clip_sample"):
             bound = self.config["clip_sample_range"]
             clean.clamp_(-bound, bound)
         return clean
+
+    def _config_says(self, key: str) -> bool:
+        return bool(self.config.get(key)) and key in self._keys
 
     def _draws_anyway(self, timestep: Any, options: dict[str, Any]) -> bool:
         name = type(self).__name__

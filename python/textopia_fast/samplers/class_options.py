@@ -24,10 +24,22 @@ __all__ = [
     "late_plms",
     "lcm_timesteps",
     "tcd_schedule",
+    "threshold_options",
 ]
 
 # These hold their latents in the variance-preserving frame, or in that of a flow.
-VP_SAMPLERS = ("ddim", "ddpm", "plms", "pndm", "lcm", "tcd", "flow_euler", "flow_heun")
+VP_SAMPLERS = (
+    "ddim",
+    "ddim_cfg_pp",
+    "ddpm",
+    "plms",
+    "pndm",
+    "lcm",
+    "tcd",
+    "flow_euler",
+    "flow_heun",
+)
+_DDIM = ("ddim", "ddim_cfg_pp")
 # Their classes tell the network whole timesteps with Karras sigmas.
 ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
 # Options that hold for a whole schedule and not for its tail.
@@ -59,9 +71,9 @@ def class_options(
     if "stochastic_sampling" in settings and sampler == "flow_euler":
         return {"stochastic": bool(settings["stochastic_sampling"])}
     if rules.family in ("flow", "edm"):
-        return {"eta": _eta(eta)} if sampler == "ddim" else {}
+        return {"eta": _eta(eta)} if sampler in _DDIM else {}
     clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
-    if sampler == "ddim":
+    if sampler in _DDIM:
         return {"eta": _eta(eta), "clip": clip}
     if sampler == "ddpm":
         return {"variance": settings["variance_type"], "clip": clip}
@@ -89,6 +101,18 @@ def class_options(
     if "algorithm_type" in settings:
         return _dpm_solver(sampler, settings, schedule)
     return {}
+
+
+def threshold_options(sampler: str | Sampler, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dynamic thresholding where the class does it, instead of clipping."""
+    on = settings.get("thresholding") and sampler != "tcd" and settings.get("predict_x0", True)
+    if not on:
+        return {}
+    bounds = (settings["dynamic_thresholding_ratio"], settings["sample_max_value"])
+    return {
+        "threshold": tuple(map(float, bounds)),
+        **({"clip": None} if "clip_sample" in settings else {}),
+    }
 
 
 def lcm_timesteps(n: int, steps: int, original: int) -> np.ndarray:

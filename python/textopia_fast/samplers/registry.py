@@ -6,6 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..checks import refuse, shown
+from .cfg_pp import (
+    ddim_cfg_pp,
+    dpmpp_2m_cfg_pp,
+    dpmpp_2s_ancestral_cfg_pp,
+    euler_ancestral_cfg_pp,
+    euler_cfg_pp,
+)
 from .consistency import lcm, tcd
 from .ddim import ddim, ddpm
 from .dpm import dpmpp_2m
@@ -256,6 +263,46 @@ SAMPLERS: dict[str, SamplerInfo] = {
             "Song et al. 2021, arXiv 2011.13456",
             "linspace",
             "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "euler_cfg_pp",
+            euler_cfg_pp,
+            "euler with CFG++: guidance 0 to 1, unconditional noise",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "linspace",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "euler_ancestral_cfg_pp",
+            euler_ancestral_cfg_pp,
+            "euler_ancestral with CFG++",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "linspace",
+            "EulerAncestralDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "ddim_cfg_pp",
+            ddim_cfg_pp,
+            "ddim with CFG++",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "leading",
+            "DDIMScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2m_cfg_pp",
+            dpmpp_2m_cfg_pp,
+            "dpmpp_2m with CFG++, one network run per step",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "karras",
+            "EulerDiscreteScheduler",
+        ),
+        SamplerInfo(
+            "dpmpp_2s_ancestral_cfg_pp",
+            dpmpp_2s_ancestral_cfg_pp,
+            "dpmpp_2s_ancestral with CFG++, two network runs per step",
+            "Chung et al. 2024, arXiv 2406.08070",
+            "karras",
+            "EulerAncestralDiscreteScheduler",
         ),
     )
 }

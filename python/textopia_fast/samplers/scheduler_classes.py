@@ -29,6 +29,11 @@ class SchedulerClass(NamedTuple):
     fixed: Mapping[str, Any] = MappingProxyType({})
 
 
+_THRESHOLD: dict[str, Any] = {
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+}
 _TABLE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -54,7 +59,7 @@ _DPM_SOLVER: dict[str, Any] = {
     **_TABLE,
     **_CURVES,
     "solver_order": 2,
-    "thresholding": False,
+    **_THRESHOLD,
     "algorithm_type": "dpmsolver++",
     "solver_type": "midpoint",
     "use_flow_sigmas": False,
@@ -62,7 +67,7 @@ _DPM_SOLVER: dict[str, Any] = {
     "lambda_min_clipped": -inf,
     "variance_type": None,
 }
-_CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, "thresholding": False}
+_CLIP: dict[str, Any] = {"clip_sample": True, "clip_sample_range": 1.0, **_THRESHOLD}
 _LCM: dict[str, Any] = {
     **_TABLE,
     **_CLIP,
@@ -180,7 +185,7 @@ CLASSES: dict[str, SchedulerClass] = {
             **_TABLE,
             **_CURVES,
             "solver_order": 2,
-            "thresholding": False,
+            **_THRESHOLD,
             "predict_x0": True,
             "solver_type": "bh2",
             "lower_order_final": True,
@@ -202,7 +207,7 @@ CLASSES: dict[str, SchedulerClass] = {
             **_TABLE,
             **_CURVES,
             "solver_order": 2,
-            "thresholding": False,
+            **_THRESHOLD,
             "algorithm_type": "deis",
             "solver_type": "logrho",
             "lower_order_final": True,
@@ -271,15 +276,13 @@ _DPM_ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis")
 _DPM_SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
 _DPM_SOLVER_VALUES: dict[str, tuple[Any, ...]] = {
     "solver_order": (1, 2, 3),
-    "thresholding": (False,),
     "solver_type": _DPM_SOLVER_TYPES,
     "use_flow_sigmas": (False,),
     "final_sigmas_type": ("zero", "sigma_min"),
     "variance_type": (None,),
 }
 _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "DDIMScheduler": {"thresholding": (False,)},
-    "DDPMScheduler": {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_large")},
+    "DDPMScheduler": {"variance_type": ("fixed_small", "fixed_large")},
     "EulerDiscreteScheduler": {
         "interpolation_type": ("linear",),
         "timestep_type": ("discrete", "continuous"),
@@ -292,7 +295,6 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     "DPMSolverSinglestepScheduler": {**_DPM_SOLVER_VALUES, "algorithm_type": _DPM_ALGORITHMS},
     "UniPCMultistepScheduler": {
         "solver_order": (1, 2, 3),
-        "thresholding": (False,),
         "solver_type": _DPM_SOLVER_TYPES,
         "solver_p": (None,),
         "use_flow_sigmas": (False,),
@@ -300,7 +302,6 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "DEISMultistepScheduler": {
         "solver_order": (1, 2, 3),
-        "thresholding": (False,),
         "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
         "solver_type": _DPM_SOLVER_TYPES,
         "use_flow_sigmas": (False,),
@@ -315,14 +316,14 @@ _BY_CLASS: dict[str, dict[str, tuple[Any, ...]]] = {
         "prediction_type": ("epsilon",),
         "final_sigmas_type": ("zero", "sigma_min"),
     },
-    "LCMScheduler": {"thresholding": (False,)},
-    "TCDScheduler": {"thresholding": (False,)},
 }
 # Ranges (low, high) of numbers; both ends are allowed.
 _RANGES = {
     "beta_start": (1e-12, 0.999),
     "beta_end": (1e-12, 0.999),
     "clip_sample_range": (1e-6, 1e6),
+    "dynamic_thresholding_ratio": (0.0, 1.0),
+    "sample_max_value": (1e-6, 1e6),
     "sigma_min": (1e-6, 1e6),
     "sigma_max": (1e-6, 1e6),
     "lambda_min_clipped": (-inf, 1e6),
@@ -358,7 +359,8 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         value = settings[key]
         if isinstance(default, bool) and not isinstance(value, bool) and value is not None:
             _refuse(class_name, key, value, (True, False))
-        if key in _RANGES and not (value is None and default is None):
+        is_unused = key in _THRESHOLD and not settings["thresholding"]
+        if key in _RANGES and not (value is None and default is None) and not is_unused:
             low, high = _RANGES[key]
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):

@@ -26,6 +26,7 @@ from .class_options import (
     class_sampler,
     late_plms,
     tcd_schedule,
+    threshold_options,
 )
 from .continuous import CONTINUOUS, check_continuous, continuous_schedule
 from .named_schedules import NAMED
@@ -178,6 +179,7 @@ def from_config(
         if sampler == "tcd" and timesteps is sigmas is None:
             schedule = tcd_schedule(schedule, table, eta)
     options = class_options(rules, sampler, settings, schedule, eta)
+    options |= threshold_options(sampler, settings)
     options |= check_mapping("sampler_options", sampler_options, "is a mapping from name to value")
     return Plan(
         sampler=sampler,
