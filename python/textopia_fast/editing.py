@@ -159,7 +159,7 @@ def read_edit(
         refuse("keep_unmasked", keeps_rest, "are True, False")
     if image is None:
         _expect_none(
-            "image",
+            "an image",
             strength=strength,
             mask_image=mask_image,
             padding_mask_crop=padding,
@@ -172,7 +172,7 @@ def read_edit(
         refuse("strength", strength, "are numbers > 0, up to 1")
     crop = None
     if mask_image is None:
-        _expect_none("mask_image", padding_mask_crop=padding, masked_image_latents=masked_latents)
+        _expect_none("a mask_image", padding_mask_crop=padding, masked_image_latents=masked_latents)
     elif padding is not None:
         crop = read_crop(image, mask_image, padding, *size)
         image, mask_image = crop.picture, crop.mask

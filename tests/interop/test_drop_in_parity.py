@@ -138,6 +138,23 @@ def test_positional_arguments(both: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "ddim"])
+def test_generators(name: str, count: int, sampler: str, both: Any) -> None:
+    """One for the batch or one per image: the pictures of diffusers, and its state afterwards."""
+    images, states = [], []
+    for pipe in both(name, sampler):
+        generators = [torch.Generator().manual_seed(seed) for seed in SEEDS[:count]]
+        given = generators if count > 1 else generators[0]
+        with torch.no_grad():
+            images.append(pipe(**arguments(name), eta=0.3, generator=given).images)
+        states.append([generator.get_state() for generator in generators])
+    np.testing.assert_allclose(images[1], images[0], rtol=0, atol=TOLERANCE)
+    for got, expected in zip(states[1], states[0], strict=True):
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("output_type", ["pt", "latent"])
 def test_tensors_come_out(output_type: str, both: Any) -> None:
     pair = both(NAMES[0], "euler")

@@ -80,6 +80,19 @@ def test_nine_channels(sampler: str, strength: float, ours: tx.Pipeline, directo
 
 
 @pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_one_generator(strength: float, ours: tx.Pipeline, directory: Path) -> None:
+    """It draws in diffusers' order, and stands where theirs does afterwards."""
+    torch = pytest.importorskip("torch")
+    theirs = diffusers_pipeline(directory, "EulerAncestralDiscreteScheduler", EULER)
+    options = request(strength=strength)
+    first, second = (torch.Generator().manual_seed(4) for _ in range(2))
+    expected = theirs(**options, generator=first).images
+    options |= {"sampler": theirs.scheduler, "generator": second, "keep_unmasked": False}
+    np.testing.assert_allclose(ours(**options).images, expected, rtol=0, atol=TOLERANCE)
+    assert torch.equal(first.get_state(), second.get_state())
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_given_masked_latents(strength: float, ours: tx.Pipeline, directory: Path) -> None:
     theirs = diffusers_pipeline(directory, "EulerDiscreteScheduler", EULER)
     import torch
