@@ -11,20 +11,13 @@
 namespace textopia::engine {
 namespace {
 
-// The kinds of runs that bindings are made for: a callback may turn guidance off at any evaluation.
-std::vector<bool> planned_runs(const SampleRequest& request, std::vector<bool> is_guided) {
-  if (request.on_evaluation) is_guided.push_back(false);
-  return is_guided;
-}
-
 class Loop : private Steering {
  public:
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        is_guided_(guided_runs(request)),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count,
-                 planned_runs(request, is_guided_)),
+        reads_uncond_(program_.reads_uncond()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
         inpainting_(request.inpainting),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
@@ -49,14 +42,13 @@ class Loop : private Steering {
   void operator()(const Denoise& op) {
     if (denoise_index_ > 0) show(latents_[op.src].data());
     Output& output = outputs_[op.dst];
-    output.is_guided = is_guided_[denoise_index_];
+    const bool is_both = runs_both(denoise_index_);
+    output.guidance = guidance_at(denoise_index_++);
     output.is_rescaled = false;
-    output.guidance = changed_guidance_ ? *changed_guidance_ : guidance_at(request_, denoise_index_);
-    ++denoise_index_;
-    if (!is_input_ready_) write_input(op, output.is_guided);
+    if (!is_input_ready_) write_input(op, is_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, output.is_guided, op.noise_level, &control_);
+      network_.run(op.dst, is_both, op.noise_level, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
       throw;
@@ -85,7 +77,7 @@ class Loop : private Steering {
 
   void operator()(const Rescale& op) {
     Output& output = outputs_[op.output];
-    output.is_rescaled = output.guidance != 1.0;
+    output.is_rescaled = is_guided(output.guidance);
     if (!output.is_rescaled) return;
     for (const Group& image : images_) {
       const double ratio = cpu::deviation_ratio(network_.output(op.output, image.negative_row),
@@ -154,11 +146,9 @@ class Loop : private Steering {
 
   void set_guidance(double guidance) override {
     check(std::isfinite(guidance), code::kInvalidRequest, "guidance: got ", guidance, "; it must be finite");
-    check(guidance == 1.0 || network_.has_negative(), code::kInvalidRequest, "guidance: got ", guidance,
+    check(!is_guided(guidance) || network_.has_negative(), code::kInvalidRequest, "guidance: got ", guidance,
           " in mid-run, but the run began without a negative half");
     changed_guidance_ = guidance;
-    is_guided_ = program_.reads_uncond();
-    for (size_t i = 0; i < is_guided_.size(); ++i) is_guided_[i] = is_guided_[i] || guidance != 1.0;
   }
 
   void set_conditioning(const Conditioning& item) override { network_.replace(item); }
@@ -172,7 +162,6 @@ class Loop : private Steering {
   // How an output register was written, and how it is read.
   struct Output {
     double guidance = 1.0;
-    bool is_guided = false;
     bool is_rescaled = false;
     std::vector<double> factors;  // per image
   };
@@ -193,17 +182,20 @@ class Loop : private Steering {
     args.scales[args.output_count++] = static_cast<float>(scale);
   }
 
-  static double guidance_at(const SampleRequest& request, size_t index) {
-    return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[index];
+  double guidance_at(size_t index) const {
+    if (changed_guidance_) return *changed_guidance_;
+    return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
   }
 
-  // Per DENOISE: guidance 1 is the positive half itself, which then runs alone unless the program reads the
-  // negative one.
-  static std::vector<bool> guided_runs(const SampleRequest& request) {
-    std::vector<bool> is_guided = request.program->reads_uncond();
-    for (size_t i = 0; i < is_guided.size(); ++i)
-      is_guided[i] = is_guided[i] || guidance_at(request, i) != 1.0;
-    return is_guided;
+  // Whether the negative half runs, too, for guidance or because the program reads it.
+  bool runs_both(size_t index) const { return reads_uncond_[index] || is_guided(guidance_at(index)); }
+
+  // The runs that bindings are made for: a callback may turn guidance off at any of them.
+  std::vector<bool> planned_runs() const {
+    std::vector<bool> runs(reads_uncond_.size());
+    for (size_t i = 0; i < runs.size(); ++i) runs[i] = runs_both(i);
+    if (request_.on_evaluation) runs.push_back(false);
+    return runs;
   }
 
   // Groups of one image each, for sums whose weights differ from image to image.
@@ -237,12 +229,12 @@ class Loop : private Steering {
     }
   }
 
-  void write_input(const Denoise& op, bool is_guided) {
+  void write_input(const Denoise& op, bool is_both) {
     for (const Group& group : network_.groups()) {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (is_guided) add_output(args, network_.input(group.negative_row), 1.0);
+      if (is_both) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
   }
@@ -276,8 +268,7 @@ class Loop : private Steering {
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (is_guided_[denoise_index_])
-          add_output(args, network_.input(group.negative_row), fusion->scale_in);
+        if (runs_both(denoise_index_)) add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
     }
@@ -314,11 +305,11 @@ class Loop : private Steering {
   const SampleRequest& request_;
   const Program& program_;
   ort::RunControl control_;
-  std::vector<bool> is_guided_;  // per DENOISE: both halves run
+  std::vector<bool> reads_uncond_;  // per DENOISE
+  std::optional<double> changed_guidance_;
   Network network_;
   Inpainting inpainting_;
   Buffer<float> changed_mask_;
-  std::optional<double> changed_guidance_;
   size_t count_;
   std::vector<Buffer<float>> latents_;
   std::vector<Output> outputs_;            // per output register

@@ -28,12 +28,15 @@ struct Group {
   size_t positive_row;
 };
 
+// Guidance 1 is the positive half itself, which then runs alone.
+constexpr bool is_guided(double guidance) { return guidance != 1.0; }
+
 class Network {
  public:
-  // `output_count` output registers; `is_guided`: for every run of this request, whether both halves run.
+  // `output_count` output registers; `runs_both`: for every run of this request, whether both halves run.
   // Throws invalid_request on shapes and conditioning that do not fit the graph.
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-          int output_count, const std::vector<bool>& is_guided);
+          int output_count, const std::vector<bool>& runs_both);
 
   // Another value of a conditioning input that has rows, of the shape that it has.
   void replace(const Conditioning& item);
@@ -67,7 +70,7 @@ class Network {
   void lay_out(size_t image_count, bool has_negative);
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool has_negative);
   void fill(Rows& rows, const Conditioning& item);
-  void plan_runs(const Denoiser& denoiser, const std::vector<bool>& is_guided);
+  void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
   void add_run(const Denoiser& denoiser, size_t row, size_t row_count, bool is_guided);
   void fill_noise_level(double value);
 

@@ -26,7 +26,7 @@ from .errors import (
     EngineStateError,
     InvalidRequestError,
 )
-from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, run_guidance
+from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
@@ -51,7 +51,7 @@ from .request import (
     expand_prompts,
     reject_unsupported,
 )
-from .samplers import Schedule
+from .samplers import Schedule, StepByStep
 from .samplers.class_draws import unused_draws
 from .samplers.scheduler_config import from_config, trace_plan
 from .sampling import check_watchers, sample
@@ -329,12 +329,12 @@ class Pipeline:
             need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
         program = trace_plan(plan, inpaint=mask_image is not None and not facts.takes_mask)
-        if guidance_scale is None and program.reads_uncond:
+        if guidance_scale is None and reads_uncond(program):
             request = replace(request, guidance=CFG_PP_GUIDANCE)
         guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)
         if facts.time_cond_proj_dim is not None:  # the network has its guidance built in
             guidance = [1.0] * len(guidance)
-        is_guided = program.reads_uncond or any(value != 1.0 for value in guidance)
+        is_guided = reads_uncond(program) or any(value != 1.0 for value in guidance)
 
         positive, negative = embed(
             graphs.text_encoder,
@@ -366,6 +366,8 @@ class Pipeline:
         uncond = None if negative is None else {graphs.embedding_input: negative, **start.inputs}
         on_evaluation = None
         if callback_on_step_end is not None:
+            if isinstance(program, StepByStep):
+                refuse("callback_on_step_end", program.name, "are samplers that are traced")
             on_evaluation = step_end(
                 callback_on_step_end,
                 names,
@@ -386,7 +388,7 @@ class Pipeline:
             program,
             cond=cond,
             uncond=uncond,
-            guidance=guidance,
+            guidance=guidance[0] if isinstance(program, StepByStep) else guidance,
             guidance_rescale=request.guidance_rescale,
             noise=stream,
             **start.blended,

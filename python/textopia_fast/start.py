@@ -16,7 +16,7 @@ from .models.facts import DirectoryFacts
 from .models.inpainting import MASK, MASKED_PICTURE
 from .noise_streams import Stream, draw
 from .request import Request
-from .samplers import Program
+from .samplers import Program, StepByStep
 from .samplers.scheduler_config import Plan
 from .stages import Encoder
 from .variation import Variation
@@ -47,7 +47,7 @@ def make_start(
     edit: Edit | None,
     encoder: Encoder | None,
     latents: Any,
-    program: Program,
+    program: Program | StepByStep,
     plan: Plan,
     stream: Stream,
     variation: Variation | None,
