@@ -134,7 +134,6 @@ def sample(
             progress=progress,
             on_step=on_step,
             wants_denoised=bool(wants_denoised),
-            on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
         )
         return like(result, x)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
@@ -154,6 +153,7 @@ def sample(
         progress=progress,
         on_step=on_step,
         wants_denoised=bool(wants_denoised),
+        on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
     )
     result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
