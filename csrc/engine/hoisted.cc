@@ -88,8 +88,8 @@ void NoiseTable::run_time_graph(const Denoiser& denoiser, std::vector<double> le
   }
 }
 
-std::vector<Rows> run_prompt_graph(const std::shared_ptr<ort::Session>& graph,
-                                   const std::vector<Rows*>& inputs, size_t row_count) {
+void run_prompt_graph(const std::shared_ptr<ort::Session>& graph, const std::vector<Rows*>& inputs,
+                      size_t row_count, std::vector<Rows>& results) {
   int64_t fixed = 0;
   for (const ort::TensorInfo& info : graph->inputs())
     if (!info.shape.empty() && info.shape[0] > 0) fixed = info.shape[0];
@@ -102,7 +102,7 @@ std::vector<Rows> run_prompt_graph(const std::shared_ptr<ort::Session>& graph,
       return rows->is_scalar || std::memcmp(rows->at(a), rows->at(b), chunk * rows->row_bytes) == 0;
     });
   };
-  std::vector<Rows> results;
+  const bool is_first = results.empty();
   ort::Binding binding(graph);
   for (const ort::TensorInfo& info : graph->outputs()) binding.output_allocated(info.name);
   for (size_t row = 0; row < row_count; row += chunk) {
@@ -120,7 +120,7 @@ std::vector<Rows> run_prompt_graph(const std::shared_ptr<ort::Session>& graph,
       check(!found.shape.empty() && found.shape[0] == static_cast<int64_t>(chunk), code::kModelUnsupported,
             graph->label(), ": output \"", info.name, "\" has shape ", to_string(found.shape), " for ", chunk,
             " rows of the prompt");
-      if (row == 0) {
+      if (row == 0 && is_first) {
         const Shape row_shape(found.shape.begin() + 1, found.shape.end());
         const size_t row_bytes = byte_count(row_shape, size_of(info.dtype));
         results.push_back(
@@ -129,7 +129,6 @@ std::vector<Rows> run_prompt_graph(const std::shared_ptr<ort::Session>& graph,
       std::memcpy(results[i].at(row), found.data, chunk * results[i].row_bytes);
     }
   }
-  return results;
 }
 
 }  // namespace textopia::engine

@@ -42,9 +42,10 @@ class NoiseTable {
   Buffer<std::byte> data_;
 };
 
-// The results of the prompt graph for `row_count` rows of its inputs. Rows are computed one at a time, so
-// that none depends on its neighbours, and equal ones once.
-std::vector<Rows> run_prompt_graph(const std::shared_ptr<ort::Session>& graph,
-                                   const std::vector<Rows*>& inputs, size_t row_count);
+// Puts what the prompt graph makes of `row_count` rows of its inputs into `results`, whose memory stays where
+// it is from the second time on. Rows are computed one at a time, so that none depends on its neighbours, and
+// equal ones once.
+void run_prompt_graph(const std::shared_ptr<ort::Session>& graph, const std::vector<Rows*>& inputs,
+                      size_t row_count, std::vector<Rows>& results);
 
 }  // namespace textopia::engine

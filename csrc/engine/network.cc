@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "base/error.h"
 #include "cpu/convert.h"
@@ -33,6 +32,10 @@ bool is_same_scalar(const TensorView& a, const TensorView& b) {
   return b.shape.empty() && a.dtype == b.dtype && std::memcmp(a.data, b.data, a.bytes()) == 0;
 }
 
+bool has(const std::vector<ort::TensorInfo>& infos, const std::string& name) {
+  return std::any_of(infos.begin(), infos.end(), [&](const auto& info) { return info.name == name; });
+}
+
 }  // namespace
 
 Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
@@ -41,6 +44,7 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
     : label_(denoiser.session()->label()),
       shape_(shape),
       shares_input_(denoiser.options().shares_prefix),
+      prompt_graph_(denoiser.prompt_graph()),
       noise_levels_(denoiser, noise_levels) {
   const bool has_negative = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
   check(!shape.empty() && *std::min_element(shape.begin(), shape.end()) > 0, code::kInvalidRequest,
@@ -63,7 +67,7 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
   }
   noise_level_ = Buffer<std::byte>(row_count_ * noise_levels_.row_bytes());
   arrange(denoiser, conditioning, has_negative);
-  if (denoiser.prompt_graph()) hoist(denoiser);
+  if (prompt_graph_) hoist();
   plan_runs(denoiser, runs_both);
 }
 
@@ -101,31 +105,10 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
     rows.row_bytes = byte_count(rows.row_shape, size_of(info.dtype));
     rows.data = Buffer<std::byte>(byte_count(with_rows(row_count_, rows.row_shape), size_of(info.dtype)));
 
-    const auto place = [&](const TensorView& source, size_t image, size_t row) {
-      if (rows.row_bytes == 0) return;  // rows without elements have no memory
-      const size_t source_row = source.shape[0] == 1 ? 0 : image;
-      std::memcpy(rows.data.data() + row * rows.row_bytes,
-                  static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes, rows.row_bytes);
-    };
-    const auto check_rows = [&](const TensorView& source, const char* half) {
-      check(!source.shape.empty() && tail(source.shape) == rows.row_shape && source.dtype == info.dtype &&
-                (source.shape[0] == 1 || source.shape[0] == static_cast<int64_t>(image_count_)),
-            code::kInvalidRequest, label_, ": input \"", info.name, "\", ", half, " half: shape ",
-            to_string(source.shape), " for ", image_count_, " images with rows of shape ",
-            to_string(rows.row_shape));
-    };
-    check_rows(given->positive, "positive");
-    if (has_negative) {
+    if (has_negative)
       check(given->negative.data != nullptr, code::kInvalidRequest, label_, ": input \"", info.name,
             "\" has no negative half, which guidance other than 1 and CFG++ samplers need");
-      check_rows(given->negative, "negative");
-    }
-    for (const Group& group : groups_) {
-      for (size_t i = 0; i < group.image_count; ++i) {
-        place(given->positive, group.first_image + i, group.positive_row + i);
-        if (has_negative) place(given->negative, group.first_image + i, group.negative_row + i);
-      }
-    }
+    fill(rows, *given);
     conditioning_.push_back(std::move(rows));
   }
   for (const Conditioning& item : conditioning) {
@@ -136,17 +119,55 @@ void Network::arrange(const Denoiser& denoiser, const std::vector<Conditioning>&
   }
 }
 
-// Puts the results of the prompt graph in the place of its inputs.
-void Network::hoist(const Denoiser& denoiser) {
-  std::vector<Rows> kept = std::exchange(conditioning_, {});
-  std::vector<Rows*> inputs;
-  for (const ort::TensorInfo& info : denoiser.prompt_graph()->inputs())
-    inputs.push_back(
-        &*std::find_if(kept.begin(), kept.end(), [&](const Rows& r) { return r.name == info.name; }));
-  conditioning_ = run_prompt_graph(denoiser.prompt_graph(), inputs, row_count_);
-  for (Rows& rows : kept)
+// Rows of this input that a run takes: those of the sample for what the shared prefix reads.
+TensorView Network::view(const Denoiser& denoiser, Rows& rows, const Run& run) {
+  if (shares_input_ && !rows.is_scalar)
     for (const ort::TensorInfo& info : denoiser.session()->inputs())
-      if (info.name == rows.name) conditioning_.push_back(std::move(rows));
+      if (info.name == rows.name && info.symbols[0] == denoiser.sample().symbols[0])
+        return rows.view(run.input_row, run.input_count);
+  return rows.view(run.row, run.row_count);
+}
+
+void Network::fill(Rows& rows, const Conditioning& item) {
+  const auto check_rows = [&](const TensorView& source, const char* half) {
+    check(!source.shape.empty() && tail(source.shape) == rows.row_shape && source.dtype == rows.dtype &&
+              (source.shape[0] == 1 || source.shape[0] == static_cast<int64_t>(image_count_)),
+          code::kInvalidRequest, label_, ": input \"", rows.name, "\", ", half, " half: shape ",
+          to_string(source.shape), " for ", image_count_, " images with rows of shape ",
+          to_string(rows.row_shape));
+  };
+  const auto place = [&](const TensorView& source, size_t image, size_t row) {
+    if (rows.row_bytes == 0) return;  // rows without elements have no memory
+    const size_t source_row = source.shape[0] == 1 ? 0 : image;
+    std::memcpy(rows.data.data() + row * rows.row_bytes,
+                static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes, rows.row_bytes);
+  };
+  const bool fills_negative = has_negative() && item.negative.data != nullptr;
+  check_rows(item.positive, "positive");
+  if (fills_negative) check_rows(item.negative, "negative");
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.image_count; ++i) {
+      place(item.positive, group.first_image + i, group.positive_row + i);
+      if (fills_negative) place(item.negative, group.first_image + i, group.negative_row + i);
+    }
+  }
+}
+
+void Network::replace(const Conditioning& item) {
+  const auto found = std::find_if(conditioning_.begin(), conditioning_.end(),
+                                  [&](const Rows& rows) { return rows.name == item.name; });
+  check(found != conditioning_.end() && !found->is_scalar, code::kInvalidRequest, label_,
+        ": the graph has no conditioning input \"", item.name, "\" with rows");
+  fill(*found, item);
+  if (prompt_graph_ && has(prompt_graph_->inputs(), item.name)) hoist();
+}
+
+void Network::hoist() {
+  std::vector<Rows*> inputs;
+  for (const ort::TensorInfo& info : prompt_graph_->inputs())
+    inputs.push_back(&*std::find_if(conditioning_.begin(), conditioning_.end(),
+                                    [&](const Rows& rows) { return rows.name == info.name; }));
+  run_prompt_graph(prompt_graph_, inputs, row_count_, hoisted_);
 }
 
 void Network::plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both) {
@@ -181,7 +202,9 @@ void Network::add_run(const Denoiser& denoiser, Run run) {
     binding.input(denoiser.noise_level().name,
                   {noise_level_.data(), denoiser.noise_level().dtype,
                    denoiser.noise_level_shape(static_cast<int64_t>(run.input_count))});
-    for (Rows& rows : conditioning_) binding.input(rows.name, rows.view(run.row, run.row_count));
+    for (Rows& rows : conditioning_)
+      if (has(denoiser.session()->inputs(), rows.name)) binding.input(rows.name, view(denoiser, rows, run));
+    for (Rows& rows : hoisted_) binding.input(rows.name, rows.view(run.row, run.row_count));
     binding.output(denoiser.output().name, {target, dtype, output_shape});
     run.bindings.push_back(std::move(binding));
   }

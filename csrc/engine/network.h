@@ -2,6 +2,7 @@
 // binding per graph run of a step, all built before the first step.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,6 +41,10 @@ class Network {
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
           int output_count, const std::vector<double>& noise_levels, const std::vector<bool>& runs_both);
 
+  // Another value of a conditioning input that has rows, of the shape that it has.
+  void replace(const Conditioning& item);
+
+  bool has_negative() const { return row_count_ > image_count_; }
   std::span<const Group> groups() const { return groups_; }
   size_t row_elements() const { return row_elements_; }
   // Whether the negative half reads the input rows of the positive one, and has none of its own.
@@ -63,7 +68,9 @@ class Network {
 
   void lay_out(size_t image_count, bool has_negative);
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool has_negative);
-  void hoist(const Denoiser& denoiser);
+  void hoist();
+  TensorView view(const Denoiser& denoiser, Rows& rows, const Run& run);
+  void fill(Rows& rows, const Conditioning& item);
   void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
   void add_run(const Denoiser& denoiser, Run run);
 
@@ -77,7 +84,9 @@ class Network {
   bool shares_input_;
 
   std::vector<Group> groups_;
-  std::vector<Rows> conditioning_;
+  std::vector<Rows> conditioning_;  // as the caller gave it
+  std::vector<Rows> hoisted_;       // what the prompt graph made of it
+  std::shared_ptr<ort::Session> prompt_graph_;
   Buffer<float> input_;
   std::vector<Buffer<float>> outputs_;
   Buffer<uint16_t> half_input_, half_output_;  // only for float16 graphs

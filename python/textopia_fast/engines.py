@@ -11,17 +11,19 @@ from typing import Any
 from . import _core
 from ._ort import create_session
 from .checks import check_choice
+from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
-from .models import ModelDirectory
+from .models import ModelDirectory, inpainting
 from .precision import Choice
+from .samplers.scheduler_config import prediction_of
 
-__all__ = ["VERIFY", "find_engine", "open_compiled"]
+__all__ = ["VERIFY", "GraphSource", "find_engine"]
 
 VERIFY = ("size", "full")
 _TARGET = "cpu-bf16"
 # Weights are packed when they are compiled; ONNX Runtime's own packing would only copy the others.
-_CONFIG = {"session.disable_prepacking": "1"}
+_COMPILED = {"session.disable_prepacking": "1"}
 
 
 def find_engine(
@@ -58,6 +60,71 @@ def find_engine(
         return None
 
 
-def open_compiled(graph: Path, *, label: str, threads: int | None) -> _core.Session:
-    """Opens a graph of an engine; its weights stay in the mapped file, shared by processes."""
-    return create_session(graph, threads=threads, label=label, config=_CONFIG)
+class GraphSource:
+    """Opens the graphs of a directory: of its engine where there is one, else as exported."""
+
+    def __init__(
+        self, directory: ModelDirectory, engine: EngineDirectory | None, threads: int | None
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._threads = threads
+
+    def open(self, part: str, graph: str = "model") -> _core.Session:
+        """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
+
+        Weights of an engine stay in its mapped files, which processes share.
+        """
+        path = self._path(part, graph)
+        return self._session(part, path, path, {})
+
+    def open_denoiser(self) -> Callable[[int | None], Denoiser]:
+        """The U-Net, as a maker of denoisers for a number of images per run."""
+        ports, facts = self._directory.parts["unet"].ports, self._directory.facts
+        sample, noise_level = ports.inputs["sample"].name, ports.inputs["timestep"].name
+        hoisted = Hoisted()
+        path = self._path("unet", "body")
+        if self._engine is not None:
+            part = self._engine.parts["unet"]
+            time, prompt = (
+                self.open("unet", name) if name in part.graphs else None
+                for name in ("time", "prompt")
+            )
+            hoisted = Hoisted(time, prompt, shares_prefix=part.split["prefix"] > 0)
+            noise_level = noise_level if time is None else time.outputs[0].name
+        graph: Path | bytes = path
+        folder: dict[str, str] = {}
+        if facts.takes_mask:
+            graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
+            sample = inpainting.LATENTS
+        network = self._session("unet", path, graph, folder)
+
+        def denoiser(images: int | None) -> Denoiser:
+            return Denoiser(
+                network,
+                prediction=prediction_of(self._directory.scheduler_config),
+                inputs={
+                    "sample": sample,
+                    "noise_level": noise_level,
+                    "output": ports.outputs["out_sample"].name,
+                },
+                images_per_run=images,
+                hoisted=hoisted,
+            )
+
+        return denoiser
+
+    def _path(self, part: str, graph: str) -> Path:
+        if self._engine is None:
+            return self._directory.parts[part].graph
+        return self._engine.parts[part].graphs[graph]
+
+    def _session(
+        self, part: str, path: Path, graph: Path | bytes, config: dict[str, str]
+    ) -> _core.Session:
+        return create_session(
+            graph,
+            threads=self._threads,
+            label=f"{part}/{path.name}",
+            config={**config, **({} if self._engine is None else _COMPILED)},
+        )

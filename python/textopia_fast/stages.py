@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._ort import create_session
 from .arrays import to_float32
 from .batching import Batching
 from .checks import check_number
-from .denoiser import Denoiser, Hoisted
-from .engines import open_compiled
+from .engines import GraphSource
 from .errors import (
     DeadlineExceededError,
     GenerationCancelled,
@@ -30,7 +28,6 @@ from .graph import EngineDirectory
 from .models import ModelDirectory
 from .models.facts import DirectoryFacts
 from .models.signature import Ports
-from .samplers.scheduler_config import prediction_of
 from .text import Tokenizer
 
 __all__ = [
@@ -256,65 +253,29 @@ class Graphs:
     ) -> Graphs:
         """Makes the sessions, of the engine where there is one. Raises what `create_session`
         raises."""
-
-        def session(name: str, graph: str = "model") -> _core.Session:
-            if engine is not None:
-                path = engine.parts[name].graphs[graph]
-                return open_compiled(path, label=f"{name}/{path.name}", threads=threads)
-            path = directory.parts[name].graph
-            return create_session(path, threads=threads, label=f"{name}/{path.name}")
-
-        text, unet, decoder = (
-            directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
-        )
+        source = GraphSource(directory, engine, threads)
+        text, decoder = (directory.parts[name].ports for name in ("text_encoder", "vae_decoder"))
         encoder = directory.parts.get("vae_encoder")
-        noise_level = unet.inputs["timestep"].name
-        hoisted = Hoisted()
-        if engine is None:
-            network = session("unet")
-        else:
-            network = session("unet", "body")
-            graphs = engine.parts["unet"].graphs
-            hoisted = Hoisted(
-                time=session("unet", "time") if "time" in graphs else None,
-                prompt=session("unet", "prompt") if "prompt" in graphs else None,
-                shares_prefix=engine.parts["unet"].split["prefix"] > 0,
-            )
-            if hoisted.time is not None:
-                noise_level = hoisted.time.outputs[0].name
-
-        def denoiser(images: int | None) -> Denoiser:
-            return Denoiser(
-                network,
-                prediction=prediction_of(directory.scheduler_config),
-                inputs={
-                    "sample": unet.inputs["sample"].name,
-                    "noise_level": noise_level,
-                    "output": unet.outputs["out_sample"].name,
-                },
-                images_per_run=images,
-                hoisted=hoisted,
-            )
-
+        facts = directory.facts
         return cls(
             TextEncoder(
-                session("text_encoder"),
+                source.open("text_encoder"),
                 Tokenizer.from_directory(directory.tokenizer),
                 input_name=text.inputs["input_ids"].name,
                 output=text.outputs["last_hidden_state"].name,
             ),
-            Batching(denoiser, images_per_run),
-            unet.inputs["encoder_hidden_states"].name,
+            Batching(source.open_denoiser(), images_per_run),
+            directory.parts["unet"].ports.inputs["encoder_hidden_states"].name,
             Decoder(
-                session("vae_decoder"),
+                source.open("vae_decoder"),
                 input_name=decoder.inputs["latent_sample"].name,
                 output=decoder.outputs["sample"].name,
-                scaling_factor=directory.facts.scaling_factor,
-                shift_factor=directory.facts.shift_factor,
+                scaling_factor=facts.scaling_factor,
+                shift_factor=facts.shift_factor,
             ),
             None
             if encoder is None
-            else Encoder(partial(session, "vae_encoder"), encoder.ports, directory.facts),
+            else Encoder(partial(source.open, "vae_encoder"), encoder.ports, facts),
         )
 
 
