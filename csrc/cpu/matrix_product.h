@@ -94,6 +94,8 @@ void multiply_slab(const ProductTask& task) {
       const bool is_end = is_last && p + 1 == task.first_panel + task.panel_count;
       const int lines = is_end ? 0 : (kStepLines * block_rows + task.rows - 1) / task.rows;
       for (int row = 0; row < task.rows; row += block_rows) {
+        while (row < task.rows && task.out_rows[row] < 0) ++row;  // borders between images
+        if (row == task.rows) break;
         const int rows = smaller(block_rows, task.rows - row);
         // With a single chunk nothing waits, and one place in the nearest cache serves all blocks.
         float* sums = task.sums + (steps == task.step_count ? 0 : row * kPanelColumns);

@@ -25,7 +25,7 @@ double seconds_of(const ProductShape& shape, const Machine& machine, int64_t row
   double task = flops / machine.flops;
   task += slab_bytes / machine.near_bytes;
   // The weights come while the units work; what they cannot hide is what costs.
-  task = std::max(task, weight_bytes / machine.near_bytes) + 0.2 * weight_bytes / machine.near_bytes;
+  task = std::max(task, weight_bytes / machine.near_bytes) + 0.1 * weight_bytes / machine.near_bytes;
   if (slab_bytes > 0.7 * static_cast<double>(machine.l2_bytes))
     task += 0.5 * slab_bytes * static_cast<double>(panels * shape.phases) / machine.near_bytes;
   const int64_t tasks = ceil_div(shape.rows, rows) * ceil_div(shape.panels, panels);
@@ -39,19 +39,20 @@ Machine Machine::here(MatrixUnit unit) {
   static const int64_t l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
   Machine machine;
   machine.threads = threads;
-  machine.l1_bytes = l1 > 0 ? l1 : 32 << 10;
   machine.l2_bytes = l2 > 0 ? l2 : 1 << 20;
-  machine.flops = unit == MatrixUnit::kAmxBf16 ? 2e12 : 2e11;
-  machine.near_bytes = 2e10;
+  // Tiles want one operand from the nearest cache; registers are content with the next one.
+  const bool is_amx = unit == MatrixUnit::kAmxBf16;
+  machine.chunk_bytes = is_amx ? (l1 > 0 ? l1 : 32 << 10) * 3 / 4 : machine.l2_bytes / 10;
+  machine.flops = is_amx ? 2e12 : 4e11;
+  machine.near_bytes = 1.2e10;
   return machine;
 }
 
 Plan plan_product(const ProductShape& shape, const Machine& machine) {
   Plan plan;
-  // The weights of a chunk and the activations that they meet share the nearest cache; whole blocks of
-  // channels, so that all taps find the activations there.
+  // Whole blocks of channels, so that all taps find the activations in the nearest cache.
   const int64_t chunk_blocks =
-      std::clamp<int64_t>(machine.l1_bytes / 2 / (shape.taps * kStepBytes), 1, shape.blocks);
+      std::clamp<int64_t>(machine.chunk_bytes / (shape.taps * kStepBytes), 1, shape.blocks);
   plan.chunk_steps = static_cast<int>(chunk_blocks * shape.taps);
   double best = std::numeric_limits<double>::infinity();
   for (int64_t rows = 32; rows <= 4096; rows *= 2) {

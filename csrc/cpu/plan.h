@@ -9,9 +9,10 @@ namespace textopia::cpu {
 
 struct Machine {
   int threads = 1;
-  int64_t l1_bytes = 0, l2_bytes = 0;  // of one core, data
-  double flops = 0;                    // per second and core, bfloat16
-  double near_bytes = 0;               // per second and core, from the cache that all cores share
+  int64_t l2_bytes = 0;     // of one core
+  int64_t chunk_bytes = 0;  // of weights that a unit reads again and again without waiting
+  double flops = 0;         // per second and core, bfloat16
+  double near_bytes = 0;    // per second and core, from the cache that all cores share
 
   // This machine with `unit`. Threads are usable_cpus(); caches are what the C library knows of them.
   static Machine here(MatrixUnit unit);
