@@ -13,6 +13,7 @@ from importlib import metadata
 from . import _core, _ort
 from .errors import TextopiaError
 from .models import BUNDLED
+from .precision import describe_precision
 
 __all__ = ["INSTALL_RUNTIME", "Finding", "can_generate", "examine"]
 
@@ -45,6 +46,7 @@ def examine() -> tuple[Finding, ...]:
         ("cpu features", _cpu_features),
         ("instruction set", _instruction_set),
         ("matrix unit", _matrix_unit),
+        ("precision", _precision),
         ("usable cpus", _cpus),
         ("onnx runtime", _runtime),
         ("gpu", _gpu),
@@ -98,6 +100,10 @@ def _matrix_unit() -> Finding:
     refusal = _core.amx_refusal()
     note = f"; amx_bf16: {refusal}" if refusal else ""
     return Finding("matrix unit", f"{_core.active_matrix_unit()} of {supported}{note}")
+
+
+def _precision() -> Finding:
+    return Finding("precision", describe_precision())
 
 
 def _cpus() -> Finding:

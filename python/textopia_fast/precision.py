@@ -8,7 +8,7 @@ from . import _core
 from .checks import refuse
 from .errors import ConfigurationError
 
-__all__ = ["PRECISIONS", "Choice", "choose_precision"]
+__all__ = ["PRECISIONS", "Choice", "choose_precision", "describe_precision"]
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _SCALAR = "scalar"
@@ -54,3 +54,13 @@ def choose_precision(precision: str = "auto") -> Choice:
             param="precision",
         )
     return Choice(precision, "asked for", False)
+
+
+def describe_precision() -> str:
+    """What "auto" is on this machine and why, and what else may be asked for."""
+    choice = choose_precision()
+    if choice.precision == "bf16":
+        return f"auto is bf16 ({choice.reason}); fp32 may be asked for"
+    if _core.active_matrix_unit() == _SCALAR:
+        return f"auto is fp32 ({choice.reason}); bf16 needs amx_bf16 or avx512_bf16"
+    return f"auto is fp32 ({choice.reason}); bf16 may be asked for"

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checks import shown
+from ..engines import find_engine
 from ..errors import InvalidRequestError, OutputError
 from ..images import parameters_text, save_png
 from ..input_images import open_image
+from ..models import open_directory
 from ..pipeline import Output, Pipeline
+from ..precision import choose_precision
+from .compiling import compile_bar
 from .exits import say
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -32,15 +36,21 @@ class Job:
     output: str
     model: str
     threads: int | None
+    precision: str
+    cache_dir: str | None
     options: Mapping[str, Any]
     metadata: bool
     overwrite: bool
     quiet: bool
 
 
-def open_pipeline(model: str, threads: int | None) -> Pipeline:
-    """The pipeline of a model."""
-    return Pipeline.from_pretrained(model, threads=threads)
+def open_pipeline(job: Job) -> Pipeline:
+    """The pipeline of a model; a bar shows how far it is compiled, the first time."""
+    choice = choose_precision(job.precision)
+    directory = open_directory(job.model)
+    with compile_bar(job.quiet) as progress:
+        engine = find_engine(directory, choice, cache_dir=job.cache_dir, progress=progress)
+    return Pipeline(directory, engine=engine, threads=job.threads)
 
 
 def run(job: Job) -> None:
@@ -53,7 +63,7 @@ def run(job: Job) -> None:
             options[name] = open_image(name, options[name])
     # Early, so that minutes of work do not end at a typing error.
     _check_writable(job, count, options.get("seed"))
-    pipeline = open_pipeline(job.model, job.threads)
+    pipeline = open_pipeline(job)
     with _progress_bar(job.quiet) as progress:
         if progress is not None:
             options["progress"] = progress
