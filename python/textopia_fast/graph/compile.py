@@ -141,7 +141,7 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
     graphs: dict[str, ir.Graph] = {"model": graph}
     counts: Mapping[str, int] = {}
     if role == "unet":
-        parts = split_loop(editor)
+        parts = split_loop(editor, target.shares_prefix)
         counts = parts.counts
         named = {"body": parts.body, "time": parts.time, "prompt": parts.prompt}
         graphs = {name: part for name, part in named.items() if part is not None}

@@ -52,8 +52,14 @@ class Parts:
     counts: Mapping[str, int]
 
 
-def split_loop(editor: Editor) -> Parts:
-    """Splits a U-Net that has been fused. `editor`'s graph is used up."""
+def split_loop(editor: Editor, shares_prefix: bool = True) -> Parts:
+    """Splits a U-Net that has been fused. `editor`'s graph is used up.
+
+    Args:
+        editor: The whole U-Net.
+        shares_prefix: Whether the body computes its first nodes once per image, and so takes
+            `sample` with B rows; else, and where nothing can be shared, it takes P.
+    """
     graph = editor.graph
     rows = _drop_expand(editor)
     depends = _dependencies(graph)
@@ -77,7 +83,7 @@ def split_loop(editor: Editor) -> Parts:
             _feed(editor, value, _input_like(graph, value, name))
     editor.prune()
     _drop_unused_inputs(graph)
-    counts["prefix"] = _share_prefix(editor)
+    counts["prefix"] = _share_prefix(editor) if shares_prefix else 0
     editor.prune()
     counts["body"] = graph.num_nodes() - counts["prefix"]
     return Parts(graph, time, prompt, counts)
