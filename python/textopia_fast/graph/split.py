@@ -74,11 +74,11 @@ def split_loop(editor: Editor, shares_prefix: bool = True) -> Parts:
     time = prompt = None
     if time_values:
         features = _joined(graph, time_values)
-        time = _cut_out(graph, {}, {TIME_FEATURES: features})
+        time = _cut_out(graph, {TIME_FEATURES: features})
         _feed_features(editor, features, time_values)
     if prompt_values:
         names = {f"prompt.{index}": value for index, value in enumerate(prompt_values)}
-        prompt = _cut_out(graph, {}, names)
+        prompt = _cut_out(graph, names)
         for name, value in names.items():
             _feed(editor, value, _input_like(graph, value, name))
     editor.prune()
@@ -237,9 +237,7 @@ def _drop_unused_inputs(graph: ir.Graph) -> None:
             graph.inputs.remove(value)
 
 
-def _cut_out(
-    graph: ir.Graph, inputs: Mapping[str, ir.Value], outputs: Mapping[str, ir.Value]
-) -> ir.Graph:
+def _cut_out(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> ir.Graph:
     """A copy of what makes `outputs`, as a graph of its own; stored tensors are shared."""
     needed: set[ir.Node] = set()
     pending = list(outputs.values())
