@@ -237,3 +237,13 @@ def test_inspect_with_coverage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_target(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", str(TINY), "--target", "tpu"]) == 2
     assert capsys.readouterr().err.startswith("error[configuration]: target: got 'tpu'")
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    """Names and order do not depend on what was compiled before in this process."""
+    path = TINY / "unet" / "model.onnx"
+    for target in ("reference", "cuda-fp16"):
+        first, second = (compile_graph(path, "unet", find_target(target)) for _ in range(2))
+        for name, model in first.graphs.items():
+            again = ir.to_proto(second.graphs[name]).SerializeToString(deterministic=True)
+            assert ir.to_proto(model).SerializeToString(deterministic=True) == again

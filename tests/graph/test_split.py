@@ -92,6 +92,12 @@ def test_what_is_in_each_part() -> None:
     assert operators(body).count("tx.Attention") == 8
 
 
+def test_a_prefix_is_not_shared_where_a_target_forbids_it() -> None:
+    compiled = compiled_unet("unet_17", "cuda-bf16")
+    assert compiled.split["prefix"] == 0
+    assert not {"Range", "Mod"} & set(operators(compiled.graphs["body"].graph))
+
+
 def test_the_time_graph_takes_all_steps_at_once() -> None:
     compiled = compiled_unet("unet_17")
     steps = np.array([999, 500, 0])

@@ -141,7 +141,7 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
     graphs: dict[str, ir.Graph] = {"model": graph}
     counts: Mapping[str, int] = {}
     if role == "unet":
-        parts = split_loop(editor)
+        parts = split_loop(editor, target.shares_prefix)
         counts = parts.counts
         named = {"body": parts.body, "time": parts.time, "prompt": parts.prompt}
         graphs = {name: part for name, part in named.items() if part is not None}
@@ -154,6 +154,10 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
 
 def _finish(graph: ir.Graph, shaper: Shaper, target: Target) -> None:
     """Element types and weights, as the target wants them."""
+    # Sizes as the export states them are names, and some passes have changed what they stand for.
+    kept = {*graph.inputs, *graph.outputs}
+    for output in (out for node in graph for out in node.outputs if out not in kept):
+        output.shape = None
     if not target.fuses:
         return
     editor = Editor(graph, shaper)
@@ -164,10 +168,6 @@ def _finish(graph: ir.Graph, shaper: Shaper, target: Target) -> None:
         if value.name == TIME_FEATURES or (value.name or "").startswith("prompt.")
     ]
     narrow(editor, dtype, inner)
-    # Sizes as the export states them are names, and some passes have changed what they stand for.
-    kept = {*graph.inputs, *graph.outputs}
-    for output in (out for node in graph for out in node.outputs if out not in kept):
-        output.shape = None
     pack_weights(editor, target.weight_format, dtype)
 
 

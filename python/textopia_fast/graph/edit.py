@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -25,7 +25,6 @@ __all__ = [
     "is_op",
     "only_user",
     "producer",
-    "replaceable",
     "scalar",
     "small_array",
     "stored_sizes",
@@ -126,16 +125,13 @@ class Editor:
         shaper: Told of each new node.
     """
 
-    _count = 0
-
     def __init__(self, graph: ir.Graph, shaper: Shaper) -> None:
         self.graph = graph
         self.shaper = shaper
 
     def name(self, stem: str) -> str:
         """A name that no other value of the graph has."""
-        Editor._count += 1
-        return f"tx/{stem}_{Editor._count}"
+        return f"tx/{stem}_{next(self.shaper.numbers)}"
 
     def add(
         self,
@@ -221,8 +217,3 @@ class Editor:
         for name, value in tuple(self.graph.initializers.items()):
             if not value.uses() and not value.is_graph_output():
                 del self.graph.initializers[name]
-
-
-def replaceable(values: Iterable[ir.Value]) -> bool:
-    """Whether nothing but one node reads each of `values`."""
-    return all(len(value.uses()) == 1 and not value.is_graph_output() for value in values)

@@ -17,9 +17,10 @@ from .manifest import write_manifest
 from .targets import COMPILER_VERSION, Target, find_target
 
 if TYPE_CHECKING:
+    from .compile import Compiled
     from .coverage import Coverage
 
-__all__ = ["EngineDirectory", "EnginePart", "compile_directory", "measure_coverage"]
+__all__ = ["EngineDirectory", "EnginePart", "compile_directory", "measure_coverage", "write_graphs"]
 
 Progress = Callable[[str, int, int], Any]
 _WEIGHTS_IN_FLIGHT = 256 << 20
@@ -137,21 +138,34 @@ def _build_part(
     directory: ModelDirectory,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    import onnx_ir as ir
-
     from .compile import compile_graph
 
     compiled = compile_graph(part.graph, part.name, target, _counted_sizes(directory, part))
     folder.mkdir()
+    write_graphs(compiled, folder, part.name, progress)
+    return {
+        "graphs": list(compiled.graphs),
+        "share": compiled.coverage.share,
+        "split": dict(compiled.split),
+    }
+
+
+def write_graphs(
+    compiled: Compiled, folder: Path, part: str = "", progress: Progress | None = None
+) -> dict[str, Path]:
+    """Writes `name.onnx` and `name.weights` of each graph; gives the paths of the graphs."""
+    import onnx_ir as ir
+
+    paths = {name: folder / f"{name}.onnx" for name in compiled.graphs}
     for name, model in compiled.graphs.items():
 
         def report(_: Any, info: Any, name: str = name) -> None:
             if progress is not None:
-                progress(f"{part.name}/{name}", info.index + 1, info.total)
+                progress(f"{part}/{name}", info.index + 1, info.total)
 
         ir.save(
             model,
-            folder / f"{name}.onnx",
+            paths[name],
             external_data=f"{name}.weights",
             size_threshold_bytes=_PAGE,
             callback=report,
@@ -159,11 +173,7 @@ def _build_part(
             alignment=_PAGE,
             align_threshold=0,
         )
-    return {
-        "graphs": list(compiled.graphs),
-        "share": compiled.coverage.share,
-        "split": dict(compiled.split),
-    }
+    return paths
 
 
 def _counted_sizes(directory: ModelDirectory, part: Part) -> dict[str, int]:

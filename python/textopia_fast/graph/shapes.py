@@ -6,6 +6,7 @@ as sizes or numbers: the `content` of a value. Both live in the value's `meta`.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ class Shaper:
 
     Attributes:
         sources: Where each free size can be read when the graph runs: a value and its axis.
+        numbers: For the names of new values, one series for all graphs of a network.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
         self.sources: dict[str, tuple[ir.Value, int]] = {}
+        self.numbers = itertools.count(1)
         self._facts: list[Fact] = []
         for value in graph.initializers.values():
             tensor = value.const_value

@@ -52,8 +52,14 @@ class Parts:
     counts: Mapping[str, int]
 
 
-def split_loop(editor: Editor) -> Parts:
-    """Splits a U-Net that has been fused. `editor`'s graph is used up."""
+def split_loop(editor: Editor, shares_prefix: bool = True) -> Parts:
+    """Splits a U-Net that has been fused. `editor`'s graph is used up.
+
+    Args:
+        editor: The whole U-Net.
+        shares_prefix: Whether the body computes its first nodes once per image, and so takes
+            `sample` with B rows; else, and where nothing can be shared, it takes P.
+    """
     graph = editor.graph
     rows = _drop_expand(editor)
     depends = _dependencies(graph)
@@ -70,16 +76,16 @@ def split_loop(editor: Editor) -> Parts:
     time = prompt = None
     if time_values:
         features = _joined(graph, time_values)
-        time = _cut_out(graph, {}, {TIME_FEATURES: features})
+        time = _cut_out(graph, {TIME_FEATURES: features})
         _feed_features(editor, features, time_values)
     if prompt_values:
         names = {f"prompt.{index}": value for index, value in enumerate(prompt_values)}
-        prompt = _cut_out(graph, {}, names)
+        prompt = _cut_out(graph, names)
         for name, value in names.items():
             _feed(editor, value, _input_like(graph, value, name))
     editor.prune()
     _drop_unused_inputs(graph)
-    counts["prefix"] = _share_prefix(editor)
+    counts["prefix"] = _share_prefix(editor) if shares_prefix else 0
     editor.prune()
     counts["body"] = graph.num_nodes() - counts["prefix"]
     return Parts(graph, time, prompt, counts)
@@ -239,9 +245,7 @@ def _drop_unused_inputs(graph: ir.Graph) -> None:
             graph.inputs.remove(value)
 
 
-def _cut_out(
-    graph: ir.Graph, inputs: Mapping[str, ir.Value], outputs: Mapping[str, ir.Value]
-) -> ir.Graph:
+def _cut_out(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> ir.Graph:
     """A copy of what makes `outputs`, as a graph of its own; stored tensors are shared."""
     needed: set[ir.Node] = set()
     pending = list(outputs.values())
