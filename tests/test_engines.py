@@ -14,6 +14,7 @@ from PIL import Image
 
 import textopia_fast as tx
 from tests.support.inpainting_unet import add_mask_channels
+from tests.support.tiny_directory import build_tiny_directory
 from textopia_fast import _core
 from textopia_fast.engines import find_engine
 from textopia_fast.errors import ConfigurationError, OutputError, TextopiaWarning
@@ -119,6 +120,40 @@ def test_image_to_image_and_inpainting(split: tx.Pipeline, exported: tx.Pipeline
         expected = latents(exported, PROMPTS[0], **options)
         found = latents(split, PROMPTS[0], **options)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_embeddings_that_a_callback_replaces(split: tx.Pipeline, exported: tx.Pipeline) -> None:
+    other = np.random.default_rng(2).standard_normal((4, 77, 32)).astype(np.float32)
+
+    def replace(pipe: Any, step: int, timestep: float, values: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt_embeds": other} if step == 1 else {}
+
+    options = {
+        "callback_on_step_end": replace,
+        "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
+    }
+    expected, found = latents(exported, **options), latents(split, **options)
+    assert np.abs(expected - latents(exported)).max() > 0.1
+    # Embeddings unlike any text: differences grow with them.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"timestep": "steps", "timestep_dtype": "int64"},
+        {"timestep": "batch"},
+        {"timestep": "scalar", "half": True},
+    ],
+)
+def test_exports_of_every_form(form: dict[str, Any], tmp_path: Path) -> None:
+    model = build_tiny_directory(tmp_path / "model", **form)
+    plain = tx.Pipeline.from_pretrained(model, precision="fp32", threads=1)
+    expected = latents(plain)
+    found = latents(compiled(model, "reference", tmp_path / "cache"))
+    # Half precision: the export computes in it, the compiled graphs do not.
+    tolerance = 1e-2 if form.get("half") else 1e-5
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def test_networks_that_take_the_mask(tmp_path: Path, cache: Path) -> None:
