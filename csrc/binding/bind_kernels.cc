@@ -5,6 +5,7 @@
 #include "binding/bind.h"
 #include "cpu/combine.h"
 #include "cpu/convert.h"
+#include "cpu/threshold.h"
 
 namespace py = pybind11;
 
@@ -82,6 +83,21 @@ bool combine(const std::string& isa, const std::vector<py::array>& sources, cons
   return kernel(args);
 }
 
+Array<float> threshold(const py::array& images, float ratio, float high) {
+  check_array_of<float>(images, "threshold");
+  check(images.ndim() == 2 && images.size() > 0, code::kInvalidRequest,
+        "threshold: rows of one image each, not empty, are needed");
+  check(ratio >= 0.0f && ratio <= 1.0f, code::kInvalidRequest, "threshold: the quantile is ", ratio,
+        ", 0 to 1 is allowed");
+  const auto count = static_cast<size_t>(images.shape(1));
+  Array<float> limited({images.shape(0), images.shape(1)});
+  std::vector<uint32_t> scratch(count);
+  const auto* source = static_cast<const float*>(images.data());
+  for (size_t done = 0; done < static_cast<size_t>(images.size()); done += count)
+    cpu::threshold(source + done, limited.mutable_data() + done, count, ratio, high, scratch.data());
+  return limited;
+}
+
 template <typename Source, typename Target>
 using Member = void (*cpu::ConvertKernels::*)(const Source*, Target*, size_t);
 
@@ -125,6 +141,10 @@ void register_kernels(py::module_& module) {
              "outputs[k] = scales[k] * sum(weights[i] * sources[i]) in float32; arrays are C-contiguous "
              "float32 of one "
              "size. Returns whether every sum is finite. Raises InvalidRequestError, ConfigurationError.");
+  module.def(
+      "threshold", &threshold, py::arg("images"), py::arg("ratio"), py::arg("high"),
+      "Dynamic thresholding of float32 [B, n]: each row limited to [-s, s] and divided by s, the quantile "
+      "`ratio` of its magnitudes, at least 1 and then at most `high`. Raises InvalidRequestError.");
   using cpu::ConvertKernels;
   bind_conversion<float, uint16_t>(module, "float_to_half", &ConvertKernels::float_to_half,
                                    "float32 to the bits of float16 (uint16), round to nearest even.");

@@ -15,9 +15,9 @@ constexpr size_t kLongestQuote = 80;
 
 Bank parse_bank(const py::handle& kind) {
   const auto letter = kind.cast<std::string>();
-  check(letter == "x" || letter == "e", code::kInvalidRequest, "program: register kind \"", letter,
-        "\", allowed are \"x\" and \"e\"");
-  return letter == "x" ? Bank::kLatent : Bank::kOutput;
+  check(letter == "x" || letter == "e" || letter == "u", code::kInvalidRequest, "program: register kind \"",
+        letter, "\", allowed are \"x\", \"e\" and \"u\"");
+  return letter == "x" ? Bank::kLatent : letter == "e" ? Bank::kOutput : Bank::kUncond;
 }
 
 std::vector<Term> parse_terms(const py::handle& items) {
@@ -51,6 +51,8 @@ Instruction parse_instruction(const py::tuple& row) {
   if (is("denoise", 5)) return Denoise{integer(1), integer(2), real(3), real(4)};
   if (is("combine", 4)) return Combine{integer(1), parse_terms(row[2]), real(3)};
   if (is("clamp", 5)) return Clamp{integer(1), integer(2), real(3), real(4)};
+  if (is("threshold", 5)) return Threshold{integer(1), integer(2), real(3), real(4)};
+  if (is("rescale", 3)) return Rescale{integer(1), real(2)};
   if (is("langevin_step", 6))
     return LangevinStep{integer(1), integer(2), integer(3), real(4), parse_is_batch(row[5])};
   if (is("blend", 5)) return Blend{integer(1), integer(2), real(3), real(4)};

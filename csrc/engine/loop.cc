@@ -3,22 +3,28 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
+#include "cpu/threshold.h"
 
 namespace textopia::engine {
 namespace {
 
-class Loop {
+class Loop : private Steering {
  public:
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, request.guidance),
+        reads_uncond_(program_.reads_uncond()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
+        inpainting_(request.inpainting),
         count_(element_count(request.shape)),
-        guidance_of_(static_cast<size_t>(program_.output_count), 1.0) {
+        outputs_(static_cast<size_t>(program_.output_count)) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
     if (program_.draws_noise()) noise_ = Buffer<float>(count_);
+    if (program_.thresholds()) magnitudes_ = Buffer<uint32_t>(network_.row_elements());
+    if (program_.rescales()) find_images();
     if (request.wants_denoised) denoised_ = Buffer<float>(count_);
     find_fusions();
   }
@@ -29,16 +35,20 @@ class Loop {
     check_limits();
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)
       std::visit(*this, program_.instructions[position_]);
+    if (denoise_index_ > 0) show(latents_[program_.result].data());
     std::memcpy(request_.latents, latents_[program_.result].data(), count_ * sizeof(float));
   }
 
   void operator()(const Denoise& op) {
-    const double guidance = guidance_at(denoise_index_++);
-    guidance_of_[op.dst] = guidance;
-    if (!is_input_ready_) write_input(op, guidance);
+    if (denoise_index_ > 0) show(latents_[op.src].data());
+    Output& output = outputs_[op.dst];
+    const bool is_both = runs_both(denoise_index_);
+    output.guidance = guidance_at(denoise_index_++);
+    output.is_rescaled = false;
+    if (!is_input_ready_) write_input(op, is_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, is_guided(guidance), op.noise_level, &control_);
+      network_.run(op.dst, is_both, op.noise_level, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
       throw;
@@ -56,6 +66,25 @@ class Loop {
     const float* source = latents_[op.src].data();
     float* target = latents_[op.dst].data();
     for (size_t i = 0; i < count_; ++i) target[i] = std::min(std::max(source[i], low), high);
+  }
+
+  void operator()(const Threshold& op) {
+    const size_t size = network_.row_elements();
+    for (size_t offset = 0; offset < count_; offset += size)
+      cpu::threshold(latents_[op.src].data() + offset, latents_[op.dst].data() + offset, size,
+                     static_cast<float>(op.ratio), static_cast<float>(op.high), magnitudes_.data());
+  }
+
+  void operator()(const Rescale& op) {
+    Output& output = outputs_[op.output];
+    output.is_rescaled = is_guided(output.guidance);
+    if (!output.is_rescaled) return;
+    for (const Group& image : images_) {
+      const double ratio = cpu::deviation_ratio(network_.output(op.output, image.negative_row),
+                                                network_.output(op.output, image.positive_row),
+                                                network_.row_elements(), output.guidance);
+      output.factors[image.first_image] = op.phi * ratio + (1.0 - op.phi);
+    }
   }
 
   void operator()(const LangevinStep& op) {
@@ -84,7 +113,7 @@ class Loop {
   }
 
   void operator()(const Blend& op) {
-    const auto [known, mask, noise] = request_.inpainting;
+    const auto [known, mask, noise] = inpainting_;
     const float known_weight = static_cast<float>(op.known), noise_weight = static_cast<float>(op.noise);
     const float* source = latents_[op.src].data();
     float* target = latents_[op.dst].data();
@@ -108,6 +137,35 @@ class Loop {
   }
 
  private:
+  // The end of an evaluation, for whoever looks.
+  void show(float* latents) {
+    if (!request_.on_evaluation) return;
+    request_.on_evaluation(static_cast<int>(denoise_index_) - 1, latents, *this);
+    check_limits();
+  }
+
+  void set_guidance(double guidance) override {
+    check(std::isfinite(guidance), code::kInvalidRequest, "guidance: got ", guidance, "; it must be finite");
+    check(!is_guided(guidance) || network_.has_negative(), code::kInvalidRequest, "guidance: got ", guidance,
+          " in mid-run, but the run began without a negative half");
+    changed_guidance_ = guidance;
+  }
+
+  void set_conditioning(const Conditioning& item) override { network_.replace(item); }
+
+  void set_mask(const float* mask) override {
+    changed_mask_ = Buffer<float>(count_);
+    std::memcpy(changed_mask_.data(), mask, count_ * sizeof(float));
+    inpainting_.mask = changed_mask_.data();
+  }
+
+  // How an output register was written, and how it is read.
+  struct Output {
+    double guidance = 1.0;
+    bool is_rescaled = false;
+    std::vector<double> factors;  // per image
+  };
+
   static double norm(const float* values, size_t count) {
     double sum = 0.0;
     for (size_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]) * values[i];
@@ -124,8 +182,34 @@ class Loop {
     args.scales[args.output_count++] = static_cast<float>(scale);
   }
 
-  double guidance_at(int index) const {
+  double guidance_at(size_t index) const {
+    if (changed_guidance_) return *changed_guidance_;
     return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
+  }
+
+  // Whether the negative half runs, too, for guidance or because the program reads it.
+  bool runs_both(size_t index) const { return reads_uncond_[index] || is_guided(guidance_at(index)); }
+
+  // The runs that bindings are made for: a callback may turn guidance off at any of them.
+  std::vector<bool> planned_runs() const {
+    std::vector<bool> runs(reads_uncond_.size());
+    for (size_t i = 0; i < runs.size(); ++i) runs[i] = runs_both(i);
+    if (request_.on_evaluation) runs.push_back(false);
+    return runs;
+  }
+
+  // Groups of one image each, for sums whose weights differ from image to image.
+  void find_images() {
+    for (const Group& group : network_.groups())
+      for (size_t i = 0; i < group.image_count; ++i)
+        images_.push_back({group.first_image + i, 1, group.negative_row + i, group.positive_row + i});
+    for (Output& output : outputs_) output.factors.resize(images_.size());
+  }
+
+  bool is_rescaled(const std::vector<Term>& terms) const {
+    return std::any_of(terms.begin(), terms.end(), [&](const Term& term) {
+      return term.bank == Bank::kOutput && outputs_[term.index].is_rescaled;
+    });
   }
 
   // A COMBINE whose result the next DENOISE reads writes the scaled network input in the same pass. A
@@ -133,7 +217,7 @@ class Loop {
   void find_fusions() {
     const auto& code = program_.instructions;
     fusion_of_.assign(code.size(), nullptr);
-    if (request_.on_step) return;
+    if (request_.on_step || request_.on_evaluation) return;
     for (size_t i = 0; i < code.size(); ++i) {
       const auto* denoise = std::get_if<Denoise>(&code[i]);
       if (!denoise) continue;
@@ -145,43 +229,46 @@ class Loop {
     }
   }
 
-  void write_input(const Denoise& op, double guidance) {
+  void write_input(const Denoise& op, bool is_both) {
     for (const Group& group : network_.groups()) {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (is_guided(guidance)) add_output(args, network_.input(group.negative_row), 1.0);
+      if (is_both) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
+  }
+
+  // The halves of an output as sources of a sum over the rows of `group`.
+  void add_halves(cpu::CombineArgs& args, const Term& term, const Group& group) {
+    const Output& output = outputs_[term.index];
+    const double weight = output.is_rescaled ? term.weight * output.factors[group.first_image] : term.weight;
+    const double g = output.guidance;
+    if (g != 0.0) add_source(args, network_.output(term.index, group.positive_row), weight * g);
+    if (g != 1.0) add_source(args, network_.output(term.index, group.negative_row), weight * (1.0 - g));
   }
 
   // target = sum of terms + noise * (the draw), group by group; with `fusion`, also the input of that
   // DENOISE.
   void combine(const std::vector<Term>& terms, double noise, float* target, const Denoise* fusion) {
-    for (const Group& group : network_.groups()) {
+    for (const Group& group : is_rescaled(terms) ? std::span<const Group>(images_) : network_.groups()) {
       const size_t offset = group.first_image * network_.row_elements();
       const size_t count = group.image_count * network_.row_elements();
       cpu::CombineArgs args;
       for (const Term& term : terms) {
-        if (term.bank == Bank::kLatent) {
-          add_source(args, latents_[term.index].data() + offset, term.weight);
-          continue;
-        }
-        const double guidance = guidance_of_[term.index];
-        if (is_guided(guidance)) {
-          if (guidance != 0.0)
-            add_source(args, network_.output(term.index, group.positive_row), term.weight * guidance);
-          add_source(args, network_.output(term.index, group.negative_row), term.weight * (1.0 - guidance));
-        } else {
-          add_source(args, network_.output(term.index, group.positive_row), term.weight);
+        switch (term.bank) {
+          case Bank::kLatent: add_source(args, latents_[term.index].data() + offset, term.weight); break;
+          case Bank::kOutput: add_halves(args, term, group); break;
+          case Bank::kUncond:
+            add_source(args, network_.output(term.index, group.negative_row), term.weight);
+            break;
         }
       }
       if (noise != 0.0) add_source(args, noise_.data() + offset, noise);
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (is_guided(guidance_at(denoise_index_)))
-          add_output(args, network_.input(group.negative_row), fusion->scale_in);
+        if (runs_both(denoise_index_)) add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
     }
@@ -218,14 +305,20 @@ class Loop {
   const SampleRequest& request_;
   const Program& program_;
   ort::RunControl control_;
+  std::vector<bool> reads_uncond_;  // per DENOISE
+  std::optional<double> changed_guidance_;
   Network network_;
+  Inpainting inpainting_;
+  Buffer<float> changed_mask_;
   size_t count_;
   std::vector<Buffer<float>> latents_;
-  std::vector<double> guidance_of_;        // per output register: the guidance of the run that wrote it
+  std::vector<Output> outputs_;            // per output register
+  std::vector<Group> images_;              // one image each; only for programs that rescale
   std::vector<const Denoise*> fusion_of_;  // per instruction: the DENOISE whose input this COMBINE writes
   Buffer<float> noise_, denoised_;
+  Buffer<uint32_t> magnitudes_;  // of one image; only for programs that threshold
   size_t position_ = 0;
-  int denoise_index_ = 0;
+  size_t denoise_index_ = 0;
   int steps_done_ = 0;
   bool is_input_ready_ = false;
 };

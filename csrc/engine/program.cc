@@ -37,6 +37,19 @@ class Validator {
     read(Bank::kLatent, op.src);
     write(Bank::kLatent, op.dst);
   }
+  void operator()(const Threshold& op) {
+    check(op.ratio >= 0.0 && op.ratio <= 1.0, code::kInvalidRequest, where(),
+          "CLAMP needs a quantile 0..1, got ", op.ratio);
+    check(op.high > 0.0 && std::isfinite(op.high), code::kInvalidRequest, where(),
+          "CLAMP needs a positive largest bound, got ", op.high);
+    read(Bank::kLatent, op.src);
+    write(Bank::kLatent, op.dst);
+  }
+  void operator()(const Rescale& op) {
+    check(op.phi >= 0.0 && op.phi <= 1.0, code::kInvalidRequest, where(), "RESCALE needs a share 0..1, got ",
+          op.phi);
+    read(Bank::kOutput, op.output);
+  }
   void operator()(const LangevinStep& op) {
     check(op.factor > 0.0 && std::isfinite(op.factor), code::kInvalidRequest, where(),
           "LANGEVIN_STEP needs a positive factor, got ", op.factor);
@@ -58,7 +71,7 @@ class Validator {
 
   void read(Bank bank, int index) {
     const auto& written = bank == Bank::kLatent ? latents_ : outputs_;
-    const char letter = bank == Bank::kLatent ? 'x' : 'e';
+    const char letter = bank == Bank::kLatent ? 'x' : bank == Bank::kOutput ? 'e' : 'u';
     check(index >= 0 && index < static_cast<int>(written.size()), code::kInvalidRequest, where(),
           "there is no register ", letter, index, ", only ", written.size(), " of that kind");
     check(written[index], code::kInvalidRequest, where(), "register ", letter, index,
@@ -86,7 +99,7 @@ class Validator {
           "there is no register ", index, " to write to");
     written[index] = true;
   }
-  // Under guidance an output is read as two sources.
+  // Under guidance an output is read as two sources, its negative half alone as one.
   void fits_kernel(const std::vector<Term>& terms, bool has_noise) const {
     int sources = has_noise ? 1 : 0;
     for (const Term& term : terms) sources += term.bank == Bank::kOutput ? 2 : 1;
@@ -126,6 +139,31 @@ int Program::count_denoise() const { return count_of<Denoise>(*this); }
 int Program::count_steps() const { return count_of<Step>(*this); }
 
 bool Program::blends() const { return count_of<Blend>(*this) > 0; }
+
+bool Program::thresholds() const { return count_of<Threshold>(*this) > 0; }
+
+bool Program::rescales() const { return count_of<Rescale>(*this) > 0; }
+
+std::vector<bool> Program::reads_uncond() const {
+  std::vector<bool> is_read;
+  is_read.reserve(static_cast<size_t>(count_denoise()));
+  std::vector<size_t> writer(static_cast<size_t>(output_count));
+  const auto note = [&](const std::vector<Term>& terms) {
+    for (const Term& term : terms)
+      if (term.bank == Bank::kUncond) is_read[writer[term.index]] = true;
+  };
+  for (const Instruction& instruction : instructions) {
+    if (const auto* denoise = std::get_if<Denoise>(&instruction)) {
+      writer[denoise->dst] = is_read.size();
+      is_read.push_back(false);
+    } else if (const auto* combine = std::get_if<Combine>(&instruction)) {
+      note(combine->terms);
+    } else if (const auto* step = std::get_if<Step>(&instruction)) {
+      note(step->denoised);
+    }
+  }
+  return is_read;
+}
 
 bool Program::draws_noise() const {
   return std::any_of(instructions.begin(), instructions.end(), [](const Instruction& instruction) {

@@ -4,7 +4,7 @@
 // Registers: "latents" x0, x1, ... hold [B, C, H, W] float32; x0 holds the start. "Outputs" e0, e1, ... hold
 // what the network returned; under classifier-free guidance both halves, and a weight w on an output stands
 // for w*(1-g) on the negative half and w*g on the positive half, g being the guidance of the DENOISE that
-// wrote it.
+// wrote it. u0 is the negative half of e0 alone; a DENOISE whose half is read so runs both halves whatever g.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@
 
 namespace textopia::engine {
 
-enum class Bank { kLatent, kOutput };
+enum class Bank { kLatent, kOutput, kUncond };
 
 struct Term {
   Bank bank;
@@ -44,6 +44,24 @@ struct Clamp {
   double high;
 };
 
+// Dynamic thresholding, a CLAMP per image: latents[dst] = latents[src] limited to [-s, s] and divided by s,
+// where s is the `ratio` quantile of the image's magnitudes, at least 1 and then at most `high` (Saharia et
+// al. 2022, section 2.3).
+struct Threshold {
+  int dst;
+  int src;
+  double ratio;
+  double high;
+};
+
+// Guidance rescale (Lin et al. 2024, section 3.4): per image, what is read of outputs[output] from here on is
+// multiplied by phi * std(positive half) / std(guided output) + 1 - phi. Without guidance it changes nothing;
+// u is not touched.
+struct Rescale {
+  int output;
+  double phi;
+};
+
 // z = a fresh draw; step = factor * (|z| / |score|)^2; latents[dst] = src + step * score + sqrt(2 step) * z
 // (Song et al. 2021, algorithm 5). Norms per image, or averaged over the batch as in the authors' code.
 struct LangevinStep {
@@ -71,7 +89,7 @@ struct Step {
   std::vector<Term> denoised;
 };
 
-using Instruction = std::variant<Denoise, Combine, Clamp, LangevinStep, Blend, Step>;
+using Instruction = std::variant<Denoise, Combine, Clamp, Threshold, Rescale, LangevinStep, Blend, Step>;
 
 struct Program {
   std::vector<Instruction> instructions;
@@ -87,6 +105,10 @@ struct Program {
   int count_steps() const;
   bool draws_noise() const;
   bool blends() const;
+  bool thresholds() const;
+  bool rescales() const;
+  // Per DENOISE: whether the negative half of its output is read alone.
+  std::vector<bool> reads_uncond() const;
 };
 
 }  // namespace textopia::engine

@@ -11,6 +11,8 @@ import typing
 
 __all__: list[str] = [
     "Binding",
+    "BrownianStream",
+    "CallerStream",
     "CancelToken",
     "Denoiser",
     "NoiseStream",
@@ -31,6 +33,7 @@ __all__: list[str] = [
     "sample",
     "set_ort_candidates",
     "supported_isas",
+    "threshold",
     "usable_cpus",
 ]
 
@@ -50,6 +53,11 @@ class NoiseStream:
     ) -> NoiseStream:
         """
         torch.randn of CUDA generators (Philox4x32-10, small tensors), to the last bits of float32.
+        """
+    @staticmethod
+    def function(function: collections.abc.Callable) -> NoiseStream:
+        """
+        Noise that a Python function makes: function(image_count, count_per_image) gives float32 of as many values.
         """
     @staticmethod
     def philox(
@@ -74,6 +82,60 @@ class NoiseStream:
         """
         The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the stream is in use by another thread, has another number of images, or has run out.
         """
+    @property
+    def is_shared(self) -> bool:
+        """
+        One generator draws the whole batch at once.
+        """
+
+class CallerStream(NoiseStream):
+    """
+    Goes on from the states of torch.Generators.
+    """
+    @staticmethod
+    def cuda_states(
+        states: collections.abc.Sequence[bytes],
+        owners: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> CallerStream:
+        """
+        The same for CUDA generators, computed on the CPU.
+        """
+    @staticmethod
+    def torch_states(
+        states: collections.abc.Sequence[bytes],
+        owners: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> CallerStream:
+        """
+        From get_state of CPU generators; owners[i] is the generator of image i, none: one for all.
+        """
+    def states(self) -> list[bytes]:
+        """
+        The states after the draws so far, for set_state.
+        """
+
+class BrownianStream(NoiseStream):
+    """
+    Increments of Brownian paths over sigma, one path per image.
+    """
+    @staticmethod
+    def of_seeds(
+        seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> BrownianStream:
+        """
+        One path per seed; what is not over an interval is drawn as by `torch` of the seeds.
+        """
+    def follow(
+        self,
+        intervals: collections.abc.Sequence[
+            tuple[
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ],
+    ) -> None:
+        """
+        The (from, to) that the next draws stand for; of equal ends where none.
+        """
 
 class CancelToken:
     """
@@ -92,6 +154,11 @@ class Progress:
     Counts the steps of a call; may be read from any thread.
     """
     def __init__(self) -> None: ...
+    def advance(self) -> None: ...
+    def begin(self, total: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Starts to count, for loops in Python; 0: how many is not known beforehand.
+        """
     @property
     def steps_done(self) -> int: ...
     @property
@@ -283,6 +350,7 @@ def sample(
     progress: Progress | None = None,
     on_step: collections.abc.Callable | None = None,
     wants_denoised: bool = False,
+    on_evaluation: collections.abc.Callable | None = None,
     isa: str | None = None,
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
@@ -293,6 +361,15 @@ def set_ort_candidates(paths: collections.abc.Sequence[str]) -> None: ...
 def supported_isas() -> list[str]:
     """
     Names of the ISAs that this machine can run, best first.
+    """
+
+def threshold(
+    images: numpy.ndarray,
+    ratio: typing.SupportsFloat | typing.SupportsIndex,
+    high: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Dynamic thresholding of float32 [B, n]: each row limited to [-s, s] and divided by s, the quantile `ratio` of its magnitudes, at least 1 and then at most `high`. Raises InvalidRequestError.
     """
 
 def usable_cpus() -> int: ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +21,13 @@ __all__ = [
     "check_mapping",
     "check_number",
     "check_numbers",
+    "check_share",
     "refuse",
     "shown",
 ]
+
+# More than any list that means something: an iterator without end stops here.
+MOST_NUMBERS = 2_000_000
 
 
 def shown(value: Any, limit: int = 80) -> str:
@@ -76,6 +81,8 @@ def check_integer(
 
 def check_number(name: str, value: Any) -> float:
     """A finite real number; booleans are none."""
+    if type(value) is float and math.isfinite(value):  # by far the most frequent
+        return value
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
             number = float(value)
@@ -86,12 +93,24 @@ def check_number(name: str, value: Any) -> float:
     refuse(name, value, "are finite numbers")
 
 
+def check_share(name: str, value: Any) -> float:
+    """A number in 0..1."""
+    number = check_number(name, value)
+    if not 0.0 <= number <= 1.0:
+        refuse(name, value, "are numbers 0..1")
+    return number
+
+
 def check_numbers(name: str, values: Any, allowed: str = "are finite numbers") -> tuple[float, ...]:
     """Finite numbers out of any iterable, arrays and tensors of rank 1 too; may be none."""
     try:
-        found = tuple(float(value) for value in values) if not isinstance(values, str) else None
+        found = None
+        if not isinstance(values, str):
+            found = tuple(float(value) for value in islice(values, MOST_NUMBERS + 1))
     except (TypeError, ValueError, OverflowError):
         found = None
+    if found is not None and len(found) > MOST_NUMBERS:
+        refuse(name, values, f"{allowed}, at most {MOST_NUMBERS:,}")
     if found is None or not all(map(math.isfinite, found)):
         refuse(name, values, allowed)
     return found

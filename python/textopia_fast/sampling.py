@@ -12,26 +12,33 @@ import numpy as np
 
 from . import _core
 from .arrays import like, to_array, to_float32
-from .checks import check_instance, check_mapping, check_number, check_numbers, refuse
+from .checks import check_instance, check_mapping, check_number, check_numbers, check_share, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
-from .samplers import Program
+from .noise_streams import CallersStream, Stream, lend
+from .samplers import Program, StepByStep
+from .stepping import NativeModel
 
-__all__ = ["StepCallback", "check_watchers", "sample"]
+__all__ = ["EvaluationCallback", "StepCallback", "check_watchers", "sample"]
 
 StepCallback = Callable[[int, np.ndarray, "np.ndarray | None"], Any]
+EvaluationCallback = Callable[[int, np.ndarray], "Mapping[str, Any] | None"]
+
+
+_CHANGES = "is None, or a mapping of latents, mask, guidance, cond, uncond"
 
 
 def sample(
     denoiser: Denoiser,
     x: Any,
-    program: Program,
+    program: Program | StepByStep,
     cond: Mapping[str, Any] | None = None,
     uncond: Mapping[str, Any] | None = None,
     guidance: float | Sequence[float] = 1.0,
-    noise: Noise | _core.NoiseStream | None = None,
+    noise: Noise | Stream | None = None,
     *,
+    guidance_rescale: float = 0.0,
     known: Any = None,
     mask: Any = None,
     known_noise: Any = None,
@@ -40,6 +47,7 @@ def sample(
     progress: _core.Progress | None = None,
     on_step: StepCallback | None = None,
     wants_denoised: bool = False,
+    on_evaluation: EvaluationCallback | None = None,
 ) -> Any:
     """Samples: executes `program` from the start latents `x`, without Python between the steps.
 
@@ -48,13 +56,17 @@ def sample(
         x: float32 [B, ...], the start in the frame of the program, noise times
             `program.initial_scale` as a rule. NumPy, or anything that speaks DLPack on the CPU
             (torch, JAX). Not changed.
-        program: Made by `trace`.
+        program: Made by `trace`, or a step-by-step sampler, made by `samplers.step_by_step`, which
+            runs from Python: its guidance is one value, and `on_step` must not replace latents.
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
-            evaluation. Where it is 1 the negative half is not computed.
+            evaluation. Where it is 1 the negative half is not computed, unless the program reads it
+            alone (CFG++).
         noise: A `Noise`, or a stream that has already drawn the start; needed by programs that
             draw.
+        guidance_rescale: phi in 0..1 of Lin et al. 2024, section 3.4: scales the guided network
+            output of each image towards the standard deviation of its positive half.
         known: Clean latents [B, ...] of what is to stay, for programs traced with `inpaint`.
         mask: In 0..1, [B, ...] or what broadcasts to it: 1 is to be painted, 0 stays.
         known_noise: Unit normal [B, ...], what noises `known` between the steps.
@@ -62,8 +74,13 @@ def sample(
         deadline: Seconds from now after which the call ends at the next step.
         progress: Counts steps, for whoever looks.
         on_step: `on_step(step, latents, denoised)` after each step, with copies; a returned array
-            replaces the latents. This is the only Python in the loop, and there is none without it.
+            replaces the latents. This and `on_evaluation` are the only Python in the loop, and
+            there is none without them.
         wants_denoised: Gives `on_step` the estimate of the clean sample, too (else None).
+        on_evaluation: `on_evaluation(index, latents)` after each network evaluation, with a copy of
+            the latents that the next one reads (of the sample, after the last). It returns None, or
+            what changes from here on: "latents", "mask" (of their shape), "guidance" (a number),
+            "cond" and "uncond" (values of the inputs that change).
 
     Returns:
         The sample, float32 [B, ...]: a torch tensor when `x` is one, else NumPy.
@@ -75,10 +92,11 @@ def sample(
         ExecutionError: The graph failed.
     """
     check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
-    check_instance("program", program, Program, "is what `trace` gives")
-    check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
+    check_instance("program", program, (Program, StepByStep), "is what `trace` gives")
+    kinds = (Noise, _core.NoiseStream, CallersStream, NoneType)
+    check_instance("noise", noise, kinds, "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
-    check_watchers(cancel, on_step=on_step)
+    check_watchers(cancel, on_step=on_step, on_evaluation=on_evaluation)
     if program.prediction != denoiser.prediction:
         raise InvalidRequestError(
             f"program: made for networks that predict {program.prediction}, allowed here is "
@@ -92,15 +110,44 @@ def sample(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
+    phi = check_share("guidance_rescale", guidance_rescale)
+    if isinstance(program, StepByStep):
+        for name, value in (("known", known), ("mask", mask), ("known_noise", known_noise)):
+            if value is not None:
+                refuse(name, value, "is nothing with a step-by-step sampler")
+        if on_evaluation is not None:
+            refuse("on_evaluation", on_evaluation, "is None with a step-by-step sampler")
+        if phi != 0.0:
+            refuse("guidance_rescale", phi, "is 0 with a step-by-step sampler")
+        scale = _guidance(guidance)
+        if len(scale) != 1:
+            refuse("guidance", guidance, "is one number with a step-by-step sampler")
+        result = _step_by_step(
+            denoiser,
+            start,
+            program,
+            stream,
+            {
+                "cond": _conditioning(denoiser, "cond", cond),
+                "uncond": _conditioning(denoiser, "uncond", uncond),
+                "guidance": scale,
+                "cancel": cancel,
+            },
+            timeout=_seconds(deadline),
+            progress=progress,
+            on_step=on_step,
+            wants_denoised=bool(wants_denoised),
+        )
+        return like(result, x)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
-    result = _core.sample(
+    run = functools.partial(
+        _core.sample,
         denoiser._native,
-        _native(program),
+        _native(program, phi),
         start,
         cond=_conditioning(denoiser, "cond", cond),
         uncond=_conditioning(denoiser, "uncond", uncond),
         guidance=_guidance(guidance),
-        noise=stream,
         known=blended["known"],
         mask=blended["mask"],
         known_noise=blended["known_noise"],
@@ -109,12 +156,41 @@ def sample(
         progress=progress,
         on_step=on_step,
         wants_denoised=bool(wants_denoised),
+        on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
     )
+    result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
 
 
+def _step_by_step(
+    denoiser: Denoiser,
+    start: np.ndarray,
+    sampler: StepByStep,
+    stream: Stream | None,
+    run: Mapping[str, Any],
+    **watch: Any,
+) -> np.ndarray:
+    schedule = sampler.schedule
+    if schedule.noise_input != denoiser.noise_input:
+        raise InvalidRequestError(
+            f"schedule: made for networks that take {schedule.noise_input}, allowed here is "
+            f"{denoiser.noise_input}.",
+            param="schedule",
+        )
+    m = NativeModel(denoiser, schedule, stream, run, **watch)
+    result = sampler.function(m, m.start(start), schedule.sigmas, **dict(sampler.options))
+    if not isinstance(result, np.ndarray) or result.shape != start.shape:
+        raise InvalidRequestError(
+            f"{sampler.name}: the sampler returned {type(result).__name__}, allowed is the final "
+            f"latent, {start.shape}.",
+            param="sampler",
+        )
+    return result.astype(np.float32, copy=False)
+
+
 @functools.lru_cache(maxsize=64)
-def _native(program: Program) -> _core.Program:
+def _native(program: Program, phi: float) -> _core.Program:
+    program = program.rescaled(phi)
     return _core.Program(
         program.to_native(),
         latents=program.x_registers,
@@ -136,8 +212,9 @@ def _inpainting(
 ) -> dict[str, np.ndarray | None]:
     """The three arrays of inpainting in the latents' shape; all None without it."""
     arrays: dict[str, np.ndarray | None] = {}
+    blends = program.blends
     for name, value in given.items():
-        if (value is not None) != program.blends:
+        if (value is not None) != blends:
             refuse(name, value, "are latents, with a program that was traced with inpaint=True")
         if value is None:
             arrays[name] = None
@@ -169,6 +246,25 @@ def _conditioning(
         is_number = array.dtype.kind in "biuf" and dtype in np.sctypeDict
         arrays[key] = array.astype(dtype, copy=False) if is_number else array
     return arrays
+
+
+def _typed(denoiser: Denoiser, on_evaluation: EvaluationCallback) -> EvaluationCallback:
+    """The callback with its results in the dtypes that the core takes."""
+
+    def call(index: int, latents: np.ndarray) -> dict[str, Any] | None:
+        changes = check_mapping("on_evaluation", on_evaluation(index, latents), _CHANGES)
+        for name, value in changes.items():
+            if name in ("cond", "uncond"):
+                changes[name] = _conditioning(denoiser, name, value)
+            elif name == "guidance":
+                changes[name] = check_number(name, value)
+            elif name in ("latents", "mask"):
+                changes[name] = to_float32(value, name)
+            else:
+                refuse("on_evaluation", name, _CHANGES)
+        return changes
+
+    return call
 
 
 def _seconds(deadline: float | None) -> float | None:

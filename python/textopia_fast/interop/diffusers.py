@@ -8,6 +8,7 @@ Constructor arguments, `from_config`, `set_timesteps`, `scale_model_input`, `ste
 the attributes that pipelines read are those of diffusers; latents and timesteps are torch tensors
 on any device, noise comes from the caller's generators in diffusers' order. `SCHEDULERS` has the
 names. `from_a1111` makes a scheduler from the name that A1111's web UI gives a sampler.
+`accelerate(pipe)` gives a pipeline of optimum-onnx the native loop.
 
 What is not supported raises UnsupportedModelError or UnsupportedParameterError.
 """
@@ -22,12 +23,13 @@ from typing import Any
 
 from ..errors import InvalidRequestError
 from ..samplers.scheduler_classes import CLASSES
+from .accelerate import accelerate
 from .class_facts import OFFERED, TWO_RUNS, class_keys, set_timesteps_signature, step_signature
 from .scheduler import SchedulerOutput, TracedScheduler
 
-__all__ = ["A1111", "SCHEDULERS", "SchedulerOutput", "TracedScheduler", "from_a1111"]
+__all__ = ["A1111", "SCHEDULERS", "SchedulerOutput", "TracedScheduler", "accelerate", "from_a1111"]
 
-SCHEDULERS: tuple[str, ...] = OFFERED
+SCHEDULERS: tuple[str, ...] = (*OFFERED, "ScoreSdeVeScheduler")
 
 _KARRAS = {"use_karras_sigmas": True}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
@@ -42,8 +44,11 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
     "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", _SDE),
+    "DPM++ 2M SDE Heun": ("DPMSolverMultistepScheduler", {**_SDE, "solver_type": "heun"}),
     "DPM++ SDE": ("DPMSolverSinglestepScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {}),
     "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
     "LCM": ("LCMScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
@@ -51,6 +56,7 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 _SCHEDULES: dict[str, dict[str, Any]] = {
     "Karras": _KARRAS,
     "Exponential": {**_SPACED, "use_exponential_sigmas": True},
+    "Beta": {**_SPACED, "use_beta_sigmas": True},
     "SGM Uniform": _TRAILING,
     "Simple": _TRAILING,
 }
@@ -107,15 +113,19 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *SCHEDULERS})
 
 
-def _scheduler_class(name: str) -> type[TracedScheduler]:
+def _scheduler_class(name: str) -> type[Any]:
     with _lock:
         if name not in globals():
             globals()[name] = _make_class(name)
-        made: type[TracedScheduler] = globals()[name]
+        made: type[Any] = globals()[name]
         return made
 
 
-def _make_class(name: str) -> type[TracedScheduler]:
+def _make_class(name: str) -> type[Any]:
+    if name == "ScoreSdeVeScheduler":
+        from .score_sde import ScoreSdeVe
+
+        return type(name, (ScoreSdeVe, *_bases()[1:]), {"__module__": __name__})
     rules = CLASSES[name]
     keys = class_keys(name, rules)
     stepped, spaced = step_signature(name), set_timesteps_signature(name)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..errors import InvalidRequestError, UnsupportedModelError
+from ..errors import InvalidRequestError
 from ..samplers.scheduler_classes import SchedulerClass
 from .class_facts import OFFERED
 from .configs import CONFIG_NAME, FrozenDict, read_config, split_config, write_config
+from .outputs import NamedResult
 
 __all__ = ["ConfiguredScheduler", "SchedulerOutput"]
 
@@ -17,25 +18,12 @@ __all__ = ["ConfiguredScheduler", "SchedulerOutput"]
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
 
 
-class SchedulerOutput(dict):
-    """What `step` returns: items by name, by position and as attributes.
+class SchedulerOutput(NamedResult):
+    """What `step` returns.
 
     `prev_sample` is the latent for the next run, `pred_original_sample` the estimate of the clean
     one where the class gives it.
     """
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return dict.__getitem__(self, name)
-        except KeyError:
-            raise AttributeError(f"step gives no {name!r}, but {', '.join(self)}") from None
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The values in order."""
-        return tuple(self.values())
 
 
 class ConfiguredScheduler:
@@ -55,12 +43,6 @@ class ConfiguredScheduler:
                 f"{type(self).__name__}: {', '.join(map(repr, unknown))} not known, allowed are "
                 f"{', '.join(self._keys)}.",
                 param=unknown[0],
-            )
-        if settings.get("shift_terminal") is not None and self._rules.family == "dpm":
-            raise UnsupportedModelError(
-                f"{type(self).__name__}: shift_terminal {settings['shift_terminal']!r}, supported "
-                "is None.",
-                component="scheduler",
             )
         assumed = [key for key in self._keys if key not in settings]
         name = type(self).__name__

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from inspect import signature
 from math import sqrt
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..errors import InternalError
-from ..samplers import Program, Schedule
-from ..samplers.program import Clamp, Combine, Denoise, Instruction, Register, Step, Term
-from ..samplers.reference import ArrayModel
-from ..samplers.registry import resolve
+from ..samplers import Program
+from ..samplers.program import (
+    Clamp,
+    Combine,
+    Denoise,
+    Instruction,
+    Register,
+    Rescale,
+    Step,
+    Term,
+    Threshold,
+)
+from ..samplers.reference import thresholded
+from ..samplers.trace import seen_sigmas
 
 __all__ = ["Registers", "Segment", "cut", "scale_seen", "seen_sigmas", "widened"]
 
@@ -60,23 +67,6 @@ def cut(program: Program) -> tuple[tuple[Instruction, ...], tuple[Segment, ...]]
     return program.instructions[:end] if runs else (), tuple(reversed(segments))
 
 
-def seen_sigmas(sampler: Any, schedule: Schedule, options: dict[str, Any]) -> tuple[float, ...]:
-    """The sigma of every network run of a sampler, in order."""
-    _, function = resolve(sampler)
-    sigmas: list[float] = []
-
-    def note(sigma: float) -> float:
-        sigmas.append(float(sigma))
-        return 0.0
-
-    if schedule.targets is not None and "targets" in signature(function).parameters:
-        options = {"targets": schedule.targets, **options}
-    zero = np.float64(0.0)
-    model = ArrayModel(lambda x, level: zero, lambda: zero, note, prediction="sample")
-    function(model, zero, schedule.sigmas, **options)
-    return tuple(sigmas)
-
-
 class Registers:
     """The latents and network outputs of one run."""
 
@@ -105,6 +95,8 @@ class Registers:
                 self._values[i.dst] = self._combined(i.terms, i.noise, draw)
             elif isinstance(i, Clamp):
                 self._values[i.dst] = self._values[i.src].clip(i.low, i.high)
+            elif isinstance(i, Threshold):
+                self._values[i.dst] = thresholded(self._values[i.src], i.ratio, i.high)
             elif isinstance(i, Step):
                 if on_step is not None:
                     on_step(i)
@@ -147,4 +139,6 @@ def _read(i: Instruction) -> set[Register]:
         return {register for register, _ in i.terms}
     if isinstance(i, Step):
         return {i.x, *(register for register, _ in i.denoised)}
+    if isinstance(i, Rescale):
+        return {i.output}
     return {i.src}

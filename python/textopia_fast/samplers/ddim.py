@@ -13,7 +13,7 @@ from typing import Any
 from ..checks import check_choice, refuse
 from .euler import pairs
 
-__all__ = ["ddim", "ddpm"]
+__all__ = ["ddim", "ddpm", "split", "step_beta"]
 
 
 def ddim(
@@ -23,27 +23,32 @@ def ddim(
     eta: float = 0.0,
     clip: float | None = None,
     targets: Sequence[float] | None = None,
+    threshold: Sequence[float] | None = None,
 ) -> Any:
     """Song, Meng & Ermon 2021 (DDIM), equations 12 and 16; the paper's alpha is a here.
 
-    eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None (eps keeps the
-    network's).
+    eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None; threshold:
+    (ratio, high) of dynamic thresholding instead. eps stays the network's with both.
     targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
     """
     if targets is not None and len(targets) != len(sigmas) - 1:
         refuse("targets", targets, f"are {len(sigmas) - 1} numbers, one per step")
-    x = x * sqrt(_split(sigmas[0])[0])
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
+    x = x * sqrt(split(sigmas[0])[0])
     for i, s in enumerate(sigmas[:-1]):
         t = sigmas[i + 1] if targets is None else targets[i]
-        (a, b), (a_prev, b_prev) = _split(s), _split(t)
+        (a, b), (a_prev, b_prev) = split(s), split(t)
         x0 = m.denoise(x / sqrt(a), s)
         eps = (x - sqrt(a) * x0) / sqrt(b)
-        if clip is not None:
+        if threshold is not None:
+            x0 = m.threshold(x0, *threshold)
+        elif clip is not None:
             x0 = m.clamp(x0, -clip, clip)
-        sd = eta * sqrt(max(b_prev / b * _beta(s, t), 0.0))
+        sd = eta * sqrt(max(b_prev / b * step_beta(s, t), 0.0))
         x = sqrt(a_prev) * x0 + sqrt(max(b_prev - sd * sd, 0.0)) * eps
         if sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
@@ -60,26 +65,26 @@ def ddpm(
     variance: "fixed_small" (the posterior's) or "fixed_large" (beta); no noise in a step to 0.
     """
     check_choice("variance", variance, ("fixed_small", "fixed_large"))
-    x = x * sqrt(_split(sigmas[0])[0])
+    x = x * sqrt(split(sigmas[0])[0])
     for s, t in pairs(sigmas):
-        (a, b), (a_prev, b_prev) = _split(s), _split(t)
-        beta = _beta(s, t)
+        (a, b), (a_prev, b_prev) = split(s), split(t)
+        beta = step_beta(s, t)
         x0 = m.denoise(x / sqrt(a), s)
         if clip is not None:
             x0 = m.clamp(x0, -clip, clip)
         x = sqrt(a_prev) * beta / b * x0 + sqrt(a / a_prev) * b_prev / b * x
         sd = sqrt(max(beta * (b_prev / b if variance == "fixed_small" else 1.0), 0.0))
         if t > 0.0 and sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
 
-def _split(sigma: float) -> tuple[float, float]:
+def split(sigma: float) -> tuple[float, float]:
     """(alpha_bar, 1 - alpha_bar), the second without cancellation."""
     return 1.0 / (1.0 + sigma * sigma), sigma * sigma / (1.0 + sigma * sigma)
 
 
-def _beta(s: float, t: float) -> float:
+def step_beta(s: float, t: float) -> float:
     """1 - alpha_bar(s)/alpha_bar(t): the beta of the whole step."""
     return (s * s - t * t) / (1.0 + s * s)

@@ -1,7 +1,8 @@
 """From a recorded trace to a program: noise placement, splitting of long sums, register allocation.
 
 A trace assigns every value once. Values are numbers; `kinds[value]` is "x" (latent), "e" (network
-output) or "n" (a unit normal draw; numbered in the order in which the sampler drew).
+output), "u" (the negative half of an output; `halves` says of which) or "n" (a unit normal draw;
+numbered in the order in which the sampler drew).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from .program import (
     LangevinStep,
     Register,
     Step,
+    Threshold,
 )
 from .symbols import CANCELLED
 
-__all__ = ["Lowered", "Node", "lower", "operand_count"]
+__all__ = ["Lowered", "Node", "draws_used", "lower", "operand_count"]
 
 # A preview that is rewritten in terms of the new latent may amplify rounding by at most this.
 _REWRITE_LIMIT = 16.0
@@ -52,12 +54,25 @@ class Lowered(NamedTuple):
     result: Register
 
 
-def lower(nodes: list[Node], kinds: list[str], initial: int, result: int) -> Lowered:
-    """Makes instructions of `nodes`; new values are appended to `kinds`."""
+def lower(
+    nodes: list[Node], kinds: list[str], halves: dict[int, int], initial: int, result: int
+) -> Lowered:
+    """Makes instructions of `nodes`; new values are appended to `kinds`.
+
+    `halves` maps "u" values to the "e" values whose registers they are read from.
+    """
     nodes = _place_noise(nodes, kinds)
     nodes = _split(nodes, kinds)
     nodes = _rewrite_previews(nodes, kinds, result)
-    return _allocate(nodes, kinds, initial, result)
+    return _allocate(nodes, kinds, halves, initial, result)
+
+
+def draws_used(nodes: list[Node], kinds: list[str]) -> list[int]:
+    """The noise values that are drawn, in the order of the draws."""
+    used = {node.draw for node in nodes if node.draw >= 0}
+    for node in nodes:
+        used.update(v for v, weight in node.operands.items() if weight and kinds[v] == "n")
+    return sorted(used)
 
 
 def operand_count(weights: dict[int, float], kinds: list[str]) -> int:
@@ -185,9 +200,13 @@ def _rewrite_previews(nodes: list[Node], kinds: list[str], result: int) -> list[
     return out
 
 
-def _allocate(nodes: list[Node], kinds: list[str], initial: int, result: int) -> Lowered:
+def _allocate(
+    nodes: list[Node], kinds: list[str], halves: dict[int, int], initial: int, result: int
+) -> Lowered:
     """Linear scan; the last reader of a value may write its own result over it."""
-    last_use = {value: i for i, node in enumerate(nodes) for value in node.operands}
+    last_use = {
+        halves.get(value, value): i for i, node in enumerate(nodes) for value in node.operands
+    }
     last_use[result] = len(nodes)
     place = {initial: Register("x", 0)}
     free: dict[str, list[int]] = {"x": [], "e": []}
@@ -207,11 +226,18 @@ def _allocate(nodes: list[Node], kinds: list[str], initial: int, result: int) ->
             index, count[kind] = count[kind], count[kind] + 1
         place[value] = registers.setdefault((kind, index), Register(kind, index))
 
+    def source(value: int) -> Register:
+        if value not in halves:
+            return place[value]
+        index = place[halves[value]].index
+        return registers.setdefault(("u", index), Register("u", index))
+
     if initial not in last_use:
         release(initial)
     for i, node in enumerate(nodes):
-        sources = {value: place[value] for value in node.operands}
-        dead = [value for value in node.operands if last_use[value] == i]
+        sources = {value: source(value) for value in node.operands}
+        owners = dict.fromkeys(halves.get(value, value) for value in node.operands)
+        dead = [value for value in owners if last_use[value] == i]
         # dst must not overwrite the score.
         late = [node.facts[0]] if node.kind is LangevinStep else []
         for value in dead:
@@ -246,6 +272,9 @@ def _instruction(
     if kind is Clamp:
         (src,) = sources.values()
         return Clamp(dst, src, *facts)
+    if kind is Threshold:
+        (src,) = sources.values()
+        return Threshold(dst, src, *facts)
     if kind is Blend:
         (src,) = sources.values()
         return Blend(dst, src, *facts)

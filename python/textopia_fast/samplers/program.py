@@ -4,12 +4,12 @@ A program works on two files of registers. "x" registers hold latents; register 
 latent. "e" registers hold network outputs. Under classifier-free guidance an engine keeps both
 halves of an "e" register and turns a weight w on it into w*(1-g) on the negative and w*g on the
 positive half, where g is the guidance at the DENOISE that wrote it; so programs know nothing of
-guidance.
+guidance. "u" names the negative half of the "e" register of that number alone (CFG++).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -19,11 +19,14 @@ __all__ = [
     "Combine",
     "Denoise",
     "Instruction",
+    "Interval",
     "LangevinStep",
     "Program",
     "Register",
+    "Rescale",
     "Step",
     "Term",
+    "Threshold",
 ]
 
 # What one fused update may read: an "e" term counts twice (both guidance halves), the noise once.
@@ -31,7 +34,7 @@ MAX_OPERANDS = 16
 
 
 class Register(NamedTuple):
-    """A latent ("x") or a network output ("e")."""
+    """A latent ("x"), a network output ("e"), or the latter's negative half ("u")."""
 
     kind: str
     index: int  # type: ignore[assignment]  # hides tuple.index, which no register needs
@@ -41,6 +44,7 @@ class Register(NamedTuple):
 
 
 Term = tuple[Register, float]
+Interval = tuple[float, float]
 
 
 class Denoise(NamedTuple):
@@ -81,6 +85,37 @@ class Clamp(NamedTuple):
 
     def __str__(self) -> str:
         return f"CLAMP          {self.dst!s:<3} <- {self.src}  to [{self.low:.9g}, {self.high:.9g}]"
+
+
+class Threshold(NamedTuple):
+    """dst = min(max(src, -s), s)/s: dynamic thresholding. dst may be src.
+
+    s is the `ratio` quantile of the magnitudes of each image, at least 1, and then at most `high`.
+    """
+
+    dst: Register
+    src: Register
+    ratio: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"CLAMP          {self.dst!s:<3} <- {self.src}  to its {self.ratio:.9g} quantile"
+            f" in 1..{self.high:.9g}, over it"
+        )
+
+
+class Rescale(NamedTuple):
+    """Guidance rescale of a network output, for all that reads it until it is written again.
+
+    Per image the guided output is multiplied by phi*std(positive half)/std(guided) + 1 - phi.
+    """
+
+    output: Register
+    phi: float
+
+    def __str__(self) -> str:
+        return f"RESCALE        {self.output!s:<3} by {self.phi:.9g}"
 
 
 class LangevinStep(NamedTuple):
@@ -138,7 +173,7 @@ class Step(NamedTuple):
         return f"STEP {self.index:<9} {self.x}{denoised}"
 
 
-Instruction = Denoise | Combine | Clamp | LangevinStep | Blend | Step
+Instruction = Denoise | Combine | Clamp | Threshold | Rescale | LangevinStep | Blend | Step
 
 
 @dataclass(frozen=True)
@@ -153,6 +188,8 @@ class Program:
         result: The register that holds the sample at the end.
         initial_scale: Factor on unit normal noise that makes the initial latent.
         prediction: What the network predicts; the weights already contain the conversion.
+        intervals: Per draw, the noise levels that it stands between, for noise that is one
+            Brownian path over sigma; None where the sampler did not say.
     """
 
     name: str
@@ -162,6 +199,11 @@ class Program:
     result: Register
     initial_scale: float
     prediction: str
+    intervals: tuple[Interval | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.intervals:
+            object.__setattr__(self, "intervals", (None,) * self.draw_count)
 
     @property
     def step_count(self) -> int:
@@ -188,6 +230,30 @@ class Program:
     def blends(self) -> bool:
         """Whether it was traced for inpainting."""
         return self._count(Blend) > 0
+
+    @property
+    def reads_uncond(self) -> bool:
+        """Whether it reads the unconditional half of the network's output alone (CFG++)."""
+        return any(
+            register.kind == "u"
+            for i in self.instructions
+            if isinstance(i, (Combine, Step))
+            for register, _ in (i.terms if isinstance(i, Combine) else i.denoised)
+        )
+
+    def rescaled(self, phi: float) -> Program:
+        """The program with guidance rescale (Lin et al. 2024, section 3.4) after every DENOISE.
+
+        phi: The share of the rescaled output, 0..1; 0 gives the program itself.
+        """
+        if phi == 0.0:
+            return self
+        instructions: list[Instruction] = []
+        for i in self.instructions:
+            instructions.append(i)
+            if isinstance(i, Denoise):
+                instructions.append(Rescale(i.dst, phi))
+        return replace(self, instructions=tuple(instructions))
 
     @property
     def noise_levels(self) -> tuple[float, ...]:
@@ -237,6 +303,10 @@ def _native(i: Instruction) -> tuple[Any, ...]:
         return ("combine", i.dst.index, [(r.kind, r.index, w) for r, w in i.terms], i.noise)
     if isinstance(i, Clamp):
         return ("clamp", i.dst.index, i.src.index, i.low, i.high)
+    if isinstance(i, Threshold):
+        return ("threshold", i.dst.index, i.src.index, i.ratio, i.high)
+    if isinstance(i, Rescale):
+        return ("rescale", i.output.index, i.phi)
     if isinstance(i, LangevinStep):
         return ("langevin_step", i.dst.index, i.src.index, i.score.index, i.factor, i.norm)
     if isinstance(i, Blend):

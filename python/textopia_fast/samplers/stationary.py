@@ -11,7 +11,7 @@ from .trace import trace
 
 __all__ = ["langevin_program"]
 
-MAX_UPDATES = 1_000_000
+MAX_UPDATES = 100_000  # three instructions each, of at most MAX_INSTRUCTIONS
 
 
 def langevin_program(

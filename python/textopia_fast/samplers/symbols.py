@@ -75,6 +75,7 @@ class Linear:
         weights = {value: weight * factor for value, weight in self.weights.items()}
         if not isfinite(sum(weights.values())):
             _refuse(f"({self!r}) {operator} {given!r} gives a weight that is not finite", hint=None)
+        self.tracer.spend(len(weights))
         if factor == 0.0:
             return Linear(self.tracer, {})
         return Linear(self.tracer, weights, self.base, self.scale * factor)
@@ -98,6 +99,7 @@ class Linear:
                 del weights[value]
             else:
                 weights[value] = total
+        self.tracer.spend(len(weights))
         return Linear(self.tracer, weights)
 
     def __repr__(self) -> str:
@@ -117,6 +119,21 @@ class Linear:
         if plain and ufunc.__name__ in operators and not isinstance(inputs[0], Linear):
             return operators[ufunc.__name__](*inputs)
         _refuse(f"numpy.{ufunc.__name__} is applied to ({self!r})")
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        # The same for tensors: torch.tensor(2.0) * x.
+        name = func.__name__.strip("_")
+        if len(args) == 2 and not kwargs and isinstance(args[1], Linear):
+            number, x = args
+            if name in ("mul", "multiply", "rmul") and not isinstance(number, Linear):
+                return x * number
+            if name in ("add", "radd", "sub", "subtract") and not isinstance(number, Linear):
+                return (x if "add" in name else -x) + number
+        latents = [f"({x!r})" for x in args if isinstance(x, Linear)]
+        _refuse(f"torch.{name} is applied to {', '.join(latents) or 'a latent'}")
 
     def __array_function__(self, func: Any, *_: Any, **__: Any) -> NoReturn:
         _refuse(f"numpy.{func.__name__} is applied to ({self!r})")
@@ -149,6 +166,15 @@ class Linear:
     def __getitem__(self, key: Any) -> NoReturn:
         _refuse(f"({self!r})[{key!r}] is taken")
 
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        _refuse(f"({self!r})[{key!r}] is set")
+
+    def __round__(self, digits: Any = None) -> NoReturn:
+        _refuse(f"round({self!r}) is taken")
+
+    def __invert__(self) -> NoReturn:
+        _refuse(f"~({self!r}) is taken")
+
     __hash__ = object.__hash__
 
 
@@ -163,6 +189,8 @@ for _name, _operator in [
     *(("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="), ("eq", "=="), ("ne", "!=")),
     *(("pow", "**"), ("rpow", "**"), ("mod", "%"), ("rmod", "%"), ("matmul", "@")),
     *(("rmatmul", "@"), ("floordiv", "//"), ("rfloordiv", "//"), ("rtruediv", "/")),
+    *(("and", "&"), ("rand", "&"), ("or", "|"), ("ror", "|"), ("xor", "^"), ("rxor", "^")),
+    *(("divmod", "divmod"), ("rdivmod", "divmod"), ("lshift", "<<"), ("rshift", ">>")),
 ]:
     setattr(Linear, f"__{_name}__", _refuser(_operator))
 

@@ -4,41 +4,57 @@ A sampler is a function `sampler(m, x, sigmas, **options) -> x` in the frame x =
 What it may use:
 
     m.denoise(x, sigma)          the network's estimate of the clean latent x0
+    m.denoise_halves(x, sigma)   that, and the estimate of the unconditional half alone (CFG++)
     m.score(x, sigma)            (x0 - x) / sigma^2
-    m.noise()                    a fresh unit normal latent
+    m.noise()                    a fresh unit normal latent; m.noise(sigma, sigma_next) where it is
+                                 what a Brownian path does between two noise levels
     m.clamp(x0, low, high)       element-wise
+    m.threshold(x0, ratio, high)  dynamic thresholding, image by image
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
+    m.keep(p)                    p as a latent of its own, for what is carried through many steps
     m.step(x, denoised=x0)       once per step: progress, cancellation, preview
 
 and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a step) needs them; then
 one fused COMBINE makes them. A latent times a number is not made: the number is folded into the
 network's input scale. Draws that no weight refers to are dropped.
+
+A trace of more than 400,000 instructions, or whose sums write more than 5 million weights, ends
+with an error: so does a sampler that loops for ever. (A loop that touches no latent is not seen.)
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..checks import check_choice, check_integer, check_number, check_numbers, refuse
+from ..checks import check_choice, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
 from . import registry
-from .lowering import Node, lower, operand_count
+from .blame import add_line
+from .lowering import Node, draws_used, lower, operand_count
+from .options import bind_options, is_own, takes
 from .prediction import PREDICTIONS, coefficients
-from .program import MAX_OPERANDS, Blend, Clamp, Combine, Denoise, LangevinStep, Program, Step
-from .schedules import Schedule, explicit
+from .program import MAX_OPERANDS, Blend, Clamp, Denoise, LangevinStep, Program, Step, Threshold
+from .recording import Recording
+from .schedules import Schedule, check_falling, explicit
 from .symbols import Linear
 
-__all__ = ["Sampler", "Tracer", "langevin_factor", "make_program", "trace"]
+__all__ = [
+    "Sampler",
+    "Tracer",
+    "langevin_factor",
+    "make_program",
+    "seen_sigmas",
+    "trace",
+]
 
 Sampler = Callable[..., Any]
 """A function `sampler(m, x, sigmas, **options) -> x`."""
 
-_OWN = tuple(info.function for info in registry.SAMPLERS.values())
+_LEVELS = "are two noise levels >= 0"
 
 
-class Tracer:
+class Tracer(Recording):
     """The `m` of a sampler while it is traced."""
 
     def __init__(
@@ -46,22 +62,44 @@ class Tracer:
         noise_level: Callable[[float], float],
         prediction: str,
         inpaint_sigmas: Sequence[float] | None = None,
+        threshold: tuple[float, float] | None = None,
+        whole_levels: bool = False,
     ) -> None:
-        """`inpaint_sigmas`: the schedule's noise levels, for inpainting; None without."""
+        """`inpaint_sigmas`: the schedule's noise levels, for inpainting; None without. `threshold`:
+        (ratio, high) of dynamic thresholding of every estimate; None without. `whole_levels`:
+        calls between two levels see the known part at the lower one (diffusers'
+        KDPM2DiscreteScheduler), and not at their own."""
+        super().__init__()
         self._noise_level = noise_level
         self._coefficients = coefficients(prediction)
         self._levels: dict[float, tuple[float, float, float, float]] = {}
-        self.nodes: list[Node] = []
-        self.kinds: list[str] = ["x"]
+        self._threshold = threshold
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
         self._inpaint_sigmas = inpaint_sigmas
+        self._whole_levels = whole_levels
+        self.intervals: dict[int, tuple[float, float]] = {}  # noise value -> what it stands between
         self._blends: dict[int, int] = {}  # blended value -> its node
         self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
         self._calls_in_step = 0
 
     def denoise(self, x: Linear, sigma: float) -> Linear:
         """The estimate of the clean latent at x, seen at noise level sigma > 0."""
+        return self._limited(*self._denoised(x, sigma))
+
+    def denoise_halves(self, x: Linear, sigma: float) -> tuple[Linear, Linear]:
+        """(the guided estimate, that of the unconditional half alone) at x, seen at sigma > 0."""
+        skip, output, c_out = self._denoised(x, sigma)
+        half = self._value("u")
+        self.halves[half] = output
+        return self._limited(skip, output, c_out), Linear(self, {**skip, half: c_out})
+
+    def _limited(self, skip: dict[int, float], output: int, c_out: float) -> Linear:
+        estimate = Linear(self, {**skip, output: c_out})
+        return self.threshold(estimate, *self._threshold) if self._threshold else estimate
+
+    def _denoised(self, x: Linear, sigma: float) -> tuple[dict[int, float], int, float]:
+        """What the estimate is made of: latents with their weights, the output and its weight."""
         self._expect("denoise", x)
         scale_in, c_skip, c_out, level = self._level("denoise", sigma)
         source, scale = self._scaled(x)
@@ -71,18 +109,27 @@ class Tracer:
         if abs(scale_in - 1.0) < 1e-15:
             scale_in = 1.0
         output = self._value("e")
-        self.nodes.append(Node(Denoise, output, {source: 1.0}, (scale_in, level)))
+        self._record(Node(Denoise, output, {source: 1.0}, (scale_in, level)))
         skip = c_skip * scale
-        return Linear(self, {source: skip, output: c_out} if skip else {output: c_out})
+        return {source: skip} if skip else {}, output, c_out
 
     def score(self, x: Linear, sigma: float) -> Linear:
         """The gradient of log p(x; sigma): (x0 - x) / sigma^2."""
         denoised = self.denoise(x, sigma)
         return (denoised - x) / (float(sigma) * float(sigma))
 
-    def noise(self) -> Linear:
-        """A fresh unit normal latent."""
-        return Linear(self, {self._value("n"): 1.0})
+    def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> Linear:
+        """A fresh unit normal latent.
+
+        sigma, sigma_next: the levels between which it is the increment of a Brownian path.
+        """
+        value = self._value("n")
+        if sigma is not None or sigma_next is not None:
+            start, end = check_numbers("m.noise", (sigma, sigma_next), _LEVELS)
+            if min(start, end) < 0.0:
+                refuse("m.noise", (start, end), _LEVELS)
+            self.intervals[value] = (start, end)
+        return Linear(self, {value: 1.0})
 
     def clamp(self, x: Linear, low: float, high: float) -> Linear:
         """min(max(x, low), high), element by element."""
@@ -94,8 +141,17 @@ class Tracer:
             )
         source = self._stored(x)
         clamped = self._value("x")
-        self.nodes.append(Node(Clamp, clamped, {source: 1.0}, (low, high)))
+        self._record(Node(Clamp, clamped, {source: 1.0}, (low, high)))
         return Linear(self, {clamped: 1.0})
+
+    def threshold(self, x: Linear, ratio: float, high: float) -> Linear:
+        """min(max(x, -s), s)/s, s the `ratio` quantile of |x| per image, in 1..high."""
+        self._expect("threshold", x)
+        ratio, high = _threshold((ratio, high))
+        source = self._stored(x)
+        limited = self._value("x")
+        self._record(Node(Threshold, limited, {source: 1.0}, (ratio, high)))
+        return Linear(self, {limited: 1.0})
 
     def langevin_step(
         self, x: Linear, score: Linear, *, snr: float, alpha: float = 1.0, norm: str = "sample"
@@ -111,8 +167,14 @@ class Tracer:
             )
         draw, moved = self._value("n"), self._value("x")
         operands = {source: 1.0, gradient: 1.0}
-        self.nodes.append(Node(LangevinStep, moved, operands, (gradient, factor, norm), draw))
+        self._record(Node(LangevinStep, moved, operands, (gradient, factor, norm), draw))
         return Linear(self, {moved: 1.0})
+
+    def keep(self, x: Linear) -> Linear:
+        """x, made now: without it, what a sampler carries along grows by the terms of each step."""
+        self._expect("keep", x)
+        self._stored(x)
+        return x
 
     def step(self, x: Linear, denoised: Linear | None = None) -> None:
         """Ends a step: x is the latent now, denoised what a preview should show."""
@@ -127,7 +189,7 @@ class Tracer:
                 self._stored(denoised)
             for value, weight in denoised.weights.items():
                 operands[value] = weight
-        self.nodes.append(Node(Step, -1, operands, (self.step_count, current)))
+        self._record(Node(Step, -1, operands, (self.step_count, current)))
         self.step_count += 1
 
     def finish(self, x: Any) -> int:
@@ -141,15 +203,10 @@ class Tracer:
         self._check_blends(result)
         return result
 
-    def value_name(self, value: int) -> str:
-        """Name of a value for messages: x0 is the initial latent; counted per kind."""
-        kind = self.kinds[value]
-        return f"{kind}{self.kinds[:value].count(kind)}"
-
     def _blend(self, source: int, known: float, noise: float) -> int:
         blended = self._value("x")
         self._blends[blended] = len(self.nodes)
-        self.nodes.append(Node(Blend, blended, {source: 1.0}, (known, noise)))
+        self._record(Node(Blend, blended, {source: 1.0}, (known, noise)))
         return blended
 
     def _blend_step(self, x: Linear, current: int) -> int:
@@ -176,6 +233,8 @@ class Tracer:
             self.nodes[node] = self.nodes[node]._replace(facts=(1.0 / scale, sigma / scale))
         if first or source in self._blends:
             return source
+        if self._whole_levels and self._inpaint_sigmas is not None:
+            sigma = self._inpaint_sigmas[self.step_count + 1]
         blended = self._blend(source, 1.0 / scale, sigma / scale)
         if x.base.weights == {source: 1.0}:
             x.base.weights = {blended: 1.0}
@@ -196,40 +255,6 @@ class Tracer:
                     param="sampler",
                 )
 
-    def _value(self, kind: str) -> int:
-        self.kinds.append(kind)
-        return len(self.kinds) - 1
-
-    def _stored(self, x: Linear) -> int:
-        """The value that holds x, made by one COMBINE unless there is one."""
-        if self._is_stored(x):
-            (value,) = x.weights
-            return value
-        made = self._value("x")
-        self.nodes.append(Node(Combine, made, x.weights or {0: 0.0}, ()))
-        # From now on the expression is that value; what was built from it before keeps its old
-        # form.
-        x.weights, x.base, x.scale = {made: 1.0}, x, 1.0
-        return made
-
-    def _scaled(self, x: Linear) -> tuple[int, float]:
-        """x as one latent times a number, made by one COMBINE unless there is one."""
-        base = x.base
-        if not self._is_stored(base) and len(x.weights) == 1:
-            ((value, weight),) = x.weights.items()
-            if self.kinds[value] == "x":
-                return value, weight
-        scale = x.scale
-        source = self._stored(base)
-        x.weights = {source: scale}
-        return source, scale
-
-    def _is_stored(self, x: Linear) -> bool:
-        if len(x.weights) != 1:
-            return False
-        ((value, weight),) = x.weights.items()
-        return weight == 1.0 and self.kinds[value] == "x"
-
     def _level(self, where: str, sigma: float) -> tuple[float, float, float, float]:
         known = self._levels.get(sigma)
         if known is None:
@@ -239,16 +264,6 @@ class Tracer:
             known = (*self._coefficients(value), float(self._noise_level(value)))
             self._levels[sigma] = known
         return known
-
-    def _is_own(self, x: Any) -> bool:
-        return isinstance(x, Linear) and x.tracer is self
-
-    def _expect(self, where: str, x: Any) -> None:
-        if not self._is_own(x):
-            raise InvalidRequestError(
-                f"m.{where}: {type(x).__name__} was passed, allowed is a latent of this trace.",
-                param="sampler",
-            )
 
 
 def langevin_factor(snr: float, alpha: float, norm: str) -> float:
@@ -283,7 +298,8 @@ def trace(
         inpaint: Makes a program that blends known latents in after every step; `sample` is then
             given known, mask and known_noise.
         **options: Of the sampler. Where it takes `targets` or `timesteps` and the schedule has
-            them they are passed too.
+            them they are passed too. With every sampler: `threshold=(ratio, high)`, dynamic
+            thresholding of every estimate of the clean latent (Saharia et al. 2022).
 
     Raises:
         InvalidRequestError: Unknown name or option, or the sampler does what a program cannot hold.
@@ -298,20 +314,19 @@ def make_program(
     options: dict[str, Any],
     *,
     inpaint: bool = False,
+    whole_levels: bool = False,
 ) -> Program:
-    """`trace` for options that may have any name."""
+    """`trace` for options that may have any name; `whole_levels` as of `Tracer`."""
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
-    options = _bind(name, function, schedule, options)
-    tracer = Tracer(
-        schedule.noise_level,
-        check_choice("prediction", prediction, PREDICTIONS),
-        schedule.sigmas if inpaint else None,
+    check_falling(schedule.sigmas)
+    check_choice("prediction", prediction, PREDICTIONS)
+    tracer, result = _record(
+        name, function, schedule, schedule.noise_level, prediction, options, inpaint, whole_levels
     )
-    x = function(tracer, tracer.initial, schedule.sigmas, **options)
-    result = tracer.finish(x)
-    lowered = lower(tracer.nodes, tracer.kinds, 0, result)
+    intervals = tuple(map(tracer.intervals.get, draws_used(tracer.nodes, tracer.kinds)))
+    lowered = lower(tracer.nodes, tracer.kinds, tracer.halves, 0, result)
     return Program(
         name=name,
         instructions=lowered.instructions,
@@ -320,63 +335,69 @@ def make_program(
         result=lowered.result,
         initial_scale=schedule.initial_scale,
         prediction=prediction,
+        intervals=intervals,
     )
 
 
-def _bind(
-    name: str, function: Sampler, schedule: Schedule, options: dict[str, Any]
-) -> dict[str, Any]:
-    """The options that `function` is called with.
+def seen_sigmas(
+    sampler: str | Sampler, schedule: Schedule, options: dict[str, Any]
+) -> tuple[float, ...]:
+    """The sigma of every network run of a sampler, in order: where to guide how much, say.
 
-    Raises:
-        InvalidRequestError: It does not take (m, x, sigmas), an option is not known or missing, or
-            an option of a sampler of this package is of the wrong kind.
+    sampler, schedule, options: As of `trace`.
     """
+    name, function = registry.resolve(sampler)
+    tracer, _ = _record(name, function, schedule, float, "sample", options, False)
+    return tuple(
+        level for node in tracer.nodes if node.kind is Denoise for _, level in [node.facts]
+    )
+
+
+def _record(
+    name: str,
+    function: Sampler,
+    schedule: Schedule,
+    noise_level: Callable[[float], float],
+    prediction: str,
+    options: dict[str, Any],
+    inpaint: bool,
+    whole_levels: bool = False,
+) -> tuple[Tracer, int]:
+    """Runs a sampler on symbols: what it did, and the value of its result."""
+    options, threshold = _split_threshold(function, options)
+    options = bind_options(name, function, schedule, options)
+    tracer = Tracer(
+        noise_level,
+        prediction,
+        schedule.sigmas if inpaint else None,
+        threshold,
+        whole_levels,
+    )
     try:
-        signature = inspect.signature(function)
-        parameters = list(signature.parameters.values())
-        signature.bind_partial(None, None, None)
-    except (TypeError, ValueError):
-        refuse("sampler", function, "are functions (m, x, sigmas, **options)")
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    known = {
-        p.name: p for p in parameters[3:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
-    names = ", ".join(known) or "none"
-    for option, value in options.items():
-        if option in known:
-            _check_option(function, known[option], value)
-        elif not takes_any:
-            raise InvalidRequestError(
-                f"{name}: option {option!r} is not known, allowed are {names}.", param=option
-            )
-    for facts in ("targets", "timesteps"):
-        values = getattr(schedule, facts)
-        if values is not None and facts in known and facts not in options:
-            options = {**options, facts: values}
-    missing = [p.name for p in known.values() if p.default is p.empty and p.name not in options]
-    if missing:
-        raise InvalidRequestError(
-            f"{name}: option {missing[0]!r} is not given and has no default.", param=missing[0]
-        )
-    return options
+        x = function(tracer, tracer.initial, schedule.sigmas, **options)
+    except InvalidRequestError as error:
+        if not is_own(function):
+            add_line(error)
+        raise
+    return tracer, tracer.finish(x)
 
 
-def _check_option(function: Sampler, parameter: inspect.Parameter, value: Any) -> None:
-    """Checks an option against its annotation, for the samplers of this package."""
-    if not any(function is own for own in _OWN):
-        return
-    name, kind = parameter.name, parameter.annotation
-    if value is None and "None" in kind:
-        return
-    if kind == "int":
-        check_integer(name, value, 0, 1_000_000)
-    elif kind == "bool":
-        if not isinstance(value, bool):
-            refuse(name, value, "are True, False")
-    elif kind.startswith("float"):
-        # s_tmax is infinite unless given, and may be given so.
-        if not (isinstance(value, float) and value == parameter.default):
-            check_number(name, value)
-    elif kind.startswith("Sequence[float]"):
-        check_numbers(name, value)
+def _split_threshold(
+    function: Sampler, options: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[float, float] | None]:
+    """The options of the function, and (ratio, high) where the trace does the thresholding."""
+    given = options.get("threshold")
+    if takes(function, "threshold"):
+        if given is not None and is_own(function):
+            _threshold(given)
+        return options, None
+    rest = {name: value for name, value in options.items() if name != "threshold"}
+    return rest, None if given is None else _threshold(given)
+
+
+def _threshold(given: Sequence[float]) -> tuple[float, float]:
+    """Checked (ratio, high) of dynamic thresholding."""
+    numbers = check_numbers("threshold", given)
+    if len(numbers) != 2 or not 0.0 <= numbers[0] <= 1.0 or numbers[1] <= 0.0:
+        refuse("threshold", given, "are a quantile 0..1 and a largest bound > 0")
+    return numbers[0], numbers[1]
