@@ -36,7 +36,10 @@ POINTS = 256  # trajectories of the deterministic samplers
 DRAWS = 8192  # samples of the random ones
 REFERENCE_STEPS = 2048
 # Their latents live in another frame, or their network is of another kind.
-NOT_COMPARED = ("flow_euler", "flow_heun", "lcm", "tcd")
+NOT_COMPARED = (
+    *("flow_euler", "flow_heun", "lcm", "tcd"),
+    *(name for name in tx.samplers.SAMPLERS if name.endswith("_cfg_pp")),
+)
 OPTIONS = {"predictor_corrector": {"norm": "batch"}}  # norms of two numbers say little
 STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -193,9 +196,10 @@ def draw_convergence(path: Path) -> dict[str, float]:
 
 def table(orders: dict[str, float]) -> str:
     rows = ["| sampler | one step | when | order | source |", "|---|---|---|--:|---|"]
-    for name, info in tx.samplers.SAMPLERS.items():
+    for name, info in (tx.samplers.SAMPLERS | tx.samplers.STEP_BY_STEP).items():
         order = f"{orders[name]:.1f}" if name in orders else ""
-        rows.append(f"| `{name}` | {info.update} | {info.summary} | {order} | {info.paper} |")
+        when = info.summary if name in tx.samplers.SAMPLERS else f"step by step: {info.summary}"
+        rows.append(f"| `{name}` | {info.update} | {when} | {order} | {info.paper} |")
     return "\n".join(rows)
 
 
