@@ -34,7 +34,8 @@ PANEL_STEPS = 10
 CONVERGENCE_STEPS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 POINTS = 256  # trajectories of the deterministic samplers
 DRAWS = 8192  # samples of the random ones
-REFERENCE_STEPS = 2048
+REFERENCE = "probability_flow"  # of fourth order
+REFERENCE_STEPS = 512
 # Their latents live in another frame, or their network is of another kind.
 NOT_COMPARED = (
     *("flow_euler", "flow_heun", "lcm", "tcd"),
@@ -90,7 +91,7 @@ def expand(program: tx.samplers.Program) -> tuple[np.ndarray, np.ndarray, np.nda
     done = drawn = 0
     for i in program.instructions:
         if type(i) is Denoise:
-            registers[i.dst] = basis[1 + done]
+            registers[i.dst] = registers["u", i.dst.index] = basis[1 + done]
             done += 1
         elif type(i) is Combine:
             total = sum(weight * registers[register] for register, weight in i.terms)
@@ -153,12 +154,15 @@ def draw_convergence(path: Path) -> dict[str, float]:
     """Error against network runs; returns the measured order of each deterministic sampler."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5))
     x, many = start(POINTS), start(DRAWS)
-    reference = program_of("heun", REFERENCE_STEPS)
+    reference = program_of(REFERENCE, REFERENCE_STEPS)
     assert reference is not None
     exact = sampled(reference, x)
     target = PLANE.smoothed(SIGMA_MIN).draw(DRAWS, seed=3)
     orders = {}
-    styles = itertools.product(("-", "--", ":"), plt.get_cmap("tab10").colors)
+    styles = {
+        axis: itertools.product(("-", "--", ":"), plt.get_cmap("tab10").colors)
+        for axis in (left, right)
+    }
     for name in [n for n in tx.samplers.SAMPLERS if n not in NOT_COMPARED]:
         runs, errors, is_random = [], [], False
         for steps in CONVERGENCE_STEPS:
@@ -175,8 +179,8 @@ def draw_convergence(path: Path) -> dict[str, float]:
             errors.append(error if np.isfinite(error) else np.nan)
         if not runs:
             continue
-        line, color = next(styles)
         axis = right if is_random else left
+        line, color = next(styles[axis])
         axis.loglog(runs, errors, line, marker=".", color=color, lw=0.9, ms=3, label=name)
         if not is_random:
             orders[name] = -np.polyfit(np.log(runs[-4:]), np.log(errors[-4:]), 1)[0]
@@ -214,6 +218,7 @@ def main() -> None:
         table=table(orders),
         sigma_max=f"{SIGMA_MAX:g}",
         sigma_min=f"{SIGMA_MIN:g}",
+        reference=REFERENCE,
         reference_steps=REFERENCE_STEPS,
         not_compared=", ".join(f"`{name}`" for name in NOT_COMPARED),
         not_drawn=", ".join(f"`{name}`" for name in not_drawn),
