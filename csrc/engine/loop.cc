@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "cpu/threshold.h"
@@ -10,13 +11,14 @@
 namespace textopia::engine {
 namespace {
 
-class Loop {
+class Loop : private Steering {
  public:
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
         reads_uncond_(program_.reads_uncond()),
         network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
+        inpainting_(request.inpainting),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -33,10 +35,12 @@ class Loop {
     check_limits();
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)
       std::visit(*this, program_.instructions[position_]);
+    if (denoise_index_ > 0) show(latents_[program_.result].data());
     std::memcpy(request_.latents, latents_[program_.result].data(), count_ * sizeof(float));
   }
 
   void operator()(const Denoise& op) {
+    if (denoise_index_ > 0) show(latents_[op.src].data());
     Output& output = outputs_[op.dst];
     const bool is_both = runs_both(denoise_index_);
     output.guidance = guidance_at(denoise_index_++);
@@ -109,7 +113,7 @@ class Loop {
   }
 
   void operator()(const Blend& op) {
-    const auto [known, mask, noise] = request_.inpainting;
+    const auto [known, mask, noise] = inpainting_;
     const float known_weight = static_cast<float>(op.known), noise_weight = static_cast<float>(op.noise);
     const float* source = latents_[op.src].data();
     float* target = latents_[op.dst].data();
@@ -133,6 +137,28 @@ class Loop {
   }
 
  private:
+  // The end of an evaluation, for whoever looks.
+  void show(float* latents) {
+    if (!request_.on_evaluation) return;
+    request_.on_evaluation(static_cast<int>(denoise_index_) - 1, latents, *this);
+    check_limits();
+  }
+
+  void set_guidance(double guidance) override {
+    check(std::isfinite(guidance), code::kInvalidRequest, "guidance: got ", guidance, "; it must be finite");
+    check(!is_guided(guidance) || network_.has_negative(), code::kInvalidRequest, "guidance: got ", guidance,
+          " in mid-run, but the run began without a negative half");
+    changed_guidance_ = guidance;
+  }
+
+  void set_conditioning(const Conditioning& item) override { network_.replace(item); }
+
+  void set_mask(const float* mask) override {
+    changed_mask_ = Buffer<float>(count_);
+    std::memcpy(changed_mask_.data(), mask, count_ * sizeof(float));
+    inpainting_.mask = changed_mask_.data();
+  }
+
   // How an output register was written, and how it is read.
   struct Output {
     double guidance = 1.0;
@@ -157,15 +183,18 @@ class Loop {
   }
 
   double guidance_at(size_t index) const {
+    if (changed_guidance_) return *changed_guidance_;
     return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
   }
 
   // Whether the negative half runs, too, for guidance or because the program reads it.
   bool runs_both(size_t index) const { return reads_uncond_[index] || is_guided(guidance_at(index)); }
 
+  // The runs that bindings are made for: a callback may turn guidance off at any of them.
   std::vector<bool> planned_runs() const {
     std::vector<bool> runs(reads_uncond_.size());
     for (size_t i = 0; i < runs.size(); ++i) runs[i] = runs_both(i);
+    if (request_.on_evaluation) runs.push_back(false);
     return runs;
   }
 
@@ -188,7 +217,7 @@ class Loop {
   void find_fusions() {
     const auto& code = program_.instructions;
     fusion_of_.assign(code.size(), nullptr);
-    if (request_.on_step) return;
+    if (request_.on_step || request_.on_evaluation) return;
     for (size_t i = 0; i < code.size(); ++i) {
       const auto* denoise = std::get_if<Denoise>(&code[i]);
       if (!denoise) continue;
@@ -277,7 +306,10 @@ class Loop {
   const Program& program_;
   ort::RunControl control_;
   std::vector<bool> reads_uncond_;  // per DENOISE
+  std::optional<double> changed_guidance_;
   Network network_;
+  Inpainting inpainting_;
+  Buffer<float> changed_mask_;
   size_t count_;
   std::vector<Buffer<float>> latents_;
   std::vector<Output> outputs_;            // per output register

@@ -38,6 +38,10 @@ class Network {
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
           int output_count, const std::vector<bool>& runs_both);
 
+  // Another value of a conditioning input that has rows, of the shape that it has.
+  void replace(const Conditioning& item);
+
+  bool has_negative() const { return row_count_ > image_count_; }
   std::span<const Group> groups() const { return groups_; }
   size_t row_elements() const { return row_elements_; }
   float* input(size_t row) { return input_.data() + row * row_elements_; }
@@ -65,6 +69,7 @@ class Network {
 
   void lay_out(size_t image_count, bool has_negative);
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning, bool has_negative);
+  void fill(Rows& rows, const Conditioning& item);
   void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
   void add_run(const Denoiser& denoiser, size_t row, size_t row_count, bool is_guided);
   void fill_noise_level(double value);

@@ -23,6 +23,7 @@ from .class_options import (
     VP_SAMPLERS,
     class_options,
     class_sampler,
+    late_plms,
     latent_scale,
     tcd_schedule,
     threshold_options,
@@ -39,7 +40,7 @@ from .schedules import SPACINGS, Schedule
 from .stepwise import StepByStep, step_by_step
 from .trace import Sampler, make_program
 
-__all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
+__all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "runnable_of", "trace_plan"]
 
 _ALIASES = {"original_sample": "sample", "flow_prediction": "flow"}
 # Names that `schedule=` takes.
@@ -85,8 +86,14 @@ class Plan:
 
     def tail(self, start: int) -> Plan:
         """The plan without its first `start` steps (image-to-image)."""
-        options = tuple(o for o in self.options if o[0] not in OF_THE_FIRST_STEPS or start == 0)
-        return replace(self, schedule=self.schedule.tail(start), options=options)
+        if start == 0:
+            return self
+        options = {k: v for k, v in self.options if k not in OF_THE_FIRST_STEPS}
+        if self.sampler == "plms":
+            schedule, more = late_plms(self.schedule, start)
+        else:
+            schedule, more = self.schedule.tail(start), {}
+        return replace(self, schedule=schedule, options=tuple(sorted({**options, **more}.items())))
 
 
 def from_config(
@@ -210,19 +217,13 @@ def prediction_of(config: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
 
 
-def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
-    """The program of a plan, or what stands for it where the sampler runs step by step.
-
-    Repeated calls give the same program.
+def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program:
+    """The program of a plan; repeated calls give the same object.
 
     Raises:
-        InvalidRequestError: As of `trace`.
+        InvalidRequestError: As of `trace`; among it that the sampler runs step by step.
     """
     check_instance("plan", plan, Plan, "is what from_config gives")
-    if isinstance(plan.sampler, str) and plan.sampler in registry.STEP_BY_STEP:
-        if inpaint:
-            refuse("sampler", plan.sampler, "for inpainting are those that are traced")
-        return step_by_step(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
@@ -230,10 +231,28 @@ def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
     return _traced(plan, inpaint)
 
 
+def runnable_of(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
+    """What `sample` runs for a plan: its program, or what stands for it step by step.
+
+    Raises:
+        InvalidRequestError: As of `trace`; or inpainting step by step.
+    """
+    if not (isinstance(plan.sampler, str) and plan.sampler in registry.STEP_BY_STEP):
+        return trace_plan(plan, inpaint=inpaint)
+    if inpaint:
+        refuse("sampler", plan.sampler, "for inpainting are those that are traced")
+    return step_by_step(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
+
+
 @lru_cache(maxsize=128)
 def _traced(plan: Plan, inpaint: bool) -> Program:
     return make_program(
-        plan.sampler, plan.schedule, plan.prediction, dict(plan.options), inpaint=inpaint
+        plan.sampler,
+        plan.schedule,
+        plan.prediction,
+        dict(plan.options),
+        inpaint=inpaint,
+        whole_levels=plan.sampler == "dpm_2",
     )
 
 
