@@ -98,6 +98,17 @@ def test_nodes_without_effect_go() -> None:
     assert operators(editor.graph) == ["Relu"]
 
 
+@pytest.mark.parametrize(("training", "left"), [("", []), (", no", []), (", yes", ["Dropout"])])
+def test_dropout_is_for_training(training: str, left: list[str]) -> None:
+    text = f"""
+    g (float[b, 4] x) => (float[b, 4] y)
+    <float ratio = {{0.5}}, bool no = {{0}}, bool yes = {{1}}> {{
+        d = Dropout(x, ratio{training})
+        y = Relu(d)
+    }}"""
+    assert operators(folded(text).graph) == [*left, "Relu"]
+
+
 def test_a_factor_that_adds_axes_stays() -> None:
     text = "g (float[b, 4] x) => (float[1, b, 4] y) { y = Mul(x, one) }"
     editor = check_equal(

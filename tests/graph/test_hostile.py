@@ -62,8 +62,8 @@ def test_numbers_that_grow_without_end(tmp_path: Path) -> None:
 
 
 def test_constants_that_fill_the_memory(tmp_path: Path) -> None:
-    parts = "\n".join(f"c{i} = ConstantOfShape(size)\n y{i} = Add(x, c{i})" for i in range(60))
-    outputs = ", ".join(f"float[n] y{i}" for i in range(60))
+    parts = "\n".join(f"c{i} = ConstantOfShape(size)\n y{i} = Add(x, c{i})" for i in range(30))
+    outputs = ", ".join(f"float[n] y{i}" for i in range(30))
     text = (
         f"g (float[b] x) => ({outputs}) {{ size = Constant<value_ints = [4000000]>()\n {parts} }}"
     )
@@ -71,7 +71,7 @@ def test_constants_that_fill_the_memory(tmp_path: Path) -> None:
     stored = sum(
         value.const_value.size for value in compiled.graphs["body"].graph.initializers.values()
     )
-    assert stored < 1 << 27
+    assert stored <= 1 << 26
 
 
 def test_a_weight_turned_a_thousand_times(tmp_path: Path) -> None:

@@ -66,8 +66,11 @@ def _unchanged(node: ir.Node) -> ir.Value | None:
     if source is None or node.domain:
         return None
     before, after = dims_of(source), dims_of(node.outputs[0])
-    if node.op_type in ("Identity", "Dropout"):
+    if node.op_type == "Identity":
         return source
+    if node.op_type == "Dropout":
+        training = input_of(node, 2)
+        return source if training is None or scalar(training) == 0.0 else None
     if node.op_type == "Cast":
         return source if source.dtype == attribute(node, "to") else None
     if node.op_type == "Concat":
