@@ -1,4 +1,4 @@
-"""One competitor in a process of its own: seconds to be ready, seconds per step, peak memory.
+"""One competitor in a process of its own: seconds to be ready and per step, peak memory.
 
 python -m benchmarks.unet_step.alone COMPETITOR DIRECTORY THREADS STEPS RESULT.npy
 """
@@ -31,13 +31,15 @@ def main(competitor: str, directory: str, threads: str, steps: str, result: str)
         return
     ready = time.perf_counter() - start
     np.save(result, step())  # warm-up
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(int(steps)):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         step()
         seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"ready": ready, "seconds": seconds, "peak_bytes": peak, "own_bytes": _own()}))
+    found = {"ready": ready, "seconds": seconds, "cpu_seconds": cpu_seconds}
+    print(json.dumps({**found, "peak_bytes": peak, "own_bytes": _own()}))
 
 
 def _own() -> int | None:

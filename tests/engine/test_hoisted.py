@@ -158,7 +158,7 @@ def test_conditioning_is_that_of_all_graphs() -> None:
     assert denoiser.conditioning_dtypes == {"text": "float32"}
     with pytest.raises(InvalidRequestError, match='"text" is missing'):
         run(denoiser, [1.0], cond={}, uncond={})
-    with pytest.raises(InvalidRequestError, match='no conditioning input "prompt.0"'):
+    with pytest.raises(InvalidRequestError, match=r'no conditioning input "prompt\.0"'):
         run(denoiser, [1.0], cond={"text": POSITIVE, "prompt.0": POSITIVE}, uncond={})
 
 
@@ -172,7 +172,7 @@ def test_levels_that_no_integer_holds() -> None:
 def test_graphs_that_do_not_fit() -> None:
     with pytest.raises(UnsupportedModelError, match="a time graph has one input"):
         split(time=prompt_graph())
-    with pytest.raises(UnsupportedModelError, match='no input named "prompt.1"'):
+    with pytest.raises(UnsupportedModelError, match=r'no input named "prompt\.1"'):
         split(
             body=session(
                 [
