@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,16 @@ def test_bf16_pictures_do_not_depend_on_batch_and_threads(bf16: tx.Pipeline, cac
         "tiny-shapes", precision="bf16", cache_dir=cache, threads=3
     )
     np.testing.assert_array_equal(latents(threaded, PROMPTS, **options), together)
+
+
+@needs_bf16
+def test_bf16_pipelines_serve_threads(bf16: tx.Pipeline) -> None:
+    options = {"num_inference_steps": 3}
+    alone = [latents(bf16, prompt, **options) for prompt in PROMPTS]
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        together = pool.map(lambda prompt: latents(bf16, prompt, **options), PROMPTS)
+        for expected, found in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 @needs_bf16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import NoneType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -88,6 +89,8 @@ class Pipeline:
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
+        engine_types = (EngineDirectory, NoneType)
+        check_instance("engine", engine, engine_types, "is what compile_directory gives, or None")
         self.directory = directory
         self.engine = engine
         self._graphs: Graphs | None = Graphs.open(directory, engine, threads, images_per_run)
