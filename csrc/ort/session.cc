@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "base/threads.h"
+#include "ort/custom_op_domain.h"
 #include "ort/session_impl.h"
 
 namespace textopia::ort {
@@ -33,6 +34,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   checked(api.AddSessionConfigEntry(raw, "session.force_spinning_stop", "1"), "a config entry cannot be set");
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
+  add_custom_ops(library, raw, label);
   return handle;
 }
 
