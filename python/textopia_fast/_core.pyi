@@ -38,6 +38,7 @@ __all__: list[str] = [
     "set_matrix_unit",
     "set_ort_candidates",
     "supported_isas",
+    "supported_matrix_units",
     "threshold",
     "usable_cpus",
 ]
@@ -395,6 +396,11 @@ def set_ort_candidates(paths: collections.abc.Sequence[str]) -> None: ...
 def supported_isas() -> list[str]:
     """
     Names of the ISAs that this machine can run, best first.
+    """
+
+def supported_matrix_units() -> list[str]:
+    """
+    What can multiply bfloat16 matrices here, best first.
     """
 
 def threshold(
