@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from math import erf as erf_of
+
 import numpy as np
 import pytest
 
@@ -32,7 +35,7 @@ SHAPES = [
 
 
 def erf(x: np.ndarray) -> np.ndarray:
-    return np.vectorize(__import__("math").erf)(x)
+    return np.vectorize(erf_of)(x)
 
 
 ACTIVATIONS = {
@@ -188,3 +191,17 @@ def test_panels_of_gates_pair_values_and_gates():
         padded[:n, :k] = rows
         expected = padded.reshape(2, 16, 16, 2).transpose(0, 2, 1, 3)
         assert np.array_equal(panels[:, 0, half], expected)
+
+
+@each_unit()
+def test_threads_share_a_session(unit):
+    """Scratch memory belongs to the thread, not to the kernel."""
+    x, weight, bias, _ = numbers(200, 96, 70)
+    sizes = {"in_features": 96, "out_features": 70}
+    bits = to_bf16(x)
+    made = session(unit, "Linear", {"x": bits, "bias": bias}, {"w": weight}, rank=2, **sizes)
+    parts = [bits[:rows] for rows in (200, 33, 150, 7) * 4]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda part: made.run({"x": part, "bias": bias})["y"], parts))
+    for part, y in zip(parts, found, strict=True):
+        assert np.array_equal(y, found[0][: len(part)])
