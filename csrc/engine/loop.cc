@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "cpu/threshold.h"
+#include "engine/loop_cuda.h"
+#include "engine/loop_parts.h"
 
 namespace textopia::engine {
 namespace {
@@ -24,13 +26,13 @@ class Loop {
     if (program_.thresholds()) magnitudes_ = Buffer<uint32_t>(network_.row_elements());
     if (program_.rescales()) find_images();
     if (request.wants_denoised) denoised_ = Buffer<float>(count_);
-    find_fusions();
+    fusion_of_ = find_fusions(program_, static_cast<bool>(request.on_step));
   }
 
   void run() {
     const CancelGuard guard(request_.limits.cancel, &control_);
     std::memcpy(latents_[0].data(), request_.latents, count_ * sizeof(float));
-    check_limits();
+    check_limits(request_.limits, steps_done_);
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)
       std::visit(*this, program_.instructions[position_]);
     std::memcpy(request_.latents, latents_[program_.result].data(), count_ * sizeof(float));
@@ -46,7 +48,7 @@ class Loop {
     try {
       network_.run(op.dst, output.is_guided, op.noise_level, &control_);
     } catch (const Error& error) {
-      if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
+      if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
     }
   }
@@ -129,7 +131,7 @@ class Loop {
     }
     ++steps_done_;
     if (request_.progress) request_.progress->steps_done.store(steps_done_, std::memory_order_relaxed);
-    check_limits();
+    check_limits(request_.limits, steps_done_);
   }
 
  private:
@@ -157,19 +159,6 @@ class Loop {
     args.scales[args.output_count++] = static_cast<float>(scale);
   }
 
-  static double guidance_at(const SampleRequest& request, size_t index) {
-    return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[index];
-  }
-
-  // Per DENOISE: guidance 1 is the positive half itself, which then runs alone unless the program reads the
-  // negative one.
-  static std::vector<bool> guided_runs(const SampleRequest& request) {
-    std::vector<bool> is_guided = request.program->reads_uncond();
-    for (size_t i = 0; i < is_guided.size(); ++i)
-      is_guided[i] = is_guided[i] || guidance_at(request, i) != 1.0;
-    return is_guided;
-  }
-
   // Groups of one image each, for sums whose weights differ from image to image.
   void find_images() {
     for (const Group& group : network_.groups())
@@ -182,23 +171,6 @@ class Loop {
     return std::any_of(terms.begin(), terms.end(), [&](const Term& term) {
       return term.bank == Bank::kOutput && outputs_[term.index].is_rescaled;
     });
-  }
-
-  // A COMBINE whose result the next DENOISE reads writes the scaled network input in the same pass. A
-  // callback may change the latents between the two, so nothing is fused when there is one.
-  void find_fusions() {
-    const auto& code = program_.instructions;
-    fusion_of_.assign(code.size(), nullptr);
-    if (request_.on_step) return;
-    for (size_t i = 0; i < code.size(); ++i) {
-      const auto* denoise = std::get_if<Denoise>(&code[i]);
-      if (!denoise) continue;
-      size_t before = i;
-      while (before > 0 && std::holds_alternative<Step>(code[before - 1])) --before;
-      if (before == 0) continue;
-      const auto* combine = std::get_if<Combine>(&code[before - 1]);
-      if (combine && combine->dst == denoise->src) fusion_of_[before - 1] = denoise;
-    }
   }
 
   void write_input(const Denoise& op, bool is_guided) {
@@ -250,29 +222,12 @@ class Loop {
   void run_combine(cpu::CombineArgs& args, size_t count) {
     args.count = count;
     if (!request_.combine(args)) [[unlikely]]
-      throw Error(code::kNumerical,
-                  text("denoising: NaN or infinity in the latents at step ", steps_done_, "; the graph, the ",
-                       "conditioning or the start is not finite, or the step size is too large"),
-                  {{"stage", "denoising"}, {"step", std::to_string(steps_done_)}});
+      fail_not_finite(steps_done_);
   }
 
   void draw() {
     const auto images = static_cast<size_t>(request_.shape[0]);
     request_.noise->draw(noise_.data(), images, network_.row_elements());
-  }
-
-  void check_limits() const {
-    const Limits& limits = request_.limits;
-    if (limits.cancel && limits.cancel->is_cancelled()) fail_cancelled();
-    if (limits.interrupt && limits.interrupt->exchange(false)) limits.on_interrupt();
-    if (limits.deadline && Clock::now() >= *limits.deadline)
-      throw Error(code::kDeadline, text("denoising: the deadline passed after ", steps_done_, " steps"),
-                  {{"stage", "denoising"}, {"steps_done", std::to_string(steps_done_)}});
-  }
-
-  [[noreturn]] void fail_cancelled() const {
-    throw Error(code::kCancelled, text("denoising: cancelled after ", steps_done_, " steps"),
-                {{"stage", "denoising"}, {"steps_done", std::to_string(steps_done_)}});
   }
 
   const SampleRequest& request_;
@@ -311,6 +266,7 @@ void sample(const Denoiser& denoiser, const SampleRequest& request) {
     request.progress->steps_done.store(0);  // it may have counted an earlier call
     request.progress->steps_total.store(request.program->count_steps());
   }
+  if (denoiser.gpu()) return sample_on_gpu(denoiser, request);
   Loop(denoiser, request).run();
 }
 

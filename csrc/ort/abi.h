@@ -12,6 +12,7 @@
 namespace textopia::ort::abi {
 
 struct Allocator;
+struct CudaProviderOptions;
 struct Env;
 struct IoBinding;
 struct MemoryInfo;
@@ -44,9 +45,10 @@ enum ErrorCode : int {
 
 inline constexpr int kLogError = 3;
 inline constexpr int kLogFatal = 4;
-inline constexpr int kSequential = 0;      // ExecutionMode
-inline constexpr int kArenaAllocator = 1;  // OrtAllocatorType
-inline constexpr int kMemoryDefault = 0;   // OrtMemType
+inline constexpr int kSequential = 0;       // ExecutionMode
+inline constexpr int kDeviceAllocator = 0;  // OrtAllocatorType
+inline constexpr int kArenaAllocator = 1;
+inline constexpr int kMemoryDefault = 0;  // OrtMemType
 
 // The newest API version whose table was checked; newer libraries are asked for this one.
 inline constexpr uint32_t kKnownVersion = 29;
@@ -84,10 +86,13 @@ inline constexpr int kKnownSlots = 425;
   X(62, 1, GetDimensions, Status*, (const ShapeInfo*, int64_t* sizes, size_t rank))                         \
   X(63, 1, GetSymbolicDimensions, Status*, (const ShapeInfo*, const char** names, size_t rank))             \
   X(65, 1, GetTensorTypeAndShape, Status*, (const Value*, ShapeInfo**))                                     \
+  X(68, 1, CreateMemoryInfo, Status*,                                                                       \
+    (const char* name, int allocator_type, int device, int memory_type, MemoryInfo**))                      \
   X(69, 1, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))               \
   X(76, 1, AllocatorFree, Status*, (Allocator*, void*))                                                     \
   X(78, 1, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                          \
   X(93, 1, ReleaseStatus, void, (Status*))                                                                  \
+  X(94, 1, ReleaseMemoryInfo, void, (MemoryInfo*))                                                          \
   X(95, 1, ReleaseSession, void, (Session*))                                                                \
   X(96, 1, ReleaseValue, void, (Value*))                                                                    \
   X(97, 1, ReleaseRunOptions, void, (RunOptions*))                                                          \
@@ -103,7 +108,15 @@ inline constexpr int kKnownSlots = 425;
   X(136, 5, BindInput, Status*, (IoBinding*, const char* name, const Value*))                               \
   X(137, 5, BindOutput, Status*, (IoBinding*, const char* name, const Value*))                              \
   X(138, 5, BindOutputToDevice, Status*, (IoBinding*, const char* name, const MemoryInfo*))                 \
-  X(140, 5, GetBoundOutputValues, Status*, (const IoBinding*, Allocator*, Value***, size_t* count))
+  X(140, 5, GetBoundOutputValues, Status*, (const IoBinding*, Allocator*, Value***, size_t* count))         \
+  X(165, 8, AddRunConfigEntry, Status*, (RunOptions*, const char* key, const char* value))                  \
+  X(204, 11, SessionOptionsAppendExecutionProvider_CUDA_V2, Status*,                                        \
+    (SessionOptions*, const CudaProviderOptions*))                                                          \
+  X(205, 11, CreateCUDAProviderOptions, Status*, (CudaProviderOptions**))                                   \
+  X(206, 11, UpdateCUDAProviderOptions, Status*,                                                            \
+    (CudaProviderOptions*, const char* const* keys, const char* const* values, size_t count))               \
+  X(208, 11, ReleaseCUDAProviderOptions, void, (CudaProviderOptions*))                                      \
+  X(263, 16, UpdateCUDAProviderOptionsWithValue, Status*, (CudaProviderOptions*, const char* key, void*))
 
 // One slot of the table. Calling one that the opened library does not have throws instead of jumping nowhere.
 template <typename Signature>

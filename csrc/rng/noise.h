@@ -22,6 +22,14 @@ class NoiseStream {
   // size. Throws Error{invalid_request} when image_count is not the number of images the stream was made for.
   virtual void draw(float* out, size_t image_count, size_t count_per_image) = 0;
 
+  // A stream whose values follow from these numbers alone (philox_stream), so that a device can draw them
+  // itself and then moves next_draw on. Null for every other stream.
+  struct Counter {
+    std::vector<uint64_t> seeds;
+    uint64_t next_draw = 0;
+  };
+  virtual Counter* counter() { return nullptr; }
+
  private:
   friend class NoiseLease;
   std::atomic<bool> is_leased_{false};

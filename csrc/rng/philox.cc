@@ -29,27 +29,29 @@ namespace {
 
 class PhiloxStream final : public NoiseStream {
  public:
-  explicit PhiloxStream(std::vector<uint64_t> seeds) : seeds_(std::move(seeds)), kernels_(normal_kernels()) {
-    check_seeds("philox", seeds_, false);
+  explicit PhiloxStream(std::vector<uint64_t> seeds)
+      : counter_{std::move(seeds), 0}, kernels_(normal_kernels()) {
+    check_seeds("philox", counter_.seeds, false);
   }
 
   void draw(float* out, size_t image_count, size_t count_per_image) override {
-    check_images(image_count, seeds_, false);
+    check_images(image_count, counter_.seeds, false);
     for (size_t image = 0; image < image_count; ++image, out += count_per_image) {
       const size_t group_count = count_per_image / kPhiloxGroup, rest = count_per_image % kPhiloxGroup;
-      kernels_.philox_normals(seeds_[image], draw_, 0, out, group_count);
+      kernels_.philox_normals(counter_.seeds[image], counter_.next_draw, 0, out, group_count);
       if (rest == 0) continue;
       float last[kPhiloxGroup];
-      kernels_.philox_normals(seeds_[image], draw_, group_count, last, 1);
+      kernels_.philox_normals(counter_.seeds[image], counter_.next_draw, group_count, last, 1);
       std::memcpy(out + group_count * kPhiloxGroup, last, rest * sizeof(float));
     }
-    ++draw_;
+    ++counter_.next_draw;
   }
 
+  Counter* counter() override { return &counter_; }
+
  private:
-  std::vector<uint64_t> seeds_;
+  Counter counter_;
   const NormalKernels& kernels_;
-  uint64_t draw_ = 0;
 };
 
 class CudaStream final : public NoiseStream {
