@@ -15,7 +15,7 @@ PACKAGE = Path("python/textopia_fast")
 PYTHON_RUNGS = [
     {"errors", "_core"},
     {"checks"},
-    {"_ort", "arrays"},
+    {"_ort", "arrays", "devices"},
     {"noise", "samplers", "models"},
     {"text", "denoiser"},
     {"sampling", "request", "guidance", "images", "input_images"},

@@ -93,7 +93,13 @@ def check(launch, variant: Variant, rng: np.random.Generator) -> Iterator[Check]
         output = to_storage(rows, variant.dtype)
         factors = np.zeros((2, images), np.float32)
         numbers = {"guidance": 7.5, "phi": 0.7, "size": size, "image_count": images}
-        arguments = {"output": output, "factors": factors, "register": 1, **numbers, "images_per_run": per_run}
+        arguments = {
+            "output": output,
+            "factors": factors,
+            "register": 1,
+            **numbers,
+            "images_per_run": per_run,
+        }
         launch(variant, (images, 1, 1), arguments)
         values = from_storage(output, variant.dtype)
         wanted = np.empty(images)

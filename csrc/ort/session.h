@@ -24,6 +24,7 @@ struct TensorInfo {
 struct CudaOptions {
   int device = 0;
   void* stream = nullptr;  // a CUstream of the device's primary context; every run is enqueued on it
+  std::shared_ptr<const void> owner;                          // of the stream; the session keeps it
   std::vector<std::pair<std::string, std::string>> provider;  // further options of the provider
 };
 

@@ -19,11 +19,11 @@ class SessionImpl final : public Session {
               std::vector<TensorInfo> outputs, std::optional<CudaOptions> cuda,
               MemoryInfoHandle device_memory)
       : library_(library),
+        cuda_(std::move(cuda)),
         handle_(std::move(handle)),
         label_(std::move(label)),
         inputs_(std::move(inputs)),
         outputs_(std::move(outputs)),
-        cuda_(std::move(cuda)),
         device_memory_(std::move(device_memory)) {}
 
   const std::vector<TensorInfo>& inputs() const override { return inputs_; }
@@ -39,11 +39,11 @@ class SessionImpl final : public Session {
 
  private:
   const Runtime& library_;
+  std::optional<CudaOptions> cuda_;  // before the session, which ends before its stream
   SessionHandle handle_;
   std::string label_;
   std::vector<TensorInfo> inputs_;
   std::vector<TensorInfo> outputs_;
-  std::optional<CudaOptions> cuda_;
   MemoryInfoHandle device_memory_;  // null on the CPU
 };
 
