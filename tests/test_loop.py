@@ -203,7 +203,7 @@ def test_every_instruction_set_gives_the_same_bits(denoiser, isa):
     def run(name):
         return _core.sample(
             denoiser._native,
-            tx.sampling._native(program),
+            tx.sampling._native(program, 0.0),
             x,
             cond={"context": positive},
             uncond={"context": negative},

@@ -110,22 +110,27 @@ def malloc_counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "noise"),
+    ("sampler", "noise", "options"),
     [
-        ("euler", "torch"),
-        ("euler_ancestral", "torch"),
-        ("euler_ancestral", "philox"),
-        ("heun", "torch"),
-        ("dpmpp_2m", "torch"),
+        ("euler", "torch", {}),
+        ("euler_ancestral", "torch", {}),
+        ("euler_ancestral", "philox", {}),
+        ("heun", "torch", {}),
+        ("dpmpp_2m", "torch", {}),
+        ("dpmpp_2m_cfg_pp", "torch", {"sample": {"guidance_rescale": 0.7}}),
+        ("ddim", "torch", {"trace": {"threshold": [0.995, 2.0]}}),
     ],
 )
-def test_steps_allocate_nothing(sampler: str, noise: str, malloc_counter: Path) -> None:
+def test_steps_allocate_nothing(
+    sampler: str, noise: str, options: dict[str, Any], malloc_counter: Path
+) -> None:
     """A hundred more steps allocate what a hundred more bare graph runs allocate: none is ours."""
     environment = os.environ | {
         "LD_PRELOAD": str(malloc_counter),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
     }
-    command = [sys.executable, "-m", "tests.support.count_loop_mallocs", sampler, noise]
+    module = "tests.support.count_loop_mallocs"
+    command = [sys.executable, "-m", module, sampler, noise, json.dumps(options)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

@@ -52,7 +52,11 @@ double run_kernel(const Gpu& gpu, const std::string& name, const std::array<size
   };
   std::vector<Argument> given(arguments.size());
   cuda::Parameters parameters;
-  const std::lock_guard turn(gpu.turn());
+  std::unique_lock<std::mutex> turn;
+  {
+    py::gil_scoped_release no_gil;  // whoever has the turn may be waiting for the GIL
+    turn = std::unique_lock(gpu.turn());
+  }
   const cuda::CurrentDevice current(*gpu.device());
   const cuda::Kernel& kernel = gpu.kernels().get(name);
   for (size_t i = 0; i < arguments.size(); ++i) {

@@ -1,4 +1,7 @@
+#include <cstring>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "binding/arrays.h"
@@ -35,6 +38,55 @@ Holder array_stream(const py::array& values) {
                            static_cast<size_t>(values.shape(0)));
 }
 
+// Draws that a Python function makes. The only stream for which the loop takes the GIL.
+class FunctionStream final : public rng::NoiseStream {
+ public:
+  explicit FunctionStream(py::function function) : function_(std::move(function)) {}
+
+  void draw(float* out, size_t image_count, size_t count_per_image) override {
+    py::gil_scoped_acquire gil;
+    const py::object given = function_(image_count, count_per_image);
+    const size_t count = image_count * count_per_image;
+    check(py::isinstance<FloatArray>(given) && is_plain(py::reinterpret_borrow<py::array>(given)),
+          code::kInvalidRequest, "noise function: gave ", std::string(py::str(py::type::of(given))),
+          ", contiguous float32 is needed");
+    const auto values = py::reinterpret_borrow<FloatArray>(given);
+    check(static_cast<size_t>(values.size()) == count, code::kInvalidRequest, "noise function: gave ",
+          values.size(), " values, ", count, " were asked for");
+    std::memcpy(out, values.data(), count * sizeof(float));
+  }
+
+ private:
+  py::function function_;
+};
+
+std::vector<std::string> bytes_of(const std::vector<py::bytes>& states) {
+  return {states.begin(), states.end()};
+}
+
+std::shared_ptr<rng::CallerStream> torch_state_stream(const std::vector<py::bytes>& states,
+                                                      std::vector<size_t> owners) {
+  return rng::torch_state_stream(bytes_of(states), std::move(owners));
+}
+
+std::shared_ptr<rng::CallerStream> cuda_state_stream(const std::vector<py::bytes>& states,
+                                                     std::vector<size_t> owners) {
+  return rng::cuda_state_stream(bytes_of(states), std::move(owners));
+}
+
+std::vector<py::bytes> states_of(const rng::CallerStream& stream) {
+  const std::vector<std::string> states = stream.states();
+  return {states.begin(), states.end()};
+}
+
+void follow(rng::BrownianStream& stream, const std::vector<std::pair<double, double>>& intervals) {
+  std::vector<rng::Interval> followed;
+  followed.reserve(intervals.size());
+  for (const auto& [from, to] : intervals) followed.push_back({from, to});
+  rng::NoiseLease lease(stream);
+  stream.follow(std::move(followed));
+}
+
 }  // namespace
 
 void register_noise(py::module_& module) {
@@ -58,10 +110,41 @@ void register_noise(py::module_& module) {
           py::arg("seeds"), "Counter-based: a value depends on (seed of its image, draw, element) alone.")
       .def_static("array", &array_stream, py::arg("values"),
                   "Noise given by the caller, copied. values: float32 [draws, ...]; draw k returns block k.")
+      .def_static(
+          "function",
+          [](py::function function) -> Holder { return std::make_shared<FunctionStream>(function); },
+          py::arg("function"),
+          "Noise that a Python function makes: function(image_count, count_per_image) gives float32 of as "
+          "many "
+          "values.")
+      .def_property_readonly("is_shared", &rng::NoiseStream::is_shared,
+                             "One generator draws the whole batch at once.")
       .def("draw", &draw, py::arg("image_count"), py::arg("count_per_image"),
            "The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the "
            "stream is in "
            "use by another thread, has another number of images, or has run out.");
+
+  py::class_<rng::CallerStream, rng::NoiseStream, std::shared_ptr<rng::CallerStream>>(
+      module, "CallerStream", "Goes on from the states of torch.Generators.")
+      .def_static(
+          "torch_states", &torch_state_stream, py::arg("states"), py::arg("owners"),
+          "From get_state of CPU generators; owners[i] is the generator of image i, none: one for all.")
+      .def_static("cuda_states", &cuda_state_stream, py::arg("states"), py::arg("owners"),
+                  "The same for CUDA generators, computed on the CPU.")
+      .def("states", &states_of, "The states after the draws so far, for set_state.");
+
+  py::class_<rng::BrownianStream, rng::NoiseStream, std::shared_ptr<rng::BrownianStream>>(
+      module, "BrownianStream", "Increments of Brownian paths over sigma, one path per image.")
+      .def_static(
+          "of_seeds",
+          [](std::vector<uint64_t> seeds) -> std::shared_ptr<rng::BrownianStream> {
+            auto others = rng::torch_stream(seeds, false);
+            return rng::brownian_stream(std::move(seeds), std::move(others));
+          },
+          py::arg("seeds"),
+          "One path per seed; what is not over an interval is drawn as by `torch` of the seeds.")
+      .def("follow", &follow, py::arg("intervals"),
+           "The (from, to) that the next draws stand for; of equal ends where none.");
 }
 
 }  // namespace textopia::binding

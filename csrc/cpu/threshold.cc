@@ -7,62 +7,62 @@
 namespace textopia::cpu {
 namespace {
 
-// Magnitudes of floats are in the order of their bits. Their upper bits choose one of kBuckets.
-constexpr int kBuckets = 2048;
-constexpr int kShift = 20;
+// Magnitudes of floats are in the order of their bits; the 31 bits are looked at in three digits.
+constexpr int kDigitShifts[] = {20, 10, 0};
+constexpr uint32_t kDigits = 2048;
+constexpr uint32_t kLargest = 0x7fffffffu;
 
-uint32_t magnitude(float value) { return std::bit_cast<uint32_t>(value) & 0x7fffffffu; }
+uint32_t magnitude(float value) { return std::bit_cast<uint32_t>(value) & kLargest; }
 
-// The k-th smallest magnitude, k from 0: counts by bucket, then sorts out one bucket.
+// The k-th smallest magnitude, k from 0: by digit, counts and keeps those that share the digit of the k-th.
 uint32_t select(const float* values, size_t count, size_t k, uint32_t* scratch) {
-  size_t counts[kBuckets] = {};
-  for (size_t i = 0; i < count; ++i) ++counts[magnitude(values[i]) >> kShift];
-  uint32_t bucket = 0;
-  while (k >= counts[bucket]) k -= counts[bucket++];
-  size_t found = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t bits = magnitude(values[i]);
-    scratch[found] = bits;  // overwritten by the next one unless it belongs here
-    found += bits >> kShift == bucket;
+  for (size_t i = 0; i < count; ++i) scratch[i] = magnitude(values[i]);
+  for (const int shift : kDigitShifts) {
+    const uint32_t mask = (shift == 20 ? kDigits : kDigits / 2) - 1;
+    uint32_t counts[kDigits] = {};
+    for (size_t i = 0; i < count; ++i) ++counts[scratch[i] >> shift & mask];
+    uint32_t digit = 0;
+    while (k >= counts[digit]) k -= counts[digit++];
+    size_t kept = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t bits = scratch[i];
+      scratch[kept] = bits;  // overwritten by the next one unless it belongs here
+      kept += (bits >> shift & mask) == digit;
+    }
+    count = kept;
   }
-  std::nth_element(scratch, scratch + k, scratch + found);
-  return scratch[k];
+  return scratch[0];
 }
 
 // The magnitude that follows the k-th smallest, `kth`, in order.
 uint32_t select_next(const float* values, size_t count, size_t k, uint32_t kth) {
-  size_t not_above = 0;
-  uint32_t next = 0x7fffffffu;
+  uint32_t not_above = 0, next = kLargest;
   for (size_t i = 0; i < count; ++i) {
     const uint32_t bits = magnitude(values[i]);
     not_above += bits <= kth;
-    next = std::min(next, bits <= kth ? 0x7fffffffu : bits);
+    next = std::min(next, bits <= kth ? kLargest : bits);
   }
   return not_above > k + 1 ? kth : next;
 }
 
-// Sum and sum of squares in separate lanes: the order of additions is the same on every CPU.
-class Deviation {
- public:
-  void add(size_t i, double value) {
-    sum_[i % kLanes] += value;
-    squares_[i % kLanes] += value * value;
-  }
+// Sums in separate lanes, so that the order of additions is the same on every CPU.
+constexpr size_t kLanes = 8;
+
+struct Sums {
+  double sum[kLanes] = {}, squares[kLanes] = {};
+
   // The sum of squared differences from the mean; 0 where it is no more than rounding.
   double spread(size_t count) const {
-    double sum = 0.0, squares = 0.0;
+    double total = 0.0, square = 0.0;
     for (size_t lane = 0; lane < kLanes; ++lane) {
-      sum += sum_[lane];
-      squares += squares_[lane];
+      total += sum[lane];
+      square += squares[lane];
     }
-    const double spread = squares - sum / static_cast<double>(count) * sum;
-    return spread > kRounding * squares ? spread : 0.0;
+    const double spread = square - total / static_cast<double>(count) * total;
+    return spread > kRounding * square ? spread : 0.0;
   }
 
- private:
-  static constexpr size_t kLanes = 4;
   static constexpr double kRounding = 1e-13;
-  double sum_[kLanes] = {}, squares_[kLanes] = {};
 };
 
 }  // namespace
@@ -85,14 +85,21 @@ void threshold(const float* source, float* target, size_t count, float ratio, fl
 }
 
 double deviation_ratio(const float* negative, const float* positive, size_t count, double guidance) {
-  Deviation of_positive, of_guided;
-  for (size_t i = 0; i < count; ++i) {
-    const double plain = positive[i];
-    of_positive.add(i, plain);
-    of_guided.add(i, negative[i] + guidance * (plain - negative[i]));
-  }
-  const double spread = of_guided.spread(count);
-  return spread == 0.0 ? 1.0 : std::sqrt(of_positive.spread(count) / spread);
+  Sums plain, guided;
+  const auto add = [&](size_t i, size_t lane) {
+    const double p = positive[i], n = negative[i];
+    const double g = n + guidance * (p - n);
+    plain.sum[lane] += p;
+    plain.squares[lane] += p * p;
+    guided.sum[lane] += g;
+    guided.squares[lane] += g * g;
+  };
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
+  for (size_t lane = 0; i < count; ++i, ++lane) add(i, lane);
+  const double spread = guided.spread(count);
+  return spread == 0.0 ? 1.0 : std::sqrt(plain.spread(count) / spread);
 }
 
 }  // namespace textopia::cpu

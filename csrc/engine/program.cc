@@ -146,6 +146,7 @@ bool Program::rescales() const { return count_of<Rescale>(*this) > 0; }
 
 std::vector<bool> Program::reads_uncond() const {
   std::vector<bool> is_read;
+  is_read.reserve(static_cast<size_t>(count_denoise()));
   std::vector<size_t> writer(static_cast<size_t>(output_count));
   const auto note = [&](const std::vector<Term>& terms) {
     for (const Term& term : terms)

@@ -3,13 +3,31 @@
 #include <cmath>
 #include <cstring>
 #include <numbers>
+#include <string>
 
+#include "base/error.h"
 #include "rng/noise.h"
 #include "rng/normal.h"
 #include "rng/stream.h"
 
 namespace textopia::rng {
 namespace {
+
+// What torch.Generator.get_state holds: the engine as torch keeps it, one word per 64 bits, and the normal
+// that waits.
+struct TorchState {
+  uint64_t seed;
+  int32_t left;  // words before the next refill, and one
+  int32_t is_seeded;
+  uint64_t next;  // words used of the present 624; 0 only before the first refill
+  uint64_t words[kMtWords];
+  double unused_x;
+  double second;
+  double unused_rho;
+  int32_t has_second;
+  char rest[12];
+};
+static_assert(sizeof(TorchState) == 5056);
 
 // One torch.Generator: MT19937 (Matsumoto and Nishimura 1998) plus the second normal of a small draw.
 class TorchGenerator {
@@ -19,6 +37,35 @@ class TorchGenerator {
     state[0] = static_cast<uint32_t>(seed);
     for (uint32_t i = 1; i < kMtWords; ++i)
       state[i] = 1812433253u * (state[i - 1] ^ (state[i - 1] >> 30)) + i;
+  }
+
+  // Goes on from what get_state gave.
+  TorchGenerator(const std::string& state, const NormalKernels& kernels) : kernels_(kernels), origin_(state) {
+    const TorchState from = unpacked();
+    is_untouched_ = from.next == 0 && from.left == 1;
+    check(is_untouched_ || (from.next >= 1 && from.next <= kMtWords &&
+                            from.next + static_cast<uint64_t>(from.left) == kMtWords + 1),
+          code::kInvalidRequest, "generator: its state has ", from.next, " words used and ", from.left,
+          " left, which no torch.Generator of the CPU has");
+    uint32_t* words = words_ + kBlocks * kMtWords;
+    for (size_t i = 0; i < kMtWords; ++i) words[i] = static_cast<uint32_t>(from.words[i]);
+    position_ = is_untouched_ ? kEnd : kBlocks * kMtWords + from.next;
+    has_second_ = from.has_second != 0;
+    second_ = from.second;
+  }
+
+  // For get_state of a generator that began with a state.
+  std::string state() const {
+    TorchState to = unpacked();
+    const size_t block = is_untouched_ ? kBlocks : (position_ - 1) / kMtWords;
+    to.next = is_untouched_ ? 0 : position_ - block * kMtWords;
+    to.left = static_cast<int32_t>(is_untouched_ ? 1 : kMtWords + 1 - to.next);
+    for (size_t i = 0; i < kMtWords; ++i) to.words[i] = words_[block * kMtWords + i];
+    to.has_second = has_second_;
+    to.second = has_second_ ? second_ : 0.0;
+    std::string bytes(sizeof to, '\0');
+    std::memcpy(bytes.data(), &to, sizeof to);
+    return bytes;
   }
 
   // torch.randn with `count` elements.
@@ -44,6 +91,15 @@ class TorchGenerator {
     std::memcpy(words_, words_ + kBlocks * kMtWords, kMtWords * sizeof(uint32_t));
     kernels_.advance(words_, kBlocks);
     position_ = kMtWords;
+    is_untouched_ = false;
+  }
+
+  TorchState unpacked() const {
+    check(origin_.size() == sizeof(TorchState), code::kInvalidRequest, "generator: a state of ",
+          origin_.size(), " bytes, that of a torch.Generator of the CPU has ", sizeof(TorchState));
+    TorchState state;
+    std::memcpy(&state, origin_.data(), sizeof state);
+    return state;
   }
 
   void normals(float* out, size_t block_count) {
@@ -107,6 +163,8 @@ class TorchGenerator {
   size_t position_ = kEnd;
   double second_ = 0;
   bool has_second_ = false;
+  bool is_untouched_ = false;
+  std::string origin_;
   alignas(64) uint32_t words_[kEnd];
 };
 
@@ -127,6 +185,8 @@ class TorchStream final : public NoiseStream {
     }
   }
 
+  bool is_shared() const override { return is_shared_; }
+
  private:
   std::vector<uint64_t> seeds_;
   bool is_shared_;
@@ -137,6 +197,11 @@ class TorchStream final : public NoiseStream {
 
 std::unique_ptr<NoiseStream> torch_stream(std::vector<uint64_t> seeds, bool is_shared) {
   return std::make_unique<TorchStream>(seeds, is_shared);
+}
+
+std::unique_ptr<CallerStream> torch_state_stream(const std::vector<std::string>& states,
+                                                 std::vector<size_t> owners) {
+  return std::make_unique<StateStream<TorchGenerator>>(states, std::move(owners));
 }
 
 }  // namespace textopia::rng

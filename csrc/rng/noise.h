@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace textopia::rng {
@@ -21,6 +22,9 @@ class NoiseStream {
   // Writes the next draw: float32 [image_count, count_per_image]. Never allocates after the first draw of a
   // size. Throws Error{invalid_request} when image_count is not the number of images the stream was made for.
   virtual void draw(float* out, size_t image_count, size_t count_per_image) = 0;
+
+  // One generator draws the whole batch at once; otherwise each image has numbers of its own.
+  virtual bool is_shared() const { return false; }
 
   // A stream whose values follow from these numbers alone (philox_stream), so that a device can draw them
   // itself and then moves next_draw on. Null for every other stream.
@@ -74,5 +78,42 @@ std::unique_ptr<NoiseStream> philox_stream(std::vector<uint64_t> seeds);
 // Noise that the caller made: float32 [draw_count, image_count * count_per_image], draw k returns block k. A
 // draw beyond the last, or of another size than a block, throws Error{invalid_request}.
 std::unique_ptr<NoiseStream> array_stream(std::vector<float> values, size_t draw_count);
+
+// A stream that goes on from generators that the caller has.
+class CallerStream : public NoiseStream {
+ public:
+  // The states of those generators after the draws so far, in the bytes of torch's get_state.
+  virtual std::vector<std::string> states() const = 0;
+};
+
+// torch.randn of torch.Generators of the CPU, or of CUDA, that stand in `states` (what get_state gives: 5056
+// bytes, or 16 of seed and offset). owners[i] is the generator of image i, which draws [1, count]; a draw may
+// be for the first images alone, and images with one generator take turns. No owners: the one generator
+// draws [image_count, count] at once. Throws Error{invalid_request} on bytes that are no such state.
+std::unique_ptr<CallerStream> torch_state_stream(const std::vector<std::string>& states,
+                                                 std::vector<size_t> owners);
+std::unique_ptr<CallerStream> cuda_state_stream(const std::vector<std::string>& states,
+                                                std::vector<size_t> owners);
+
+// From one noise level to another; of no length where a draw belongs to no interval.
+struct Interval {
+  double from;
+  double to;
+};
+
+// Increments of one Brownian path W over sigma per image: the draw for an interval is
+// (W(to) - W(from)) / sqrt(|to - from|).
+class BrownianStream : public NoiseStream {
+ public:
+  // What the next draws stand for, in order. Throws Error{invalid_request} unless 0 <= sigma < 2^40.
+  virtual void follow(std::vector<Interval> intervals) = 0;
+};
+
+// W(sigma) depends on (seed of the image, element, sigma) alone: steps may be many or few. Sigmas are rounded
+// to 2^20 points per octave, those below 2^-24 to 0, and the lengths are those of the rounded intervals, so
+// that every draw is unit normal and draws of disjoint intervals are independent. Draws beyond those
+// followed, or over no length, come from `others`.
+std::unique_ptr<BrownianStream> brownian_stream(std::vector<uint64_t> seeds,
+                                                std::unique_ptr<NoiseStream> others);
 
 }  // namespace textopia::rng

@@ -25,6 +25,15 @@ void philox4x32_10(uint64_t seed, uint64_t block, uint64_t draw, uint32_t words[
   for (int i = 0; i < 4; ++i) words[i] = x[i];
 }
 
+void philox_fill(const NormalKernels& kernels, uint64_t seed, uint64_t draw, float* out, size_t count) {
+  const size_t group_count = count / kPhiloxGroup, rest = count % kPhiloxGroup;
+  kernels.philox_normals(seed, draw, 0, out, group_count);
+  if (rest == 0) return;
+  float last[kPhiloxGroup];
+  kernels.philox_normals(seed, draw, group_count, last, 1);
+  std::memcpy(out + group_count * kPhiloxGroup, last, rest * sizeof(float));
+}
+
 namespace {
 
 class PhiloxStream final : public NoiseStream {
@@ -36,14 +45,8 @@ class PhiloxStream final : public NoiseStream {
 
   void draw(float* out, size_t image_count, size_t count_per_image) override {
     check_images(image_count, counter_.seeds, false);
-    for (size_t image = 0; image < image_count; ++image, out += count_per_image) {
-      const size_t group_count = count_per_image / kPhiloxGroup, rest = count_per_image % kPhiloxGroup;
-      kernels_.philox_normals(counter_.seeds[image], counter_.next_draw, 0, out, group_count);
-      if (rest == 0) continue;
-      float last[kPhiloxGroup];
-      kernels_.philox_normals(counter_.seeds[image], counter_.next_draw, group_count, last, 1);
-      std::memcpy(out + group_count * kPhiloxGroup, last, rest * sizeof(float));
-    }
+    for (size_t image = 0; image < image_count; ++image, out += count_per_image)
+      philox_fill(kernels_, counter_.seeds[image], counter_.next_draw, out, count_per_image);
     ++counter_.next_draw;
   }
 
@@ -71,11 +74,38 @@ class CudaStream final : public NoiseStream {
     ++draw_;
   }
 
+  bool is_shared() const override { return is_shared_; }
+
  private:
   std::vector<uint64_t> seeds_;
   bool is_shared_;
   const NormalKernels& kernels_;
   uint64_t draw_ = 0;
+};
+
+// A CUDA torch.Generator: its state is a seed and an offset in counters of Philox, of which each draw of a
+// tensor that one thread per element makes takes four.
+class CudaGenerator {
+ public:
+  CudaGenerator(const std::string& state, const NormalKernels& kernels) : kernels_(kernels) {
+    check(state.size() == sizeof state_, code::kInvalidRequest, "generator: a state of ", state.size(),
+          " bytes, that of a torch.Generator of CUDA has ", sizeof state_);
+    std::memcpy(&state_, state.data(), sizeof state_);
+  }
+
+  void randn(float* out, size_t count) {
+    kernels_.cuda_normals(state_.seed, state_.offset / 4, out, count);
+    state_.offset += 4;
+  }
+
+  std::string state() const { return {reinterpret_cast<const char*>(&state_), sizeof state_}; }
+
+ private:
+  const NormalKernels& kernels_;
+  struct {
+    uint64_t seed;
+    uint64_t offset;
+  } state_;
 };
 
 }  // namespace
@@ -86,6 +116,11 @@ std::unique_ptr<NoiseStream> philox_stream(std::vector<uint64_t> seeds) {
 
 std::unique_ptr<NoiseStream> cuda_stream(std::vector<uint64_t> seeds, bool is_shared) {
   return std::make_unique<CudaStream>(std::move(seeds), is_shared);
+}
+
+std::unique_ptr<CallerStream> cuda_state_stream(const std::vector<std::string>& states,
+                                                std::vector<size_t> owners) {
+  return std::make_unique<StateStream<CudaGenerator>>(states, std::move(owners));
 }
 
 }  // namespace textopia::rng

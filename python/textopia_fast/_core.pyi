@@ -11,6 +11,8 @@ import typing
 
 __all__: list[str] = [
     "Binding",
+    "BrownianStream",
+    "CallerStream",
     "CancelToken",
     "Denoiser",
     "NoiseStream",
@@ -53,6 +55,11 @@ class NoiseStream:
         torch.randn of CUDA generators (Philox4x32-10, small tensors), to the last bits of float32.
         """
     @staticmethod
+    def function(function: collections.abc.Callable) -> NoiseStream:
+        """
+        Noise that a Python function makes: function(image_count, count_per_image) gives float32 of as many values.
+        """
+    @staticmethod
     def philox(
         seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     ) -> NoiseStream:
@@ -74,6 +81,60 @@ class NoiseStream:
     ) -> numpy.typing.NDArray[numpy.float32]:
         """
         The next draw: float32 [image_count, count_per_image]. Raises InvalidRequestError when the stream is in use by another thread, has another number of images, or has run out.
+        """
+    @property
+    def is_shared(self) -> bool:
+        """
+        One generator draws the whole batch at once.
+        """
+
+class CallerStream(NoiseStream):
+    """
+    Goes on from the states of torch.Generators.
+    """
+    @staticmethod
+    def cuda_states(
+        states: collections.abc.Sequence[bytes],
+        owners: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> CallerStream:
+        """
+        The same for CUDA generators, computed on the CPU.
+        """
+    @staticmethod
+    def torch_states(
+        states: collections.abc.Sequence[bytes],
+        owners: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> CallerStream:
+        """
+        From get_state of CPU generators; owners[i] is the generator of image i, none: one for all.
+        """
+    def states(self) -> list[bytes]:
+        """
+        The states after the draws so far, for set_state.
+        """
+
+class BrownianStream(NoiseStream):
+    """
+    Increments of Brownian paths over sigma, one path per image.
+    """
+    @staticmethod
+    def of_seeds(
+        seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> BrownianStream:
+        """
+        One path per seed; what is not over an interval is drawn as by `torch` of the seeds.
+        """
+    def follow(
+        self,
+        intervals: collections.abc.Sequence[
+            tuple[
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ],
+    ) -> None:
+        """
+        The (from, to) that the next draws stand for; of equal ends where none.
         """
 
 class CancelToken:

@@ -77,6 +77,8 @@ def check_integer(
 
 def check_number(name: str, value: Any) -> float:
     """A finite real number; booleans are none."""
+    if type(value) is float and math.isfinite(value):  # by far the most frequent
+        return value
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
             number = float(value)

@@ -12,7 +12,7 @@ from . import _core
 from .checks import check_number, refuse
 from .errors import InputImageError, InvalidRequestError, UnsupportedModelError
 from .input_images import read_masks, read_pictures, resize_nearest
-from .noise import draw
+from .noise_streams import GeneratorStream, Stream, draw
 from .samplers.scheduler_config import Plan
 from .stages import Encoder
 
@@ -33,6 +33,7 @@ class Edit:
         strength: In (0, 1]: the part of the schedule that runs.
         masks: bool [B, 1, H, W]: true where to paint; None for image-to-image.
         keeps_rest: What is not masked stays the input picture to the bit.
+        mask_count: How many masks were given.
     """
 
     pictures: np.ndarray
@@ -40,16 +41,29 @@ class Edit:
     strength: float
     masks: np.ndarray | None = None
     keeps_rest: bool = True
+    mask_count: int = 1
 
     def encode(
-        self, encoder: Encoder, stream: _core.NoiseStream, cancel: _core.CancelToken | None
+        self, encoder: Encoder, stream: Stream, cancel: _core.CancelToken | None
     ) -> np.ndarray:
         """Latents of the pictures, float32 [B, C, H/f, W/f]; takes the first draw of `stream`."""
         posterior = encoder.encode(self.pictures, cancel)
         mean = posterior.mean[self.rows]
         if posterior.std is None:
             return encoder.scale(mean)
-        return encoder.scale(mean + posterior.std[self.rows] * draw(stream, mean.shape))
+        return encoder.scale(mean + posterior.std[self.rows] * self._draw(stream, mean.shape))
+
+    def _draw(self, stream: Stream, shape: tuple[int, ...], at_least: int = 1) -> np.ndarray:
+        """Noise of a posterior, [B, ...]: an image's own where it has a seed.
+
+        Generators draw as in diffusers: one for the batch, or the caller's in inpainting, for the
+        pictures that were given (`at_least` so many), which the images of a picture share.
+        """
+        is_list = isinstance(stream, GeneratorStream) and self.masks is not None
+        if not (stream.is_shared or is_list):
+            return draw(stream, shape)
+        count = max(len(self.pictures), at_least)
+        return draw(stream, (count, *shape[1:]))[np.arange(shape[0]) * count // shape[0]]
 
     def start(
         self, known: np.ndarray, noise: np.ndarray, sigma: float, initial_scale: float
@@ -63,7 +77,7 @@ class Edit:
         return known + np.float32(sigma) * noise
 
     def inpainting(
-        self, encoder: Encoder, known: np.ndarray, noise: np.ndarray, stream: _core.NoiseStream
+        self, encoder: Encoder, known: np.ndarray, noise: np.ndarray, stream: Stream
     ) -> dict[str, np.ndarray]:
         """The arguments of `sample` that hold the known part; none for image-to-image."""
         if self.masks is None:
@@ -71,7 +85,7 @@ class Edit:
         if encoder.has_variance:
             # diffusers encodes the masked picture now, for networks that look at it; the draw
             # keeps the generators in step.
-            draw(stream, known.shape)
+            self._draw(stream, known.shape, self.mask_count)
         mask = resize_nearest(self.masks, *known.shape[2:]).astype(np.float32)
         return {"known": known, "mask": mask, "known_noise": noise}
 
@@ -125,8 +139,9 @@ def read_edit(
     if mask_image is None:
         return Edit(pictures, rows, amount)
     masks = read_masks("mask_image", mask_image, *size)
-    masks = masks[_rows("mask_image", len(masks), prompt_count, images_per_prompt)]
-    return Edit(pictures, rows, amount, masks, keeps_rest)
+    mask_count = len(masks)
+    masks = masks[_rows("mask_image", mask_count, prompt_count, images_per_prompt)]
+    return Edit(pictures, rows, amount, masks, keeps_rest, mask_count)
 
 
 def need_encoder(encoder: Encoder | None) -> Encoder:

@@ -12,11 +12,20 @@ from . import _core
 from .arrays import to_float32
 from .checks import check_choice, check_integer, refuse
 from .errors import InvalidRequestError
+from .noise_streams import (
+    ArrayStream,
+    FunctionStream,
+    NoiseFunction,
+    Stream,
+    draw,
+    generator_stream,
+    read_generators,
+)
 
-__all__ = ["MAX_SEED", "NOISE_KINDS", "Noise", "check_seed", "draw", "is_list_of_seeds"]
+__all__ = ["MAX_SEED", "NOISE_KINDS", "Noise", "check_seed", "is_list_of_seeds"]
 
 MAX_SEED = 2**64 - 1
-NOISE_KINDS = ("torch", "cuda", "philox")
+NOISE_KINDS = ("torch", "cuda", "philox", "brownian")
 _MAX_COUNT = 2**31 - 1
 
 
@@ -24,12 +33,13 @@ _MAX_COUNT = 2**31 - 1
 class Noise:
     """A recipe for unit normal noise; immutable, so the same `Noise` always gives the same numbers.
 
-    Make one with `Noise.torch`, `Noise.cuda`, `Noise.philox` or `Noise.given`. A *stream* made from
-    it is what a run consumes: the start latents first, then one draw whenever the sampler asks.
+    Make one with `Noise.torch`, `cuda`, `philox`, `brownian`, `given` or `from_generator` (the last
+    draws from the caller's generator, which goes on). A *stream* made from it is what a run
+    consumes: the start latents first, then one draw whenever the sampler asks.
 
     With a list of seeds, image k draws from its own generator, so it equals the image made alone.
     With one seed, `torch` and `cuda` draw the whole batch from one generator, as diffusers does
-    with a single generator; `philox` gives image k the seed `seed + k`.
+    with a single generator; `philox` and `brownian` give image k the seed `seed + k`.
 
     Raises:
         InvalidRequestError: A seed is no integer in 0..2**64-1, there is none, or given values are
@@ -40,9 +50,10 @@ class Noise:
     seeds: tuple[int, ...] = ()
     is_shared: bool = False
     values: np.ndarray | None = None
+    source: NoiseFunction | tuple[Any, ...] | None = None  # a function, or generators
 
     def __post_init__(self) -> None:
-        if self.values is None:
+        if self.values is None and self.source is None:
             check_choice("noise", self.kind, NOISE_KINDS)
             if not self.seeds:
                 refuse("seed", self.seeds, "is one seed, or one per image")
@@ -55,7 +66,8 @@ class Noise:
 
     def _key(self) -> tuple[Any, ...]:
         values = None if self.values is None else (self.values.shape, self.values.tobytes())
-        return (self.kind, self.seeds, self.is_shared, values)
+        source = tuple(map(id, self.source)) if isinstance(self.source, tuple) else self.source
+        return (self.kind, self.seeds, self.is_shared, values, source)
 
     @staticmethod
     def torch(seed: int | Sequence[int]) -> Noise:
@@ -64,7 +76,11 @@ class Noise:
 
     @staticmethod
     def cuda(seed: int | Sequence[int]) -> Noise:
-        """`torch.randn` of a CUDA generator (Philox4x32-10), computed on the CPU."""
+        """`torch.randn` of a CUDA generator (Philox4x32-10), computed on the CPU.
+
+        Holds for tensors of which a GPU makes each element in a thread of its own: up to 2048
+        elements per multiprocessor. Rounded once; a GPU's own last bits differ.
+        """
         return Noise._seeded("cuda", seed)
 
     @staticmethod
@@ -73,8 +89,40 @@ class Noise:
         return Noise._seeded("philox", seed)
 
     @staticmethod
+    def brownian(seed: int | Sequence[int]) -> Noise:
+        """Increments of one Brownian path over sigma per image, for SDE and ancestral samplers.
+
+        The path depends on the seed alone, so 20 and 40 steps follow the same one. Draws that
+        belong to no interval (the start, churn, Langevin steps, samplers that do not name one) are
+        those of `torch`.
+        """
+        return Noise._seeded("brownian", seed)
+
+    @staticmethod
+    def from_generator(generator: Any) -> Noise:
+        """Noise of the caller's generators, drawn as diffusers draws.
+
+        Args:
+            generator: A torch.Generator of the CPU, whose numbers are torch's bit for bit; one of
+                CUDA, whose numbers are computed on the CPU (see `cuda`); a NumPy RandomState or
+                Generator; or a list of one per image, each of which draws [1, ...]. A single one
+                draws the whole batch at once. Afterwards its state is as if its own library had
+                drawn.
+
+        Raises:
+            InvalidRequestError: Something else, or a generator of another device.
+        """
+        return Noise("generator", source=read_generators(generator))
+
+    @staticmethod
     def given(values: Any) -> Noise:
-        """Noise of the caller: float32 [draws, B, ...]; running out of draws is an error."""
+        """Noise of the caller: float32 [draws, B, ...], or a function that makes it.
+
+        `function(draw, shape)` is called for draw 0, 1, ... of a run when it is needed. Too few
+        draws, or another shape than the latents', is an error.
+        """
+        if callable(values):
+            return Noise("given", source=values)
         array = to_float32(values, "noise")
         if array.ndim < 2 or not array.size:
             raise InvalidRequestError(
@@ -91,7 +139,13 @@ class Noise:
             return Noise(kind, tuple(check_seed(value) for value in seed))
         return Noise(kind, (check_seed(seed),), is_shared=True)
 
-    def stream(self, image_count: int) -> _core.NoiseStream:
+    def image_seeds(self, image_count: int) -> tuple[int, ...]:
+        """The seed that makes each image alone; none where there is no such seed."""
+        if self.is_shared and self.kind in ("philox", "brownian"):
+            return tuple(check_seed(self.seeds[0] + k) for k in range(image_count))
+        return () if self.is_shared and image_count > 1 else self.seeds
+
+    def stream(self, image_count: int) -> Stream:
         """A fresh stream for a batch of `image_count` images.
 
         Raises:
@@ -99,11 +153,13 @@ class Noise:
         """
         image_count = check_integer("image_count", image_count, 1, _MAX_COUNT)
         if self.values is not None:
-            return _core.NoiseStream.array(self.values)
-        seeds = list(self.seeds)
-        if self.is_shared and self.kind == "philox":
-            seeds = [check_seed(seeds[0] + k) for k in range(image_count)]
-        elif not self.is_shared and len(seeds) != image_count:
+            return ArrayStream(self.values)
+        if isinstance(self.source, tuple):
+            return generator_stream(self.source, image_count)
+        if self.source is not None:
+            return FunctionStream(self.source)
+        seeds = list(self.image_seeds(image_count) or self.seeds)
+        if not self.is_shared and len(seeds) != image_count:
             raise InvalidRequestError(
                 f"noise: {len(seeds)} seeds for {image_count} images, allowed is one seed, or one "
                 "per image.",
@@ -111,6 +167,8 @@ class Noise:
             )
         if self.kind == "philox":
             return _core.NoiseStream.philox(seeds)
+        if self.kind == "brownian":
+            return _core.BrownianStream.of_seeds(seeds)
         make = _core.NoiseStream.torch if self.kind == "torch" else _core.NoiseStream.cuda
         return make(seeds, self.is_shared)
 
@@ -126,12 +184,6 @@ class Noise:
         return draw(self.stream(sizes[0]), sizes)
 
 
-def draw(stream: _core.NoiseStream, shape: Sequence[int]) -> np.ndarray:
-    """The next draw of `stream` as float32 of `shape`."""
-    count = int(np.prod(shape[1:], dtype=np.int64))
-    return stream.draw(shape[0], count).reshape(shape)
-
-
 def is_list_of_seeds(seed: Any) -> TypeGuard[Sequence[Any]]:
     """A list, a tuple or an array of rank 1; what is in it is not looked at."""
     if isinstance(seed, np.ndarray):
@@ -139,6 +191,6 @@ def is_list_of_seeds(seed: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(seed, Sequence) and not isinstance(seed, str | bytes)
 
 
-def check_seed(seed: Any) -> int:
+def check_seed(seed: Any, name: str = "seed") -> int:
     """`seed` as an int in 0..2**64-1; anything else raises InvalidRequestError."""
-    return check_integer("seed", seed, 0, MAX_SEED)
+    return check_integer(name, seed, 0, MAX_SEED)

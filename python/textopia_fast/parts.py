@@ -12,11 +12,12 @@ from .arrays import to_float32
 from .editing import Edit
 from .errors import InvalidRequestError
 from .models.facts import DirectoryFacts
-from .noise import draw
+from .noise_streams import Stream, draw
 from .request import Request
 from .samplers import Schedule
 from .samplers.scheduler_config import Plan
 from .stages import TextEncoder, to_embeddings
+from .variation import Variation
 
 __all__ = ["PreviewCallback", "embed", "parameters_of", "start_latents", "watcher"]
 
@@ -54,14 +55,24 @@ def embed(
 
 
 def start_latents(
-    request: Request, facts: DirectoryFacts, latents: Any, stream: _core.NoiseStream
+    request: Request,
+    facts: DirectoryFacts,
+    latents: Any,
+    stream: Stream,
+    variation: Variation | None,
 ) -> np.ndarray:
-    """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or the first draw of `stream`."""
+    """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or a draw of `stream`, varied."""
     factor = facts.vae_scale_factor
     size = (request.height // factor, request.width // factor)
     shape = (request.image_count, facts.latent_channels, *size)
     if latents is None:
-        return draw(stream, shape)
+        start = draw(stream, shape)
+        return start if variation is None else variation.apply(start, request.noise)
+    if variation is not None:
+        raise InvalidRequestError(
+            "latents: given with subseed or seed_resize_from, allowed is one of them.",
+            param="latents",
+        )
     start = to_float32(latents, "latents")
     if start.shape != shape:
         raise InvalidRequestError(
@@ -104,6 +115,6 @@ def parameters_of(
         "sampler_options": dict(plan.options),
         "schedule": schedule if isinstance(schedule, str) else None,
         "sigmas": list(plan.schedule.sigmas),
-        "noise": request.noise,
+        "noise": request.noise.kind,
         **({} if edit is None else {"strength": edit.strength}),
     }

@@ -28,22 +28,25 @@ from .errors import (
 from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
-from .noise import NOISE_KINDS, Noise
+from .noise import Noise
+from .noise_streams import draw
 from .parts import PreviewCallback, embed, parameters_of, start_latents, watcher
 from .request import (
     OUTPUT_TYPES,
     Request,
     check_size,
     check_steps,
+    choose_noise,
     expand_prompts,
-    expand_seeds,
     reject_unsupported,
 )
 from .samplers import Schedule
+from .samplers.class_draws import unused_draws
 from .samplers.scheduler_config import from_config, trace_plan
 from .samplers.trace import Sampler
 from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, to_embeddings
+from .variation import read_variation
 
 __all__ = ["Output", "Pipeline"]
 
@@ -57,7 +60,7 @@ class Output:
     Attributes:
         images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
             h, w] ("latent").
-        seeds: The seed of each image.
+        seeds: The seed that makes each image alone; empty where the noise was not that of seeds.
         timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
             "vae_decoder", "total".
         parameters: What the call was made with, by name, every default filled in: the texts of each
@@ -160,7 +163,10 @@ class Pipeline:
         sampler: str | Sampler | None = None,
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
-        noise: str = "torch",
+        noise: str | Noise = "torch",
+        subseed: int | Sequence[int] | None = None,
+        subseed_strength: float = 0.0,
+        seed_resize_from: tuple[int, int] | None = None,
         image: Any = None,
         mask_image: Any = None,
         strength: float | None = None,
@@ -199,8 +205,13 @@ class Pipeline:
             schedule: "karras", "exponential", ... or a `Schedule`; None follows the configuration.
             sampler_options: Keyword arguments of the sampler; they come before `eta` and the
                 configuration.
-            noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda" or
-                "philox".
+            noise: Whose random numbers: "torch" (a seed gives diffusers' picture), "cuda",
+                "philox" or "brownian" (see `Noise`); or a `Noise`, which brings its own seeds.
+            subseed, subseed_strength: Moves the start from the noise of `seed` to that of a second
+                seed (image k gets subseed + k), by a part 0..1, as stable-diffusion-webui does. For
+                variations of one picture give seed=[s] * N.
+            seed_resize_from: (height, width) of a picture whose start noise is put into the middle
+                of this one's, which keeps its composition.
             image: Image-to-image: a PIL image, float NumPy [H, W, 3] or [N, H, W, 3] in 0..1 (or
                 uint8), a torch tensor [3, H, W] or [N, 3, H, W], or a list of those; one, one per
                 prompt, or one per image. Its size, rounded down, is that of the result unless
@@ -218,14 +229,17 @@ class Pipeline:
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
             preview: `preview(step, denoised)` after each step, denoised latents float32
                 [N, C, h, w].
+            generator: Instead of a seed, a torch.Generator or one per image: the draws are those of
+                diffusers, and so is its state afterwards. NumPy's generators serve, too (see
+                `Noise.from_generator`).
             guidance_rescale: 0 to 1, against overexposure: the share of the guided output that has
                 the standard deviation of the positive half (Lin et al. 2024).
             guidance_interval: (low, high): guidance only where low < sigma <= high, sigma being the
                 noise level in units of the clean latents, 14.6 to 0.03 for Stable Diffusion
                 (`Output.parameters["sigmas"]`); elsewhere the negative half is skipped
                 (Kynkäänniemi et al. 2024).
-            clip_skip, generator, callback_on_step_end: Of diffusers; not in this
-                version, and refused rather than ignored.
+            clip_skip, callback_on_step_end: Of diffusers; not in this version, and refused rather
+                than ignored.
 
         Returns:
             An `Output`: images, seeds, timings, parameters.
@@ -246,7 +260,6 @@ class Pipeline:
             raise EngineClosedError("pipeline: it was closed; open the model again.")
         reject_unsupported(
             clip_skip=clip_skip,
-            generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
         if not isinstance(progress, _core.Progress):
@@ -268,6 +281,11 @@ class Pipeline:
             sizes = (facts.default_height, facts.default_width)
         else:
             sizes = fitting_size("image", image, factor)
+        chosen = choose_noise(noise, seed, generator, len(prompts))
+        stream = chosen.stream(len(prompts))
+        variation = read_variation(
+            subseed, subseed_strength, seed_resize_from, chosen, len(prompts), factor
+        )
         request = Request(
             prompts=prompts,
             negative_prompts=negatives,
@@ -283,9 +301,9 @@ class Pipeline:
             ),
             guidance_rescale=check_share("guidance_rescale", guidance_rescale or 0.0),
             guidance_interval=check_interval(guidance_interval),
-            seeds=expand_seeds(seed, len(prompts)),
+            seeds=chosen.image_seeds(len(prompts)),
             output_type=check_choice("output_type", output_type, OUTPUT_TYPES),
-            noise=check_choice("noise", noise, NOISE_KINDS),
+            noise=chosen,
         )
         plan = from_config(
             self.directory.scheduler_config,
@@ -327,12 +345,11 @@ class Pipeline:
         )
         clock.lap("text_encoder")
 
-        stream = Noise(request.noise, request.seeds).stream(request.image_count)
         known = None
         if edit is not None:
             known = edit.encode(encoder, stream, cancel)
             clock.lap("vae_encoder")
-        start = start_latents(request, facts, latents, stream)
+        start = start_latents(request, facts, latents, stream, variation)
         inpainting = {}
         if edit is None or known is None:
             start = start * np.float32(program.initial_scale)
@@ -357,6 +374,8 @@ class Pipeline:
             on_step=watcher(progress, preview, program.step_count),
             wants_denoised=preview is not None,
         )
+        for _ in range(unused_draws(plan, program) if chosen.kind == "generator" else 0):
+            draw(stream, start.shape)
         clock.lap("denoise")
 
         if request.output_type == "latent":

@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import check_integer, refuse, shown
+from .checks import check_choice, check_integer, refuse, shown
 from .errors import InvalidRequestError, UnsupportedParameterError
-from .noise import MAX_SEED, check_seed, is_list_of_seeds
+from .noise import MAX_SEED, NOISE_KINDS, Noise, check_seed, is_list_of_seeds
 
-__all__ = ["OUTPUT_TYPES", "Request", "check_size", "check_steps", "expand_prompts", "expand_seeds"]
+__all__ = [
+    "OUTPUT_TYPES",
+    "Request",
+    "check_size",
+    "check_steps",
+    "choose_noise",
+    "expand_prompts",
+    "expand_seeds",
+]
 
 # Limits of one request: beyond them a typo, not a wish.
 MAX_STEPS = 1000
@@ -22,7 +30,7 @@ OUTPUT_TYPES = ("pil", "np", "latent")
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request. Image k belongs to `prompts[k]` and `seeds[k]`."""
+    """A checked request. Image k belongs to `prompts[k]` and, where there are, `seeds[k]`."""
 
     prompts: tuple[str, ...]
     negative_prompts: tuple[str, ...]
@@ -34,7 +42,7 @@ class Request:
     guidance_interval: tuple[float, float] | None
     seeds: tuple[int, ...]
     output_type: str
-    noise: str
+    noise: Noise
 
     @property
     def image_count(self) -> int:
@@ -71,7 +79,26 @@ def expand_prompts(
     return _repeat(prompts, count), _repeat(negative, count)
 
 
-def expand_seeds(seed: Any, image_count: int) -> tuple[int, ...]:
+def choose_noise(noise: Any, seed: Any, generator: Any, image_count: int) -> Noise:
+    """What the arguments `noise`, `seed` and `generator` of a call ask for.
+
+    Raises:
+        InvalidRequestError: One of them cannot be used, or they say different things.
+    """
+    if generator is not None:
+        if seed is not None:
+            refuse("seed", seed, "with a generator is none: the generator has its own")
+        if noise != "torch":
+            refuse("noise", noise, "with a generator is none: the generator draws")
+        return Noise.from_generator(generator)
+    if isinstance(noise, Noise):
+        if seed is not None:
+            refuse("seed", seed, "with a Noise is none: the Noise has its own")
+        return noise
+    return Noise(check_choice("noise", noise, NOISE_KINDS), expand_seeds(seed, image_count))
+
+
+def expand_seeds(seed: Any, image_count: int, name: str = "seed") -> tuple[int, ...]:
     """The seed of every image: an int s gives image k the seed s + k; None draws one.
 
     Raises:
@@ -82,17 +109,17 @@ def expand_seeds(seed: Any, image_count: int) -> tuple[int, ...]:
     if is_list_of_seeds(seed):
         if len(seed) != image_count:
             raise InvalidRequestError(
-                f"seed: {len(seed)} seeds for {image_count} images, allowed is one integer, or one "
-                "per image.",
-                param="seed",
+                f"{name}: {len(seed)} seeds for {image_count} images, allowed is one integer, or "
+                "one per image.",
+                param=name,
             )
-        return tuple(check_seed(value) for value in seed)
-    first = check_seed(seed)
+        return tuple(check_seed(value, name) for value in seed)
+    first = check_seed(seed, name)
     if first + image_count - 1 > MAX_SEED:
         raise InvalidRequestError(
-            f"seed: {first} + {image_count - 1} for the last image, allowed are integers "
+            f"{name}: {first} + {image_count - 1} for the last image, allowed are integers "
             f"0..{MAX_SEED}.",
-            param="seed",
+            param=name,
             limit=MAX_SEED,
         )
     return tuple(first + k for k in range(image_count))

@@ -16,6 +16,7 @@ from .checks import check_instance, check_mapping, check_number, check_numbers, 
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
+from .noise_streams import CallersStream, Stream, lend
 from .samplers import Program
 
 __all__ = ["StepCallback", "check_watchers", "sample"]
@@ -30,7 +31,7 @@ def sample(
     cond: Mapping[str, Any] | None = None,
     uncond: Mapping[str, Any] | None = None,
     guidance: float | Sequence[float] = 1.0,
-    noise: Noise | _core.NoiseStream | None = None,
+    noise: Noise | Stream | None = None,
     *,
     guidance_rescale: float = 0.0,
     known: Any = None,
@@ -80,7 +81,8 @@ def sample(
     """
     check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
     check_instance("program", program, Program, "is what `trace` gives")
-    check_instance("noise", noise, (Noise, _core.NoiseStream, NoneType), "is a Noise or its stream")
+    kinds = (Noise, _core.NoiseStream, CallersStream, NoneType)
+    check_instance("noise", noise, kinds, "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
     check_watchers(cancel, on_step=on_step)
     if program.prediction != denoiser.prediction:
@@ -98,23 +100,24 @@ def sample(
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
     phi = check_share("guidance_rescale", guidance_rescale)
     blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
-    result = _core.sample(
-        denoiser._native,
-        _native(program, phi),
-        start,
-        cond=_conditioning(denoiser, "cond", cond),
-        uncond=_conditioning(denoiser, "uncond", uncond),
-        guidance=_guidance(guidance),
-        noise=stream,
-        known=blended["known"],
-        mask=blended["mask"],
-        known_noise=blended["known_noise"],
-        cancel=cancel,
-        timeout=_seconds(deadline),
-        progress=progress,
-        on_step=on_step,
-        wants_denoised=bool(wants_denoised),
-    )
+    with lend(stream, start.shape, program.intervals or (None,) * program.draw_count) as native:
+        result = _core.sample(
+            denoiser._native,
+            _native(program, phi),
+            start,
+            cond=_conditioning(denoiser, "cond", cond),
+            uncond=_conditioning(denoiser, "uncond", uncond),
+            guidance=_guidance(guidance),
+            noise=native,
+            known=blended["known"],
+            mask=blended["mask"],
+            known_noise=blended["known_noise"],
+            cancel=cancel,
+            timeout=_seconds(deadline),
+            progress=progress,
+            on_step=on_step,
+            wants_denoised=bool(wants_denoised),
+        )
     return like(result, x)
 
 

@@ -1,4 +1,4 @@
-"""The driver layer against the fake driver: what is called, what is released, every call failing."""
+"""The driver layer against the fake driver: calls, releases, and every call failing in turn."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_out_of_memory_tells_the_sizes_and_leaves_the_gpu_usable(fake):
 def test_a_sticky_error_marks_the_gpu_lost(fake):
     gpu = fake.gpu()
     fake.fail("cuLaunchKernel", 0, 700)
-    with pytest.raises(DeviceLostError, match="cuda:0: the device stopped: .*ILLEGAL_ADDRESS"):
+    with pytest.raises(DeviceLostError, match=r"cuda:0: the device stopped: .*ILLEGAL_ADDRESS"):
         run_clamp(gpu)
     assert gpu.is_lost
     fake.clear()
@@ -170,22 +170,19 @@ def test_a_sticky_error_marks_the_gpu_lost(fake):
 
 def test_every_call_failing_in_turn_is_a_typed_error_and_leaks_nothing(fake):
     """Calls of a release may fail unseen, and then leave behind what they should have released."""
-    outcomes = []
+    outcomes, messages = [], []
     for failing in range(100):
         fake.reset()
         fake.fail("*", failing, 1)
         try:
-            gpu = fake.gpu()
-            run_clamp(gpu)
-            outcome = "done"
-            del gpu
+            run_clamp(fake.gpu())
+            outcomes.append("done")
         except TextopiaError as error:
-            outcome = error.code
-            assert "CUDA_ERROR_FAKE" in str(error)
-            gpu = None
-        outcomes.append(outcome)
+            outcomes.append(error.code)
+            messages.append(str(error))
         fake.fail("", 0, 0)
-        assert outcome == "done" or fake.live() == {}
+        assert outcomes[-1] == "done" or fake.live() == {}
+    assert all("CUDA_ERROR_FAKE" in message for message in messages)
     assert outcomes[-1] == "done"
     assert {"configuration", "execution_failed", "done"} == set(outcomes)
     assert 30 < len(outcomes) - outcomes.count("done") < 60

@@ -55,7 +55,11 @@ def test_keys_that_nobody_knows_are_spoken_of() -> None:
     [
         (lambda: ours.DDIMScheduler(beta_stort=1), errors.InvalidRequestError, "beta_stort"),
         (lambda: ours.DDIMScheduler.from_config("here"), errors.InvalidRequestError, "dictionary"),
-        (lambda: ours.DDIMScheduler(thresholding=True), errors.UnsupportedModelError, "threshold"),
+        (
+            lambda: ours.DDIMScheduler(thresholding="yes"),
+            errors.UnsupportedModelError,
+            "threshold",
+        ),
         (
             lambda: ours.EulerDiscreteScheduler(interpolation_type="log_linear"),
             errors.UnsupportedModelError,

@@ -41,6 +41,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"timestep_spacing": "trailing"},
     {"timestep_spacing": "leading", "prediction_type": "v_prediction"},
     {"use_karras_sigmas": True},
+    {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.7},
 ]
 
 

@@ -15,10 +15,23 @@ from textopia_fast.samplers.reference import run
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-# torch and NumPy disagree on the spelling of their array protocol.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# diffusers' own notices, and torch and NumPy disagree on the spelling of their array protocol.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 PLAIN = {**SD, "clip_sample": False, "steps_offset": 1, "skip_prk_steps": True}
+
+THRESHOLD = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.7}
+OPEN_END = {"final_sigmas_type": "sigma_min"}
+THRESHOLDING: list[tuple[str, dict[str, Any]]] = [
+    ("DDIM", {}),
+    ("DDIM", {"prediction_type": "v_prediction", "clip_sample": True}),
+    ("DPMSolverMultistep", {}),
+    ("DPMSolverMultistep", {"algorithm_type": "dpmsolver", "solver_order": 3, **OPEN_END}),
+    ("DPMSolverSinglestep", {"lower_order_final": True}),
+    ("UniPCMultistep", {"solver_order": 3}),
+    ("UniPCMultistep", {"predict_x0": False, **OPEN_END}),
+    ("DEISMultistep", {}),
+]
 
 
 def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
@@ -50,6 +63,7 @@ def sample_with_diffusers(scheduler: Any, steps: int) -> np.ndarray:
         ("LMSDiscrete", {}),
         ("DPMSolverMultistep", {}),
         ("DPMSolverMultistep", {"use_karras_sigmas": True}),
+        *((name, {**extra, **THRESHOLD}) for name, extra in THRESHOLDING),
     ],
 )
 def test_same_sample(name: str, extra: dict[str, Any], spacing: str, steps: int) -> None:
@@ -63,6 +77,16 @@ def test_same_sample(name: str, extra: dict[str, Any], spacing: str, steps: int)
     x = initial_noise().astype(np.float64) * program.initial_scale
     got = run(program, numpy_network, x, Draws())
     assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_thresholding_matters_here() -> None:
+    """The quantile of the cases above stands between 1 and `sample_max_value`."""
+    results = []
+    for config in ({}, THRESHOLD, {**THRESHOLD, "sample_max_value": 1.0}):
+        scheduler = diffusers.DDIMScheduler.from_config({**PLAIN, **config})
+        results.append(sample_with_diffusers(scheduler, 5))
+    for one, other in ((0, 1), (1, 2)):
+        assert np.abs(results[one] - results[other]).max() > 0.01
 
 
 @pytest.mark.parametrize("target", ["DDIM", "EulerDiscrete", "DPMSolverMultistep"])

@@ -19,6 +19,7 @@ from textopia_fast.samplers import (
 )
 from textopia_fast.samplers.continuous import CONTINUOUS
 from textopia_fast.samplers.named_schedules import NAMED
+from textopia_fast.samplers.program import Threshold
 from textopia_fast.samplers.scheduler_classes import CLASSES
 from textopia_fast.samplers.scheduler_config import SCHEDULES, prediction_of
 
@@ -268,7 +269,7 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        ("DDIM", "thresholding", True),
+        ("DDIM", "thresholding", "yes"),
         ("DDIM", "beta_schedule", "sigmoid"),
         ("DDIM", "prediction_type", "flow_prediction"),
         ("DDIM", "timestep_spacing", "even"),
@@ -300,11 +301,9 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DPMSolverMultistep", "algorithm_type", "dpmsolver"),
         ("DPMSolverMultistep", "algorithm_type", []),
         ("DPMSolverMultistep", "solver_type", "ralston"),
-        ("DPMSolverMultistep", "thresholding", True),
         ("DPMSolverMultistep", "use_lu_lambdas", "yes"),
         ("DPMSolverSinglestep", "algorithm_type", "sde-dpmsolver"),
         ("DPMSolverSinglestep", "algorithm_type", "dpmsolver"),
-        ("DPMSolverSinglestep", "thresholding", True),
         ("DPMSolverSinglestep", "use_flow_sigmas", True),
         ("DPMSolverMultistep", "use_flow_sigmas", True),
         ("DPMSolverMultistep", "variance_type", "learned"),
@@ -316,11 +315,9 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("UniPCMultistep", "disable_corrector", 3),
         ("UniPCMultistep", "disable_corrector", ["a"]),
         ("UniPCMultistep", "predict_x0", "no"),
-        ("UniPCMultistep", "thresholding", True),
         ("UniPCMultistep", "use_flow_sigmas", True),
         ("DEISMultistep", "algorithm_type", "sde"),
         ("DEISMultistep", "use_flow_sigmas", True),
-        ("DEISMultistep", "thresholding", True),
         ("FlowMatchEulerDiscrete", "use_dynamic_shifting", True),
         ("FlowMatchEulerDiscrete", "invert_sigmas", True),
         ("FlowMatchEulerDiscrete", "shift", 0),
@@ -333,11 +330,9 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("EDMEuler", "final_sigmas_type", "half"),
         ("EDMEuler", "rho", 0),
         ("EDMEuler", "sigma_min", None),
-        ("LCM", "thresholding", True),
         ("LCM", "original_inference_steps", 0),
         ("LCM", "original_inference_steps", 2.5),
         ("LCM", "timestep_scaling", -1.0),
-        ("TCD", "thresholding", True),
         ("EulerDiscrete", "trained_betas", [0.9] * 100),
     ],
 )
@@ -347,6 +342,33 @@ def test_refuses_values_of_the_config(name: str, key: str, value: Any) -> None:
         UnsupportedModelError, match=r"scheduler_config\.json: .*(supported|allowed)"
     ):
         from_config(config, 5)
+
+
+THRESHOLD = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSES if "thresholding" in CLASSES[n].defaults])
+def test_thresholding_is_an_option_of_every_sampler(name: str) -> None:
+    plan = from_config({**SD, **THRESHOLD, "_class_name": name}, 4)
+    thresholds = [i for i in trace_plan(plan).instructions if isinstance(i, Threshold)]
+    if name == "TCDScheduler":  # diffusers' own does not look at it
+        assert not thresholds
+        return
+    assert options(plan)["threshold"] == (0.9, 1.5)
+    assert options(plan).get("clip") is None
+    assert len(thresholds) == trace_plan(plan).denoise_count
+    off = from_config({**SD, **THRESHOLD, "thresholding": False, "_class_name": name}, 4)
+    assert "threshold" not in options(off)
+    unread = {**SD, "_class_name": name, "sample_max_value": 0}
+    assert options(from_config(unread, 4)) == options(off)
+    for key, value in (("dynamic_thresholding_ratio", 1.5), ("sample_max_value", 0)):
+        with pytest.raises(UnsupportedModelError, match=key):
+            from_config({**SD, **THRESHOLD, "_class_name": name, key: value}, 4)
+
+
+def test_unipc_of_eps_does_not_threshold() -> None:
+    config = {**SD, **THRESHOLD, "_class_name": "UniPCMultistepScheduler", "predict_x0": False}
+    assert "threshold" not in options(from_config(config, 4))
 
 
 @pytest.mark.parametrize("name", ["", "SASolverScheduler", None, [], 7])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.samplers.helpers import assert_same_run
 from textopia_fast.errors import InvalidRequestError
-from textopia_fast.samplers import schedules, trace
+from textopia_fast.samplers import SAMPLERS, recording, schedules, stationary, trace
 from textopia_fast.samplers.program import (
     MAX_OPERANDS,
     Clamp,
@@ -20,8 +23,11 @@ from textopia_fast.samplers.program import (
     Denoise,
     LangevinStep,
     Program,
+    Rescale,
     Step,
+    Threshold,
 )
+from textopia_fast.samplers.trace import Tracer
 
 LEVELS = schedules.explicit([4.0, 2.0, 1.0, 0.0])
 
@@ -203,7 +209,9 @@ def test_random_samplers(data: st.DataObject) -> None:
     plan = data.draw(
         st.lists(
             st.tuples(
-                st.sampled_from(["denoise", "noise", "mix", "step", "clamp", "langevin"]),
+                st.sampled_from(
+                    ["denoise", "halves", "noise", "mix", "step", "clamp", "threshold", "langevin"]
+                ),
                 st.integers(0, 50),
                 st.integers(0, 50),
                 st.floats(-2.0, 2.0).map(lambda w: round(w, 3)),
@@ -224,6 +232,10 @@ def test_random_samplers(data: st.DataObject) -> None:
                 pool.append(0.4 * a + 0.1 * weight * b)
             elif kind == "step":
                 m.step(0.5 * a, denoised=0.5 * b)
+            elif kind == "halves":
+                pool += m.denoise_halves(a * 0.5, 1.0 + abs(weight))
+            elif kind == "threshold":
+                pool.append(m.threshold(a, 0.8, 1.0 + abs(weight)))
             elif kind == "clamp":
                 pool.append(m.clamp(a, -1.0, 1.5))
             else:
@@ -288,6 +300,19 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "norm": (lambda m, x: m.langevin_step(x, m.score(x, 1.0), snr=1.0, norm="all"), "'all'"),
     "own score": (lambda m, x: m.langevin_step(x, x, snr=1.0), "the same latent"),
     "step": (lambda m, x: m.step(3.0), "m.step: float"),
+    "threshold": (lambda m, x: m.threshold(x, 2.0, 1.0), "quantile 0..1"),
+    "threshold a number": (lambda m, x: m.threshold(1.0, 0.5, 1.0), "m.threshold: float"),
+    "halves of a number": (lambda m, x: m.denoise_halves(1.0, 1.0), "m.denoise: float"),
+    "round": (lambda m, x: round(x), "round"),
+    "and": (lambda m, x: x & x, "&"),
+    "shift": (lambda m, x: x << 1, "<<"),
+    "divmod": (lambda m, x: divmod(x, 2.0), "divmod"),
+    "invert": (lambda m, x: ~x, "~"),
+    "exp": (lambda m, x: np.exp(x), r"numpy.exp is applied to \(\+1\*x0\)"),
+    "math": (lambda m, x: math.exp(x), "turned into a number"),
+    "maximum": (lambda m, x: max(x, 2 * x), ">"),
+    "clip": (lambda m, x: x.clip(-1, 1), r"attribute .clip of \(\+1\*x0\)"),
+    "set": (lambda m, x: x.__setitem__(0, 1.0), r"\[0\] is set"),
 }
 
 
@@ -297,6 +322,121 @@ def test_refuses(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
         trace(lambda m, x, sigmas: sampler(m, x), LEVELS)
     assert "param" in caught.value.details
+
+
+def test_errors_name_the_line_of_the_sampler() -> None:
+    def wobbly(m: Any, x: Any, sigmas: Any) -> Any:
+        x0 = m.denoise(x, sigmas[0])
+        return helper(x0)
+
+    def helper(x0: Any) -> Any:
+        return np.exp(x0) + 1.0
+
+    line = helper.__code__.co_firstlineno + 1
+    with pytest.raises(InvalidRequestError) as caught:
+        trace(wobbly, LEVELS)
+    assert caught.value.message == (
+        "trace: numpy.exp is applied to (+1*x0 -4*e0), which a program cannot hold; in helper, "
+        f"line {line} of test_trace.py: `return np.exp(x0) + 1.0`."
+    )
+    assert caught.value.hint == (
+        "Samplers may only add latents and multiply or divide them by numbers."
+    )
+    assert caught.value.details["line"] == line
+    assert caught.value.details["file"] == __file__
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_errors_of_options_name_no_line_of_this_package() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        trace("dpmpp_2m", LEVELS, order=7)
+    assert "line" not in caught.value.details
+
+
+def test_a_line_of_the_caller_is_named_where_it_uses_a_sampler_of_this_package() -> None:
+    def mine(m: Any, x: Any, sigmas: Any) -> Any:
+        return SAMPLERS["euler"].function(m, x, [*sigmas, -1.0, 0.0])
+
+    with pytest.raises(InvalidRequestError, match=r"line \d+ of test_trace.py: `return SAMPLERS"):
+        trace(mine, LEVELS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch and NumPy's array protocol
+def test_tensors_are_numbers_or_refused() -> None:
+    torch = pytest.importorskip("torch")
+
+    def scalars(m: Any, x: Any, sigmas: Any) -> Any:
+        two = torch.tensor(2.0)
+        return two * x + x * two + x / two + (torch.tensor(0.0) + x) - (torch.tensor(0.0) - x)
+
+    assert trace(scalars, LEVELS).instructions[0].terms[0][1] == 6.5
+    for use, name in (
+        (lambda m, x: torch.exp(x), "torch.exp is applied to"),
+        (lambda m, x: torch.randn_like(x), "torch.randn_like"),
+        (lambda m, x: torch.ones(3) * x, "needs a single number"),
+        (lambda m, x: torch.tensor(1.0) + x, "adds a constant"),
+        (lambda m, x: torch.tensor(1.0) / x, "torch"),
+        (lambda m, x: torch.stack([x, x]), "torch.stack"),
+    ):
+        with pytest.raises(InvalidRequestError, match=name):
+            trace(lambda m, x, sigmas, use=use: use(m, x), LEVELS)
+
+
+def forever_denoising(m: Any, x: Any, sigmas: Any) -> Any:
+    while True:
+        x = m.denoise(x, 1.0)
+
+
+def forever_drawing(m: Any, x: Any, sigmas: Any) -> Any:
+    for z in (m.noise() for _ in itertools.count()):
+        x = x + z
+    return x
+
+
+def forever_stepping(m: Any, x: Any, sigmas: Any) -> Any:
+    for _ in itertools.count():
+        m.step(x)
+
+
+def forever_shrinking(m: Any, x: Any, sigmas: Any) -> Any:
+    while True:
+        x = 0.5 * x
+
+
+def forever_drawing_only(m: Any, x: Any, sigmas: Any) -> Any:
+    for z in (m.noise() for _ in itertools.count()):
+        del z
+
+
+ENDLESS = [
+    forever_denoising,
+    forever_drawing,
+    forever_stepping,
+    forever_shrinking,
+    forever_drawing_only,
+]
+
+
+@pytest.mark.parametrize("sampler", ENDLESS, ids=lambda sampler: sampler.__name__)
+def test_a_loop_without_end_ends(sampler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A hundredth of the limits: what ends there ends at the full ones, too.
+    monkeypatch.setattr(recording, "MAX_INSTRUCTIONS", recording.MAX_INSTRUCTIONS // 100)
+    monkeypatch.setattr(recording, "MAX_WEIGHTS", recording.MAX_WEIGHTS // 100)
+    with pytest.raises(
+        InvalidRequestError, match=r"more than [\d,]+ .*Does its loop end"
+    ) as caught:
+        trace(sampler, LEVELS)
+    assert caught.value.details["param"] == "sampler"
+    assert "of test_trace.py" in str(caught.value)
+
+
+def test_the_largest_langevin_program_fits() -> None:
+    assert 3 * stationary.MAX_UPDATES <= recording.MAX_INSTRUCTIONS
+    # weights written per update, counted on a few
+    few = recording.Recording()._weights_left
+    tracer = Tracer(float, "score")
+    SAMPLERS["langevin"].function(tracer, tracer.initial, [1.0] * 101)
+    assert (few - tracer._weights_left) / 100 * stationary.MAX_UPDATES <= recording.MAX_WEIGHTS
 
 
 def test_refuses_a_latent_of_another_trace() -> None:
@@ -349,5 +489,6 @@ def test_refuses_an_unknown_prediction() -> None:
 def test_instruction_kinds_are_all_covered_here() -> None:
     program = trace("predictor_corrector", LEVELS)
     clipped = trace("ddim", LEVELS, clip=1.0)
-    seen = {type(i) for p in (program, clipped) for i in p.instructions}
-    assert seen == {Denoise, Combine, Clamp, LangevinStep, Step}
+    limited = trace("ddim", LEVELS, threshold=(0.9, 1.0)).rescaled(0.5)
+    seen = {type(i) for p in (program, clipped, limited) for i in p.instructions}
+    assert seen == {Denoise, Combine, Clamp, Threshold, Rescale, LangevinStep, Step}

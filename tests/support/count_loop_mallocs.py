@@ -1,6 +1,8 @@
 """Run with count_mallocs.so preloaded: prints the allocations of a hundred steps and of their runs.
 
-    LD_PRELOAD=count_mallocs.so python -m tests.support.count_loop_mallocs SAMPLER NOISE
+    LD_PRELOAD=count_mallocs.so python -m tests.support.count_loop_mallocs SAMPLER NOISE OPTIONS
+
+OPTIONS is JSON: {"trace": options of the program, "sample": options of the call}.
 
 Output: JSON {"loop": allocations of this thread in 100 more steps, "graph": in 100 more bare runs
 of the same graph at the same batch size, "evaluations": graph runs per step}.
@@ -22,7 +24,8 @@ MORE = 100
 
 
 def main() -> None:
-    sampler, noise = sys.argv[1:]
+    sampler, noise, options = sys.argv[1:]
+    given = json.loads(options)
     counter = ctypes.CDLL(None).textopia_test_malloc_count
     counter.restype = ctypes.c_ulong
 
@@ -33,7 +36,8 @@ def main() -> None:
     text = rng.standard_normal((2, TOKENS, WIDTH), np.float32)
     table = tx.samplers.TrainingTable(1000, 0.00085, 0.012, "scaled_linear")
     programs = {
-        steps: tx.trace(sampler, tx.schedules.discrete(steps, table)) for steps in (MORE, 2 * MORE)
+        steps: tx.trace(sampler, tx.schedules.discrete(steps, table), **given.get("trace", {}))
+        for steps in (MORE, 2 * MORE)
     }
 
     def allocations(work) -> int:
@@ -51,6 +55,7 @@ def main() -> None:
                 uncond={"encoder_hidden_states": text[1:]},
                 guidance=7.5,
                 noise=getattr(tx.Noise, noise)(3),
+                **given.get("sample", {}),
             )
         )
 

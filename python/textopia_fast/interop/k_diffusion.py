@@ -12,8 +12,8 @@ TrainingTable that gives them.
 
 Noise: `noise_sampler(sigma, sigma_next)` where the function takes one, else independent unit normal
 noise of torch's or NumPy's global generator (k-diffusion's SDE samplers default to a Brownian tree;
-pass one to get that). The callback sees the latents that the network saw first in the step; of the
-native loop, those before the step (which churn has not touched yet).
+pass a `BrownianTreeNoiseSampler` to get that). The callback sees the latents that the network saw
+first in the step; of the native loop, those before the step (which churn has not touched yet).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..samplers import schedules
 from ..samplers.registry import SAMPLERS
+from .brownian import BrownianTreeNoiseSampler
 from .k_runs import KRun, run_callable, run_native
 
 _CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0}
@@ -36,14 +37,10 @@ _ANCESTRAL = {"eta": 1.0, "s_noise": 1.0, "noise_sampler": None}
 
 
 class KFunction(NamedTuple):
-    """One function: the sampler behind it and its arguments after `disable`.
-
-    `is_split`: its noise comes in parts of a step, from one network run to the next.
-    """
+    """One function: the sampler behind it and its arguments after `disable`."""
 
     sampler: str
     options: dict[str, Any]
-    is_split: bool = False
 
 
 FUNCTIONS: dict[str, KFunction] = {
@@ -54,7 +51,7 @@ FUNCTIONS: dict[str, KFunction] = {
     "sample_dpm_2_ancestral": KFunction("dpm_2_ancestral", _ANCESTRAL),
     "sample_lms": KFunction("lms", {"order": 4}),
     "sample_dpmpp_2s_ancestral": KFunction("dpmpp_2s_ancestral", _ANCESTRAL),
-    "sample_dpmpp_sde": KFunction("dpmpp_sde", {**_ANCESTRAL, "r": 0.5}, is_split=True),
+    "sample_dpmpp_sde": KFunction("dpmpp_sde", {**_ANCESTRAL, "r": 0.5}),
     "sample_dpmpp_2m": KFunction("dpmpp_2m", {}),
     "sample_dpmpp_2m_sde": KFunction("dpmpp_2m_sde", {**_ANCESTRAL, "solver_type": "midpoint"}),
     "sample_dpmpp_3m_sde": KFunction("dpmpp_3m_sde", _ANCESTRAL),
@@ -62,6 +59,7 @@ FUNCTIONS: dict[str, KFunction] = {
 FUNCTIONS = {name: made for name, made in FUNCTIONS.items() if made.sampler in SAMPLERS}
 
 __all__ = [
+    "BrownianTreeNoiseSampler",
     "get_sigmas_exponential",
     "get_sigmas_karras",
     "get_sigmas_polyexponential",
@@ -134,7 +132,6 @@ def _sample(
         callback=callback,
         disable=disable,
         noise_sampler=noise_sampler,
-        is_split=made.is_split,
     )
     if isinstance(model, Denoiser):
         return run_native(model, given)

@@ -39,7 +39,6 @@ class KRun:
     callback: Callable[[dict[str, Any]], Any] | None
     disable: bool | None
     noise_sampler: Callable[[Any, Any], Any] | None
-    is_split: bool
 
     def levels(self) -> tuple[float, ...]:
         """The checked sigmas."""
@@ -117,11 +116,12 @@ def run_callable(model: Callable[..., Any], given: KRun) -> Any:
     registers[_START] = work
     torch = _torch_of(given.x)
     ones = given.x.new_ones([len(work)]) if torch else np.ones(len(work), given.x.dtype)
-    run, step = -1, 0
+    step = 0
     shown: tuple[Any, ...] = ()
+    intervals = iter(program.intervals)
 
     def draw() -> Any:
-        return _as(work, given.draw(*_interval(levels, seen, run, step, given.is_split)))
+        return _as(work, given.draw(*(next(intervals) or levels[step : step + 2])))
 
     with _bar(given.disable, len(levels) - 1) as advance:
 
@@ -165,7 +165,7 @@ def run_native(model: Denoiser, given: KRun) -> Any:
     torch = _torch_of(given.x)
     start = given.x.detach().cpu() if torch else given.x
     if program.draw_count and "noise" not in extra:
-        extra["noise"] = _drawn(program, schedule, given)
+        extra["noise"] = _drawn(program, levels, given)
     seen = _hats(program, seen_sigmas(given.sampler, schedule, given.options))
     latest = start
 
@@ -189,27 +189,15 @@ def run_native(model: Denoiser, given: KRun) -> Any:
     return _as(given.x, result)
 
 
-def _interval(
-    levels: tuple[float, ...], seen: tuple[float, ...], run: int, step: int, is_split: bool
-) -> tuple[float, float]:
-    """The sigmas that a draw stands between: of its step, or of its part of it."""
-    step = min(step, len(levels) - 2)
-    if not is_split or run < 0:
-        return levels[step], levels[step + 1]
-    return seen[run], max(seen[run + 1] if run + 1 < len(seen) else 0.0, levels[step + 1])
-
-
-def _drawn(program: Program, schedule: Schedule, given: KRun) -> Noise:
-    """The noise of a whole run, in the order of the program."""
-    seen = seen_sigmas(given.sampler, schedule, given.options)
-    run, step, draws = -1, 0, []
+def _drawn(program: Program, levels: tuple[float, ...], given: KRun) -> Noise:
+    """The noise of a whole run, in the order of the program; a draw that names no interval stands
+    between the levels of its step."""
+    intervals, step, draws = iter(program.intervals), 0, []
     for i in program.instructions:
-        if isinstance(i, Denoise):
-            run += 1
-        elif isinstance(i, Step):
+        if isinstance(i, Step):
             step += 1
         elif isinstance(i, Combine) and i.noise:
-            z = given.draw(*_interval(schedule.sigmas, seen, run, step, given.is_split))
+            z = given.draw(*(next(intervals) or levels[step : step + 2]))
             draws.append(z.detach().cpu().float().numpy() if _torch_of(given.x) else z)
     return Noise.given(np.stack(draws))
 

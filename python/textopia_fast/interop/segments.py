@@ -19,6 +19,7 @@ from ..samplers.program import (
     Denoise,
     Instruction,
     Register,
+    Rescale,
     Step,
     Term,
     Threshold,
@@ -138,4 +139,6 @@ def _read(i: Instruction) -> set[Register]:
         return {register for register, _ in i.terms}
     if isinstance(i, Step):
         return {i.x, *(register for register, _ in i.denoised)}
+    if isinstance(i, Rescale):
+        return {i.output}
     return {i.src}

@@ -17,7 +17,8 @@ _FOREIGN = (__name__.partition(".")[0], "numpy", "torch")
 def add_line(error: TextopiaError) -> None:
     """Adds to an error that is being handled the innermost line outside this package.
 
-    The message then ends "in FUNCTION, line N of FILE: SOURCE"; `details` gets "file" and "line".
+    The message then ends "in FUNCTION, line N of FILE: `SOURCE`."; `details` gets "file" and
+    "line".
     """
     found = None
     for frame, number in traceback.walk_tb(error.__traceback__):
@@ -29,6 +30,7 @@ def add_line(error: TextopiaError) -> None:
     file = frame.f_code.co_filename
     source = linecache.getline(file, number, frame.f_globals).strip()
     place = f"in {frame.f_code.co_name}, line {number} of {os.path.basename(file)}"
-    error.message = f"{error.message.rstrip('.')}; {place}{': ' if source else ''}{source}"
+    quoted = f": `{source}`" if source else ""
+    error.message = f"{error.message.rstrip('.')}; {place}{quoted}."
     error.args = (error.message,)
     error.details.update(file=file, line=number)

@@ -39,7 +39,7 @@ def euler_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
 def euler_ancestral_cfg_pp(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:
-    """`euler_cfg_pp` down to sigma_down, then fresh noise; eta and s_noise are k-diffusion's."""
+    """Chung et al. 2024, algorithm 2, down to sigma_down, then noise; eta is k-diffusion's."""
     for s, t in pairs(sigmas):
         x0, u0 = m.denoise_halves(x, s)
         sigma_down, sigma_up = ancestral_split(s, t, eta)
@@ -78,7 +78,7 @@ def ddim_cfg_pp(
 
 
 def dpmpp_2m_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
-    """DPM-Solver++ 2M whose slope is the unconditional one, as in the authors' own code."""
+    """Chung et al. 2024 on DPM-Solver++ 2M, with the slope of u0 as in the authors' own code."""
     u_last: Any = None
     h_last: float | None = None
     for s, t in pairs(sigmas):
@@ -96,7 +96,7 @@ def dpmpp_2m_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
 def dpmpp_2s_ancestral_cfg_pp(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:
-    """DPM-Solver++ 2S (r = 1/2) down to sigma_down by two steps of CFG++ from x; then noise."""
+    """Chung et al. 2024 on DPM-Solver++ 2S (r = 1/2): two steps of CFG++ from x; then noise."""
     for s, t in pairs(sigmas):
         x0, u0 = m.denoise_halves(x, s)
         sigma_down, sigma_up = ancestral_split(s, t, eta)

@@ -28,7 +28,7 @@ def ddim(
     """Song, Meng & Ermon 2021 (DDIM), equations 12 and 16; the paper's alpha is a here.
 
     eta: 0 is deterministic, 1 has the variance of DDPM. clip: bound on x0, or None; threshold:
-    (ratio, high) of dynamic thresholding instead (with both, eps keeps the network's x0).
+    (ratio, high) of dynamic thresholding instead. eps stays the network's with both.
     targets: the noise levels to step to, sigmas[1:] unless given (diffusers' timesteps t - T//n).
     """
     if targets is not None and len(targets) != len(sigmas) - 1:
@@ -46,7 +46,7 @@ def ddim(
         sd = eta * sqrt(max(b_prev / b * step_beta(s, t), 0.0))
         x = sqrt(a_prev) * x0 + sqrt(max(b_prev - sd * sd, 0.0)) * eps
         if sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
@@ -73,7 +73,7 @@ def ddpm(
         x = sqrt(a_prev) * beta / b * x0 + sqrt(a / a_prev) * b_prev / b * x
         sd = sqrt(max(beta * (b_prev / b if variance == "fixed_small" else 1.0), 0.0))
         if t > 0.0 and sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 

@@ -51,7 +51,7 @@ def dpm_2_ancestral(
         sigma_down, sigma_up = ancestral_split(s, t, eta)
         x = _midpoint_step(m, x, s, sigma_down, x0, 1 + 2.0**-44 if mid_apart else 1.0)
         if sigma_up > 0.0:
-            x = x + s_noise * sigma_up * m.noise()
+            x = x + s_noise * sigma_up * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
@@ -69,7 +69,7 @@ def dpmpp_2s_ancestral(
             d = m.denoise(mid / s * x + (s - mid) / s * x0, mid)
         x = sigma_down / s * x + (s - sigma_down) / s * d
         if sigma_up > 0.0:
-            x = x + s_noise * sigma_up * m.noise()
+            x = x + s_noise * sigma_up * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 

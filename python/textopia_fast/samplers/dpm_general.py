@@ -53,7 +53,7 @@ def dpm_multistep(
             change = _divided(used, log(s / t), solver_type, predict)
             x = t / s * x + change if predict == "x0" else x - (2 if noise else 1) * t * change
         if noise and s > t > 0.0:
-            x = x + sqrt(s * s - t * t) * m.noise()
+            x = x + sqrt(s * s - t * t) * m.noise(s, t)
         if left == 0 and vp_result:
             x = x / sqrt(1 + t * t)
         m.step(x, denoised=x0)
@@ -94,7 +94,7 @@ def dpm_singlestep(
             change = _from_first(past, log(start / t), u, solver_type, predict)
             x = exp(-u) * base + change if predict == "x0" else base - t * change
         if noise and start > t > 0.0:
-            x = x + t * sqrt(1 - (t / start) ** 2) * m.noise()
+            x = x + t * sqrt(1 - (t / start) ** 2) * m.noise(start, t)
         if i == len(sigmas) - 2 and vp_result:
             x = x / sqrt(1 + t * t)
         m.step(x, denoised=x0)

@@ -40,12 +40,12 @@ def dpmpp_sde(
             continue
         mid = s ** (1 - r) * t**r
         down, up = ancestral_split(s, mid, eta)
-        z_mid = m.noise()
+        z_mid = m.noise(s, mid)
         y = down / s * x + (s - down) / s * x0 + s_noise * up * z_mid
         d = (1 - 1 / (2 * r)) * x0 + 1 / (2 * r) * m.denoise(y, mid)
         down, up = ancestral_split(s, t, eta)
         share = (s - mid) / (s - t)
-        z = sqrt(share) * z_mid + sqrt(1 - share) * m.noise()
+        z = sqrt(share) * z_mid + sqrt(1 - share) * m.noise(mid, t)
         x = down / s * x + (s - down) / s * d + s_noise * up * z
         m.step(x, denoised=x0)
     return x
@@ -119,7 +119,7 @@ def dpmpp_3m_sde(
 
 def _with_noise(m: Any, x: Any, s: float, t: float, eta: float, s_noise: float) -> Any:
     sd = t * sqrt(max(1 - (t / s) ** (2 * eta), 0.0)) * s_noise
-    return x + sd * m.noise() if sd > 0.0 else x
+    return x + sd * m.noise(s, t) if sd > 0.0 else x
 
 
 def _check_solver_type(solver_type: str) -> None:

@@ -45,7 +45,7 @@ def euler_ancestral(
         d = (x - x0) / s
         x = x + d * (sigma_down - s)
         if sigma_up > 0.0:
-            x = x + s_noise * sigma_up * m.noise()
+            x = x + s_noise * sigma_up * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 

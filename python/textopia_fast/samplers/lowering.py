@@ -25,7 +25,7 @@ from .program import (
 )
 from .symbols import CANCELLED
 
-__all__ = ["Lowered", "Node", "lower", "operand_count"]
+__all__ = ["Lowered", "Node", "draws_used", "lower", "operand_count"]
 
 # A preview that is rewritten in terms of the new latent may amplify rounding by at most this.
 _REWRITE_LIMIT = 16.0
@@ -65,6 +65,14 @@ def lower(
     nodes = _split(nodes, kinds)
     nodes = _rewrite_previews(nodes, kinds, result)
     return _allocate(nodes, kinds, halves, initial, result)
+
+
+def draws_used(nodes: list[Node], kinds: list[str]) -> list[int]:
+    """The noise values that are drawn, in the order of the draws."""
+    used = {node.draw for node in nodes if node.draw >= 0}
+    for node in nodes:
+        used.update(v for v, weight in node.operands.items() if weight and kinds[v] == "n")
+    return sorted(used)
 
 
 def operand_count(weights: dict[int, float], kinds: list[str]) -> int:

@@ -19,6 +19,7 @@ __all__ = [
     "Combine",
     "Denoise",
     "Instruction",
+    "Interval",
     "LangevinStep",
     "Program",
     "Register",
@@ -43,6 +44,7 @@ class Register(NamedTuple):
 
 
 Term = tuple[Register, float]
+Interval = tuple[float, float]
 
 
 class Denoise(NamedTuple):
@@ -186,6 +188,8 @@ class Program:
         result: The register that holds the sample at the end.
         initial_scale: Factor on unit normal noise that makes the initial latent.
         prediction: What the network predicts; the weights already contain the conversion.
+        intervals: Per draw, the noise levels that it stands between, for noise that is one
+            Brownian path over sigma; None where the sampler did not say.
     """
 
     name: str
@@ -195,6 +199,7 @@ class Program:
     result: Register
     initial_scale: float
     prediction: str
+    intervals: tuple[Interval | None, ...] = ()
 
     @property
     def step_count(self) -> int:

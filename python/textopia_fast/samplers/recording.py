@@ -12,7 +12,7 @@ from .symbols import Linear
 __all__ = ["MAX_INSTRUCTIONS", "MAX_WEIGHTS", "Recording"]
 
 MAX_INSTRUCTIONS = 400_000
-MAX_WEIGHTS = 10_000_000
+MAX_WEIGHTS = 5_000_000
 
 
 class Recording:

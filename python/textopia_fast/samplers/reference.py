@@ -46,7 +46,8 @@ def run(
     Args:
         program: What to run.
         network: (x [B, ...], noise level) -> output [B, ...], or a pair of outputs (negative,
-            positive) that is mixed as negative + guidance*(positive - negative).
+            positive) that is mixed as negative + guidance*(positive - negative). One output alone
+            is both halves.
         x: The initial latent, [B, ...], already scaled.
         draw: Gives a fresh unit normal array like x at each call.
         guidance: A number, or a function of the index of the network run.
@@ -63,6 +64,7 @@ def run(
     for i in program.instructions:
         if type(i) is Denoise:
             output = network(registers[i.src] * i.scale_in, i.noise_level)
+            registers["u", i.dst.index] = output
             if isinstance(output, tuple):
                 negative, positive[i.dst] = output
                 registers["u", i.dst.index] = negative
@@ -140,8 +142,8 @@ class ArrayModel:
         """The gradient of log p(x; sigma)."""
         return (self.denoise(x, sigma) - x) / (sigma * sigma)
 
-    def noise(self) -> Any:
-        """A fresh unit normal latent."""
+    def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> Any:
+        """A fresh unit normal latent; the interval is not looked at."""
         return self._draw()
 
     def clamp(self, x: Any, low: float, high: float) -> Any:

@@ -359,7 +359,8 @@ def check_supported(class_name: str, settings: dict[str, Any], *, strict: bool) 
         value = settings[key]
         if isinstance(default, bool) and not isinstance(value, bool) and value is not None:
             _refuse(class_name, key, value, (True, False))
-        if key in _RANGES and not (value is None and default is None):
+        is_unused = key in _THRESHOLD and not settings["thresholding"]
+        if key in _RANGES and not (value is None and default is None) and not is_unused:
             low, high = _RANGES[key]
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):

@@ -6,7 +6,8 @@ What it may use:
     m.denoise(x, sigma)          the network's estimate of the clean latent x0
     m.denoise_halves(x, sigma)   that, and the estimate of the unconditional half alone (CFG++)
     m.score(x, sigma)            (x0 - x) / sigma^2
-    m.noise()                    a fresh unit normal latent
+    m.noise()                    a fresh unit normal latent; m.noise(sigma, sigma_next) where it is
+                                 what a Brownian path does between two noise levels
     m.clamp(x0, low, high)       element-wise
     m.threshold(x0, ratio, high)  dynamic thresholding, image by image
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
@@ -16,7 +17,7 @@ and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a st
 one fused COMBINE makes them. A latent times a number is not made: the number is folded into the
 network's input scale. Draws that no weight refers to are dropped.
 
-A trace of more than 400,000 instructions, or whose sums write more than 10 million weights, ends
+A trace of more than 400,000 instructions, or whose sums write more than 5 million weights, ends
 with an error: so does a sampler that loops for ever. (A loop that touches no latent is not seen.)
 """
 
@@ -29,7 +30,7 @@ from ..checks import check_choice, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
 from . import registry
 from .blame import add_line
-from .lowering import Node, lower, operand_count
+from .lowering import Node, draws_used, lower, operand_count
 from .options import bind_options, is_own, takes
 from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Blend, Clamp, Denoise, LangevinStep, Program, Step, Threshold
@@ -48,6 +49,8 @@ __all__ = [
 
 Sampler = Callable[..., Any]
 """A function `sampler(m, x, sigmas, **options) -> x`."""
+
+_LEVELS = "are two noise levels >= 0"
 
 
 class Tracer(Recording):
@@ -70,6 +73,7 @@ class Tracer(Recording):
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
         self._inpaint_sigmas = inpaint_sigmas
+        self.intervals: dict[int, tuple[float, float]] = {}  # noise value -> what it stands between
         self._blends: dict[int, int] = {}  # blended value -> its node
         self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
         self._calls_in_step = 0
@@ -109,9 +113,18 @@ class Tracer(Recording):
         denoised = self.denoise(x, sigma)
         return (denoised - x) / (float(sigma) * float(sigma))
 
-    def noise(self) -> Linear:
-        """A fresh unit normal latent."""
-        return Linear(self, {self._value("n"): 1.0})
+    def noise(self, sigma: float | None = None, sigma_next: float | None = None) -> Linear:
+        """A fresh unit normal latent.
+
+        sigma, sigma_next: the levels between which it is the increment of a Brownian path.
+        """
+        value = self._value("n")
+        if sigma is not None or sigma_next is not None:
+            start, end = check_numbers("m.noise", (sigma, sigma_next), _LEVELS)
+            if min(start, end) < 0.0:
+                refuse("m.noise", (start, end), _LEVELS)
+            self.intervals[value] = (start, end)
+        return Linear(self, {value: 1.0})
 
     def clamp(self, x: Linear, low: float, high: float) -> Linear:
         """min(max(x, low), high), element by element."""
@@ -297,6 +310,7 @@ def make_program(
     tracer, result = _record(
         name, function, schedule, schedule.noise_level, prediction, options, inpaint
     )
+    intervals = tuple(map(tracer.intervals.get, draws_used(tracer.nodes, tracer.kinds)))
     lowered = lower(tracer.nodes, tracer.kinds, tracer.halves, 0, result)
     return Program(
         name=name,
@@ -306,6 +320,7 @@ def make_program(
         result=lowered.result,
         initial_scale=schedule.initial_scale,
         prediction=prediction,
+        intervals=intervals,
     )
 
 
@@ -330,10 +345,7 @@ def _record(
     inpaint: bool,
 ) -> tuple[Tracer, int]:
     """Runs a sampler on symbols: what it did, and the value of its result."""
-    threshold = None
-    if "threshold" in options and not takes(function, "threshold"):
-        options = dict(options)
-        threshold = _threshold(options.pop("threshold"))
+    options, threshold = _split_threshold(function, options)
     options = bind_options(name, function, schedule, options)
     tracer = Tracer(
         noise_level,
@@ -348,6 +360,19 @@ def _record(
             add_line(error)
         raise
     return tracer, tracer.finish(x)
+
+
+def _split_threshold(
+    function: Sampler, options: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[float, float] | None]:
+    """The options of the function, and (ratio, high) where the trace does the thresholding."""
+    given = options.get("threshold")
+    if takes(function, "threshold"):
+        if given is not None and is_own(function):
+            _threshold(given)
+        return options, None
+    rest = {name: value for name, value in options.items() if name != "threshold"}
+    return rest, None if given is None else _threshold(given)
 
 
 def _threshold(given: Sequence[float]) -> tuple[float, float]:
