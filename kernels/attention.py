@@ -142,9 +142,10 @@ _TILES = {
 
 def variants() -> Iterator[Variant]:
     for dtype in ("fp16", "bf16", "fp32"):
-        for width in _TILES:
+        # float32 is for the interpreter alone: one width of each kind.
+        for width in (40, 160) if dtype == "fp32" else _TILES:
             yield _variant(dtype, f"d{width}", width)
-        for width in (40, 64, 80, 160):
+        for width in (40,) if dtype == "fp32" else (40, 64, 80, 160):
             yield _variant(dtype, f"d{width}_short", width, SHORT=1)
         yield _variant(dtype, "d64_causal", 64, CAUSAL=1)
         yield _variant(dtype, "d64_mask", 64, MASK=1)

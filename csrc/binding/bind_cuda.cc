@@ -73,7 +73,7 @@ double run_kernel(const Gpu& gpu, const std::string& name, const std::array<size
             ": argument ", i, " is no writable contiguous array");
       const auto bytes = static_cast<size_t>(argument.array.nbytes());
       argument.buffer = cuda::DeviceBuffer(gpu.device(), bytes);
-      argument.buffer.upload(argument.array.data(), bytes, gpu.stream());
+      cuda::upload(gpu.stream(), argument.buffer.get(), argument.array.data(), bytes);
       argument.pointer = argument.buffer.get();
       parameters.add(argument.pointer);
     }
@@ -86,8 +86,8 @@ double run_kernel(const Gpu& gpu, const std::string& name, const std::array<size
   gpu.stream().record(end);
   for (Argument& argument : given)
     if (argument.array)
-      argument.buffer.download(argument.array.mutable_data(), static_cast<size_t>(argument.array.nbytes()),
-                               gpu.stream());
+      cuda::download(gpu.stream(), argument.array.mutable_data(), argument.pointer,
+                     static_cast<size_t>(argument.array.nbytes()));
   gpu.stream().wait();
   return end.milliseconds_since(start) / repeats;
 }
@@ -115,7 +115,8 @@ void register_cuda(py::module_& module) {
                                 warps,           shared_bytes,        elements};
            }),
            py::arg("name"), py::arg("function"), py::arg("cubin"), py::arg("parameter_bytes"), py::kw_only(),
-           py::arg("warps"), py::arg("shared_bytes"), py::arg("elements"));
+           py::arg("warps"), py::arg("shared_bytes"), py::arg("elements"))
+      .def_readonly("name", &KernelImage::name);
 
   py::class_<Gpu, std::shared_ptr<Gpu>>(module, "Gpu", "A GPU with a stream and the kernels of the loop.")
       .def(py::init(&open_gpu), py::arg("driver").none(false), py::arg("ordinal"), py::arg("kernels"),

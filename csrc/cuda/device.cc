@@ -138,7 +138,7 @@ void Stream::record(const Event& event) const {
 
 void Stream::wait() const { device().call(device().api().cuStreamSynchronize, get()); }
 
-DeviceBuffer::DeviceBuffer(std::shared_ptr<const Device> device, size_t bytes) : bytes_(bytes) {
+DeviceBuffer::DeviceBuffer(std::shared_ptr<const Device> device, size_t bytes) {
   if (bytes == 0) return;
   const CurrentDevice current(*device);
   api::Pointer raw = 0;
@@ -155,26 +155,14 @@ DeviceBuffer::DeviceBuffer(std::shared_ptr<const Device> device, size_t bytes) :
   Owner::operator=(Owner(std::move(device), raw));
 }
 
-void DeviceBuffer::upload(const void* source, size_t bytes, const Stream& stream, size_t offset) {
-  if (bytes > 0)
-    device().call(device().api().cuMemcpyHtoDAsync_v2, get() + offset, source, bytes, stream.get());
+void upload(const Stream& stream, api::Pointer target, const void* source, size_t bytes) {
+  const Device& device = stream.device();
+  if (bytes > 0) device.call(device.api().cuMemcpyHtoDAsync_v2, target, source, bytes, stream.get());
 }
 
-void DeviceBuffer::download(void* target, size_t bytes, const Stream& stream) const {
-  if (bytes > 0) device().call(device().api().cuMemcpyDtoHAsync_v2, target, get(), bytes, stream.get());
-}
-
-void DeviceBuffer::fill_zero(const Stream& stream) {
-  if (bytes_ > 0)
-    device().call(device().api().cuMemsetD8Async, get(), static_cast<unsigned char>(0), bytes_, stream.get());
-}
-
-PinnedBuffer::PinnedBuffer(std::shared_ptr<const Device> device, size_t bytes) {
-  if (bytes == 0) return;
-  const CurrentDevice current(*device);
-  void* raw = nullptr;
-  device->call(device->api().cuMemAllocHost_v2, &raw, bytes);
-  Owner::operator=(Owner(std::move(device), raw));
+void download(const Stream& stream, void* target, api::Pointer source, size_t bytes) {
+  const Device& device = stream.device();
+  if (bytes > 0) device.call(device.api().cuMemcpyDtoHAsync_v2, target, source, bytes, stream.get());
 }
 
 }  // namespace textopia::cuda

@@ -120,26 +120,15 @@ class Stream : public Owner<api::Stream*, &api::Table::cuStreamDestroy_v2> {
   void wait() const;  // blocks the host until the stream is idle
 };
 
-// Memory of the device, not initialised; 256-byte aligned. Copies are ordered by the stream: host memory must
-// live until the stream has passed them, and is read at once only where it is not pinned.
+// Memory of the device, not initialised; 256-byte aligned.
 class DeviceBuffer : public Owner<api::Pointer, &api::Table::cuMemFree_v2> {
  public:
   DeviceBuffer() = default;
   DeviceBuffer(std::shared_ptr<const Device> device, size_t bytes);  // throws out_of_memory with the sizes
-  size_t bytes() const { return bytes_; }
-  void upload(const void* source, size_t bytes, const Stream& stream, size_t offset = 0);
-  void download(void* target, size_t bytes, const Stream& stream) const;
-  void fill_zero(const Stream& stream);
-
- private:
-  size_t bytes_ = 0;
 };
 
-// Host memory that the device copies from and to without the driver's own staging.
-class PinnedBuffer : public Owner<void*, &api::Table::cuMemFreeHost> {
- public:
-  PinnedBuffer() = default;
-  PinnedBuffer(std::shared_ptr<const Device> device, size_t bytes);
-};
+// Copies ordered by the stream; the host's memory must live until the stream has passed them.
+void upload(const Stream& stream, api::Pointer target, const void* source, size_t bytes);
+void download(const Stream& stream, void* target, api::Pointer source, size_t bytes);
 
 }  // namespace textopia::cuda

@@ -90,12 +90,9 @@ inline constexpr unsigned kDisableTiming = 2;     // CUevent_flags
   X(cuEventElapsedTime, (float* milliseconds, Event* start, Event* end))                               \
   X(cuMemAlloc_v2, (Pointer*, size_t bytes))                                                           \
   X(cuMemFree_v2, (Pointer))                                                                           \
-  X(cuMemAllocHost_v2, (void**, size_t bytes))                                                         \
-  X(cuMemFreeHost, (void*))                                                                            \
   X(cuMemGetInfo_v2, (size_t* free, size_t* total))                                                    \
   X(cuMemcpyHtoDAsync_v2, (Pointer, const void*, size_t bytes, Stream*))                               \
-  X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))                                     \
-  X(cuMemsetD8Async, (Pointer, unsigned char value, size_t bytes, Stream*))
+  X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))
 
 // One function of the library, with its name for messages.
 template <typename... Args>

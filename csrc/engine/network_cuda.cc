@@ -20,7 +20,7 @@ NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& 
   for (int i = 0; i < output_count; ++i) outputs_.push_back(buffer(bytes));
   for (const Rows& rows : batch_.conditioning()) {
     conditioning_.push_back(buffer(rows.data.size()));
-    conditioning_.back().upload(rows.data.data(), rows.data.size(), gpu.stream());
+    cuda::upload(gpu.stream(), conditioning_.back().get(), rows.data.data(), rows.data.size());
   }
   for (const Run& run : batch_.runs()) bindings_.push_back(bind(denoiser, run));
 }

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "missing_libraries",
     "open_device",
     "preload_libraries",
+    "read_archive",
 ]
 
 KERNELS_VARIABLE = "TEXTOPIA_KERNELS"
@@ -73,7 +74,7 @@ def open_device(device: str) -> _core.Gpu | None:
             param="device",
         )
     archive = find_archive(devices[ordinal]["architecture"], devices[ordinal]["name"])
-    kernels = [image for image in read_archive(archive) if image.name.startswith(LOOP_KERNELS)]
+    kernels = list(read_archive(archive, LOOP_KERNELS))
     preload_libraries()
     return _core.Gpu(driver, ordinal, kernels)
 
@@ -103,7 +104,7 @@ def find_archive(architecture: int, name: str = "this GPU") -> Path:
     Raises:
         ConfigurationError: There is none.
     """
-    found = {}
+    found: dict[int, Path] = {}
     for folder in kernel_folders():
         for path in sorted(folder.glob("sm_*.zip")):
             number = path.stem.removeprefix("sm_")
@@ -125,8 +126,8 @@ def find_archive(architecture: int, name: str = "this GPU") -> Path:
     )
 
 
-def read_archive(path: Path) -> Iterator[_core.KernelImage]:
-    """The kernels of an archive of kernels/build.py.
+def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator[_core.KernelImage]:
+    """The variants of those kernels in an archive of kernels/build.py; None for all.
 
     Raises:
         ConfigurationError: The file is damaged.
@@ -134,6 +135,8 @@ def read_archive(path: Path) -> Iterator[_core.KernelImage]:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in json.loads(archive.read("manifest.json"))["kernels"]:
+                if kernels is not None and entry["name"].partition(".")[0] not in kernels:
+                    continue
                 yield _core.KernelImage(
                     entry["name"],
                     entry["function"],

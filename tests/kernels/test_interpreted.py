@@ -3,12 +3,9 @@ kernel brings its own check; tolerances and their reasons are in kernels/variant
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when triton and the kernels define their functions
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 

@@ -128,8 +128,6 @@ int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
   return OK;
 }
 int cuMemFree_v2(uint64_t pointer) { CALL(1) return drop((void *)pointer, "memory"); }
-int cuMemAllocHost_v2(void **pointer, size_t bytes) { CALL(1, "%zu", bytes) *pointer = keep(malloc(bytes), bytes, "pinned"); return OK; }
-int cuMemFreeHost(void *pointer) { CALL(1) return drop(pointer, "pinned"); }
 int cuMemGetInfo_v2(size_t *unused, size_t *total) { CALL(1) *unused = 1000; *total = (size_t)1 << 34; return OK; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
   (void)stream;
@@ -143,13 +141,6 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
   CALL(1, "%zu", bytes)
   if (!is_memory(from, bytes)) return sticky = ILLEGAL_ADDRESS;
   memcpy(to, (void *)from, bytes);
-  return OK;
-}
-int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) {
-  (void)stream;
-  CALL(1, "%zu", bytes)
-  if (!is_memory(to, bytes)) return sticky = ILLEGAL_ADDRESS;
-  memset((void *)to, value, bytes);
   return OK;
 }
 
@@ -243,7 +234,8 @@ static int rescale(void **parameters, int is_half) {
       sums[0] += positive; sums[1] += positive * positive; sums[2] += guided; sums[3] += guided * guided;
     }
     double n = (double)size, plain = sums[1] - sums[0] / n * sums[0], whole = sums[3] - sums[2] / n * sums[2];
-    ((float *)P(uint64_t, 1))[P(int, 2) * images + image] = (float)(P(double, 4) * sqrt(plain / whole) + 1 - P(double, 4));
+    double ratio = whole > 1e-13 * sums[3] ? sqrt(plain / whole) : 1.0; /* 1: flat but for rounding */
+    ((float *)P(uint64_t, 1))[P(int, 2) * images + image] = (float)(P(double, 4) * ratio + 1 - P(double, 4));
   }
   return OK;
 }

@@ -80,7 +80,7 @@ class FakeCuda:
         self._library.fake_clear_log()
 
     def live(self) -> dict[str, int]:
-        kinds = ("memory", "pinned", "stream", "event", "module")
+        kinds = ("memory", "stream", "event", "module")
         found = {kind: self._library.fake_live(kind.encode()) for kind in kinds}
         found["context"] = self._library.fake_retained()
         found["pushed"] = self._library.fake_context_depth()
@@ -89,13 +89,18 @@ class FakeCuda:
 
 def images() -> list[_core.KernelImage]:
     """Every kernel of the loop, as text that the fake understands."""
+    return [image(name) for name in kernel_names()]
+
+
+def kernel_names() -> list[str]:
+    """Every kernel that the loop may ask for."""
     names = ["clamp.fp32.any", "blend.fp32.any", "threshold.fp32.any"]
     names += [f"langevin_step.fp32.{shape}" for shape in ("noise", "given")]
     for dtype in ("fp32", "fp16"):
         names.append(f"rescale.{dtype}.any")
         for shape in ("even", "any"):
             names += [f"combine.{dtype}.{shape}", f"combine.{dtype}.{shape}_noise"]
-    return [image(name) for name in names]
+    return names
 
 
 def image(name: str, **facts: int) -> _core.KernelImage:
