@@ -19,6 +19,7 @@ PYTHON_RUNGS = [
     {"noise_streams"},
     {"noise", "samplers", "models"},
     {"text", "denoiser"},
+    {"stepping"},
     {"sampling", "request", "guidance", "images", "input_images"},
     {"batching", "variation"},
     {"stages"},

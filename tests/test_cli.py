@@ -295,11 +295,11 @@ def test_wrong_commands(capsys: pytest.CaptureFixture[str], arguments: list[str]
 
 
 def test_samplers(capsys: pytest.CaptureFixture[str]) -> None:
-    from textopia_fast.samplers import names
+    from textopia_fast.samplers import STEP_BY_STEP, names
 
     assert main(["samplers"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(names())
+    assert [line.split()[0] for line in lines] == [*names(), *STEP_BY_STEP]
     assert all("arXiv" in line or "Roberts" in line for line in lines)
 
 

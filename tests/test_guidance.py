@@ -293,6 +293,7 @@ def test_parameters_say_what_was_used(pipe: tx.Pipeline) -> None:
     ("options", "message"),
     [
         ({"guidance_scale": [5.0] * 3}, "guidance_scale: 3 values for 4 steps"),
+        ({"guidance_scale": [5.0]}, "guidance_scale: 1 values for 4 steps"),
         ({"guidance_scale": []}, "guidance_scale"),
         ({"guidance_scale": [5.0, float("nan"), 1.0, 1.0]}, "guidance_scale"),
         ({"guidance_scale": "7.5"}, "guidance_scale"),
@@ -351,3 +352,19 @@ def test_the_core_takes_halves_rescale_and_threshold() -> None:
 def test_the_core_refuses(instructions: list[tuple[Any, ...]], message: str) -> None:
     with pytest.raises(tx.InvalidRequestError, match=message):
         native(instructions)
+
+
+# --- samplers that run step by step
+
+
+def test_step_by_step_samplers_take_one_guidance(pipe: tx.Pipeline) -> None:
+    options = {"sampler": "dpm_adaptive", "sampler_options": {"rtol": 0.5, "atol": 0.5}}
+    assert np.isfinite(pictures(pipe, guidance_scale=3.0, **options)).all()
+    for given in (
+        {"guidance_scale": [3.0] * 4},
+        {"guidance_interval": (0.0, 5.0)},
+        {"guidance_rescale": 0.7},
+    ):
+        (name,) = given
+        with pytest.raises(tx.InvalidRequestError, match=f"{name}.*step-by-step"):
+            pictures(pipe, **options, **given)

@@ -20,6 +20,14 @@ void register_request(py::module_& module) {
   py::class_<Progress, std::shared_ptr<Progress>>(module, "Progress",
                                                   "Counts the steps of a call; may be read from any thread.")
       .def(py::init<>())
+      .def(
+          "begin",
+          [](Progress& progress, int total) {
+            progress.steps_done.store(0);
+            progress.steps_total.store(total);
+          },
+          py::arg("total"), "Starts to count, for loops in Python; 0: how many is not known beforehand.")
+      .def("advance", [](Progress& progress) { progress.steps_done.fetch_add(1); })
       .def_property_readonly("steps_done",
                              [](const Progress& progress) { return progress.steps_done.load(); })
       .def_property_readonly("steps_total",

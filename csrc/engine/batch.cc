@@ -46,9 +46,9 @@ Integer whole(double value, const std::string& label) {
 }  // namespace
 
 Batch::Batch(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-             const std::vector<bool>& is_guided)
+             const std::vector<bool>& runs_both)
     : label_(denoiser.session()->label()), shape_(shape) {
-  has_negative_ = std::find(is_guided.begin(), is_guided.end(), true) != is_guided.end();
+  has_negative_ = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
   check(!shape.empty() && *std::min_element(shape.begin(), shape.end()) > 0, code::kInvalidRequest,
         "latents: shape ", to_string(shape), "; every size must be positive");
   check_fits(label_, denoiser.sample(), tail(shape));
@@ -63,7 +63,7 @@ Batch::Batch(const Denoiser& denoiser, const Shape& shape, const std::vector<Con
 
   lay_out();
   arrange(denoiser, conditioning);
-  plan_runs(denoiser, is_guided);
+  plan_runs(denoiser, runs_both);
 }
 
 Shape Batch::run_shape(size_t row_count) const { return with_rows(row_count, tail(shape_)); }
@@ -135,7 +135,7 @@ void Batch::arrange(const Denoiser& denoiser, const std::vector<Conditioning>& c
   }
 }
 
-void Batch::plan_runs(const Denoiser& denoiser, const std::vector<bool>& is_guided) {
+void Batch::plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both) {
   const size_t fixed = static_cast<size_t>(denoiser.fixed_rows());
   const auto add = [&](size_t row, size_t row_count, bool guided) {
     const size_t chunk = fixed ? fixed : row_count;
@@ -143,8 +143,8 @@ void Batch::plan_runs(const Denoiser& denoiser, const std::vector<bool>& is_guid
           " rows a run, but ", row_count, " are needed (images times 2 with guidance)");
     for (size_t done = 0; done < row_count; done += chunk) runs_.push_back({row + done, chunk, guided});
   };
-  const bool has_guided = std::find(is_guided.begin(), is_guided.end(), true) != is_guided.end();
-  const bool has_plain = std::find(is_guided.begin(), is_guided.end(), false) != is_guided.end();
+  const bool has_guided = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
+  const bool has_plain = std::find(runs_both.begin(), runs_both.end(), false) != runs_both.end();
   for (const Group& group : groups_) {
     if (has_guided) add(group.negative_row, 2 * group.image_count, true);
     if (has_plain) add(group.positive_row, group.image_count, false);

@@ -41,15 +41,15 @@ struct Rows {
 struct Run {
   size_t row;
   size_t row_count;
-  bool is_guided;
+  bool runs_both;
 };
 
 class Batch {
  public:
-  // `is_guided`: for every run of this request, whether both halves run. Throws invalid_request on shapes and
+  // `runs_both`: for every run of this request, whether both halves run. Throws invalid_request on shapes and
   // conditioning that do not fit the graph.
   Batch(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-        const std::vector<bool>& is_guided);
+        const std::vector<bool>& runs_both);
 
   const std::vector<Group>& groups() const { return groups_; }
   const std::vector<Run>& runs() const { return runs_; }
@@ -72,7 +72,7 @@ class Batch {
  private:
   void lay_out();
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning);
-  void plan_runs(const Denoiser& denoiser, const std::vector<bool>& is_guided);
+  void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
 
   std::string label_;
   Shape shape_;

@@ -17,8 +17,8 @@ class Loop {
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        is_guided_(guided_runs(request)),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, is_guided_),
+        runs_both_(find_both_runs(request)),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, runs_both_),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -40,13 +40,13 @@ class Loop {
 
   void operator()(const Denoise& op) {
     Output& output = outputs_[op.dst];
-    output.is_guided = is_guided_[denoise_index_];
+    const bool runs_both = runs_both_[denoise_index_];
     output.is_rescaled = false;
     output.guidance = guidance_at(request_, denoise_index_++);
-    if (!is_input_ready_) write_input(op, output.is_guided);
+    if (!is_input_ready_) write_input(op, runs_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, output.is_guided, op.noise_level, &control_);
+      network_.run(op.dst, runs_both, op.noise_level, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
@@ -75,7 +75,7 @@ class Loop {
 
   void operator()(const Rescale& op) {
     Output& output = outputs_[op.output];
-    output.is_rescaled = output.guidance != 1.0;
+    output.is_rescaled = is_guided(output.guidance);
     if (!output.is_rescaled) return;
     for (const Group& image : images_) {
       const double ratio = cpu::deviation_ratio(network_.output(op.output, image.negative_row),
@@ -138,7 +138,6 @@ class Loop {
   // How an output register was written, and how it is read.
   struct Output {
     double guidance = 1.0;
-    bool is_guided = false;
     bool is_rescaled = false;
     std::vector<double> factors;  // per image
   };
@@ -173,12 +172,12 @@ class Loop {
     });
   }
 
-  void write_input(const Denoise& op, bool is_guided) {
+  void write_input(const Denoise& op, bool runs_both) {
     for (const Group& group : network_.groups()) {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (is_guided) add_output(args, network_.input(group.negative_row), 1.0);
+      if (runs_both) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
   }
@@ -212,7 +211,7 @@ class Loop {
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (is_guided_[denoise_index_])
+        if (runs_both_[denoise_index_])
           add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
@@ -233,7 +232,7 @@ class Loop {
   const SampleRequest& request_;
   const Program& program_;
   ort::RunControl control_;
-  std::vector<bool> is_guided_;  // per DENOISE: both halves run
+  std::vector<bool> runs_both_;  // per DENOISE: both halves run
   Network network_;
   size_t count_;
   std::vector<Buffer<float>> latents_;

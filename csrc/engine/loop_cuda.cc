@@ -29,8 +29,8 @@ class Loop {
         turn_(gpu_.turn()),
         current_(*gpu_.device()),
         control_(true),
-        is_guided_(guided_runs(request)),
-        network_(denoiser, gpu_, request.shape, request.conditioning, program_.output_count, is_guided_),
+        runs_both_(find_both_runs(request)),
+        network_(denoiser, gpu_, request.shape, request.conditioning, program_.output_count, runs_both_),
         images_(network_.batch().image_count()),
         size_(network_.batch().row_elements()),
         count_(images_ * size_) {
@@ -70,7 +70,7 @@ class Loop {
   }
 
   void run() {
-    const PlanCuda plan(request_, gpu_, network_, memory_, is_guided_);
+    const PlanCuda plan(request_, gpu_, network_, memory_, runs_both_);
     const CancelGuard guard(request_.limits.cancel, &control_);
     check_limits(request_.limits, 0);
     for (const PlanCuda::Action& action : plan.actions()) std::visit(*this, action);
@@ -85,7 +85,7 @@ class Loop {
 
   void operator()(const PlanCuda::GraphRun& run) {
     try {
-      network_.run(run.output, run.is_guided, &control_);
+      network_.run(run.output, run.runs_both, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
@@ -134,7 +134,7 @@ class Loop {
   // All noise levels of the run, so that the COMBINE before a DENOISE can put the next one in place.
   void upload_levels() {
     memory_.level_stride = align(static_cast<size_t>(network_.level_words()) * 4);
-    host_levels_ = Buffer<std::byte>(is_guided_.size() * memory_.level_stride);
+    host_levels_ = Buffer<std::byte>(runs_both_.size() * memory_.level_stride);
     std::fill_n(host_levels_.data(), host_levels_.size(), std::byte{0});
     std::byte* row = host_levels_.data();
     for (const Instruction& op : program_.instructions) {
@@ -196,7 +196,7 @@ class Loop {
   std::lock_guard<std::mutex> turn_;
   cuda::CurrentDevice current_;
   ort::RunControl control_;
-  std::vector<bool> is_guided_;  // per DENOISE: both halves run
+  std::vector<bool> runs_both_;  // per DENOISE: both halves run
   NetworkCuda network_;
   size_t images_, size_, count_;
   std::vector<DeviceBuffer> buffers_;

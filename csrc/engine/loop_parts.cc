@@ -8,10 +8,11 @@ double guidance_at(const SampleRequest& request, size_t denoise_index) {
   return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[denoise_index];
 }
 
-std::vector<bool> guided_runs(const SampleRequest& request) {
-  std::vector<bool> is_guided = request.program->reads_uncond();
-  for (size_t i = 0; i < is_guided.size(); ++i) is_guided[i] = is_guided[i] || guidance_at(request, i) != 1.0;
-  return is_guided;
+std::vector<bool> find_both_runs(const SampleRequest& request) {
+  std::vector<bool> runs_both = request.program->reads_uncond();
+  for (size_t i = 0; i < runs_both.size(); ++i)
+    runs_both[i] = runs_both[i] || is_guided(guidance_at(request, i));
+  return runs_both;
 }
 
 std::vector<const Denoise*> find_fusions(const Program& program, bool has_callback) {

@@ -5,8 +5,8 @@
 namespace textopia::engine {
 
 Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-                 int output_count, const std::vector<bool>& is_guided)
-    : batch_(denoiser, shape, conditioning, is_guided),
+                 int output_count, const std::vector<bool>& runs_both)
+    : batch_(denoiser, shape, conditioning, runs_both),
       is_half_(denoiser.sample().dtype == DType::kFloat16),
       noise_level_(batch_.row_count()) {
   const size_t elements = batch_.row_count() * row_elements();
@@ -40,11 +40,11 @@ std::vector<ort::Binding> Network::bind(const Denoiser& denoiser, const Run& run
   return bindings;
 }
 
-void Network::run(int index, bool is_guided, double noise_level, ort::RunControl* control) {
+void Network::run(int index, bool runs_both, double noise_level, ort::RunControl* control) {
   batch_.fill_noise_level(noise_level, noise_level_.data());
   for (size_t i = 0; i < bindings_.size(); ++i) {
     const Run& run = batch_.runs()[i];
-    if (run.is_guided != is_guided) continue;
+    if (run.runs_both != runs_both) continue;
     const size_t offset = run.row * row_elements(), count = run.row_count * row_elements();
     if (is_half_) cpu::float_to_half(input_.data() + offset, half_input_.data() + offset, count);
     bindings_[i][static_cast<size_t>(index)].run(control);

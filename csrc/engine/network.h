@@ -14,7 +14,7 @@ class Network {
  public:
   // `output_count` output registers; otherwise as Batch.
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-          int output_count, const std::vector<bool>& is_guided);
+          int output_count, const std::vector<bool>& runs_both);
 
   std::span<const Group> groups() const { return batch_.groups(); }
   size_t row_elements() const { return batch_.row_elements(); }
@@ -23,7 +23,7 @@ class Network {
 
   // Runs the graph on the input rows (both halves, or only the positive one) and leaves float32 rows in
   // output register `index`. Allocates nothing.
-  void run(int index, bool is_guided, double noise_level, ort::RunControl* control);
+  void run(int index, bool runs_both, double noise_level, ort::RunControl* control);
 
  private:
   std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);

@@ -9,8 +9,8 @@ void* address(cuda::api::Pointer pointer) { return reinterpret_cast<void*>(point
 
 NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& shape,
                          const std::vector<Conditioning>& conditioning, int output_count,
-                         const std::vector<bool>& is_guided)
-    : batch_(denoiser, shape, conditioning, is_guided), dtype_(denoiser.sample().dtype) {
+                         const std::vector<bool>& runs_both)
+    : batch_(denoiser, shape, conditioning, runs_both), dtype_(denoiser.sample().dtype) {
   const auto buffer = [&](size_t bytes) { return cuda::DeviceBuffer(gpu.device(), bytes); };
   const size_t bytes = batch_.row_count() * batch_.row_elements() * size_of(dtype_);
   const size_t level_bytes = batch_.row_count() * size_of(batch_.noise_level_dtype());
@@ -49,9 +49,9 @@ std::vector<ort::Binding> NetworkCuda::bind(const Denoiser& denoiser, const Run&
 
 const char* NetworkCuda::dtype() const { return dtype_ == DType::kFloat16 ? "fp16" : "fp32"; }
 
-void NetworkCuda::run(int index, bool is_guided, ort::RunControl* control) {
+void NetworkCuda::run(int index, bool runs_both, ort::RunControl* control) {
   for (size_t i = 0; i < bindings_.size(); ++i)
-    if (batch_.runs()[i].is_guided == is_guided) bindings_[i][static_cast<size_t>(index)].run(control);
+    if (batch_.runs()[i].runs_both == runs_both) bindings_[i][static_cast<size_t>(index)].run(control);
 }
 
 }  // namespace textopia::engine

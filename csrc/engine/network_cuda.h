@@ -14,7 +14,7 @@ class NetworkCuda {
   // As Network, and out_of_memory. The device must be current.
   NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& shape,
               const std::vector<Conditioning>& conditioning, int output_count,
-              const std::vector<bool>& is_guided);
+              const std::vector<bool>& runs_both);
 
   const Batch& batch() const { return batch_; }
   const char* dtype() const;  // of the graph's sample, as in the names of kernels: "fp32" or "fp16"
@@ -27,7 +27,7 @@ class NetworkCuda {
 
   // Enqueues the runs of the graph that read the input and write output register `index`. Allocates nothing
   // and does not wait.
-  void run(int index, bool is_guided, ort::RunControl* control);
+  void run(int index, bool runs_both, ort::RunControl* control);
 
  private:
   std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);

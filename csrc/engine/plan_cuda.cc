@@ -15,12 +15,12 @@ class Planner {
   using Pause = PlanCuda::Pause;
 
   Planner(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network, const LoopMemory& memory,
-          const std::vector<bool>& is_guided, PlanCuda& plan)
+          const std::vector<bool>& runs_both, PlanCuda& plan)
       : request_(request),
         gpu_(gpu),
         network_(network),
         memory_(memory),
-        is_guided_(is_guided),
+        runs_both_(runs_both),
         plan_(plan),
         outputs_(static_cast<size_t>(request.program->output_count)),
         fusion_of_(find_fusions(*request.program, static_cast<bool>(request.on_step))),
@@ -105,7 +105,7 @@ class Planner {
   void feed_network(CombineLaunch& sum, double scale) const {
     sum.network_input = network_.input();
     sum.scale = static_cast<float>(scale);
-    sum.input_halves = is_guided_[denoise_index_] ? 2 : 1;
+    sum.input_halves = runs_both_[denoise_index_] ? 2 : 1;
     sum.level = memory_.levels + denoise_index_ * memory_.level_stride;
     sum.network_level = network_.level();
     sum.level_words = network_.level_words();
@@ -125,7 +125,7 @@ class Planner {
       feed_network(input, 1.0);
       plan_.actions_.push_back(finish(input));
     }
-    plan_.actions_.push_back(GraphRun{op.dst, is_guided_[denoise_index_]});
+    plan_.actions_.push_back(GraphRun{op.dst, runs_both_[denoise_index_]});
     is_input_ready_ = false;
     ++denoise_index_;
   }
@@ -171,7 +171,7 @@ class Planner {
 
   void plan(const Rescale& op) {
     Output& output = outputs_[static_cast<size_t>(op.output)];
-    output.is_rescaled = output.guidance != 1.0;
+    output.is_rescaled = is_guided(output.guidance);
     if (!output.is_rescaled) return;
     const RescaleLaunch rescale{network_.output(op.output),
                                 memory_.factors,
@@ -233,7 +233,7 @@ class Planner {
   const Gpu& gpu_;
   const NetworkCuda& network_;
   const LoopMemory& memory_;
-  const std::vector<bool>& is_guided_;
+  const std::vector<bool>& runs_both_;
   PlanCuda& plan_;
   std::vector<Output> outputs_;            // per output register
   std::vector<const Denoise*> fusion_of_;  // per instruction
@@ -244,8 +244,8 @@ class Planner {
 };
 
 PlanCuda::PlanCuda(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network,
-                   const LoopMemory& memory, const std::vector<bool>& is_guided) {
-  Planner(request, gpu, network, memory, is_guided, *this).run();
+                   const LoopMemory& memory, const std::vector<bool>& runs_both) {
+  Planner(request, gpu, network, memory, runs_both, *this).run();
 }
 
 }  // namespace textopia::engine

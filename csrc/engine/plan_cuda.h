@@ -41,7 +41,7 @@ class PlanCuda {
   };
   struct GraphRun {
     int output;
-    bool is_guided;
+    bool runs_both;
   };
   // A STEP, and how its denoised estimate is computed where somebody wants it.
   struct Pause {
@@ -50,10 +50,10 @@ class PlanCuda {
   };
   using Action = std::variant<Launch, GraphRun, Pause>;
 
-  // `is_guided`: per DENOISE. Throws invalid_request on sums with more terms than the kernel takes,
+  // `runs_both`: per DENOISE. Throws invalid_request on sums with more terms than the kernel takes,
   // configuration where a kernel is missing.
   PlanCuda(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network, const LoopMemory& memory,
-           const std::vector<bool>& is_guided);
+           const std::vector<bool>& runs_both);
   PlanCuda(const PlanCuda&) = delete;  // launches point into it
   PlanCuda& operator=(const PlanCuda&) = delete;
 

@@ -157,6 +157,11 @@ class Progress:
     Counts the steps of a call; may be read from any thread.
     """
     def __init__(self) -> None: ...
+    def advance(self) -> None: ...
+    def begin(self, total: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Starts to count, for loops in Python; 0: how many is not known beforehand.
+        """
     @property
     def steps_done(self) -> int: ...
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,9 @@ __all__ = [
     "refuse",
     "shown",
 ]
+
+# More than any list that means something: an iterator without end stops here.
+MOST_NUMBERS = 2_000_000
 
 
 def shown(value: Any, limit: int = 80) -> str:
@@ -100,9 +104,13 @@ def check_share(name: str, value: Any) -> float:
 def check_numbers(name: str, values: Any, allowed: str = "are finite numbers") -> tuple[float, ...]:
     """Finite numbers out of any iterable, arrays and tensors of rank 1 too; may be none."""
     try:
-        found = tuple(float(value) for value in values) if not isinstance(values, str) else None
+        found = None
+        if not isinstance(values, str):
+            found = tuple(float(value) for value in islice(values, MOST_NUMBERS + 1))
     except (TypeError, ValueError, OverflowError):
         found = None
+    if found is not None and len(found) > MOST_NUMBERS:
+        refuse(name, values, f"{allowed}, at most {MOST_NUMBERS:,}")
     if found is None or not all(map(math.isfinite, found)):
         refuse(name, values, allowed)
     return found

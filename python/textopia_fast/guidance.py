@@ -9,11 +9,11 @@ from typing import Any
 
 from .checks import check_number, check_numbers, refuse
 from .errors import InvalidRequestError
-from .samplers import Plan, Program
+from .samplers import Plan, Program, StepByStep
 from .samplers.program import Denoise, Step
 from .samplers.trace import seen_sigmas
 
-__all__ = ["CFG_PP_GUIDANCE", "check_guidance", "check_interval", "run_guidance"]
+__all__ = ["CFG_PP_GUIDANCE", "check_guidance", "check_interval", "reads_uncond", "run_guidance"]
 
 # Of CFG++ samplers where the caller names none: the paper's counterpart of 7.5.
 CFG_PP_GUIDANCE = 0.6
@@ -42,9 +42,14 @@ def check_interval(value: Any) -> tuple[float, float] | None:
     return low, high
 
 
+def reads_uncond(program: Program | StepByStep) -> bool:
+    """Whether it is of a CFG++ sampler."""
+    return isinstance(program, Program) and program.reads_uncond
+
+
 def run_guidance(
     plan: Plan,
-    program: Program,
+    program: Program | StepByStep,
     guidance: float | Sequence[float],
     interval: tuple[float, float] | None,
 ) -> list[float]:
@@ -54,13 +59,20 @@ def run_guidance(
         plan, program: What is to run.
         guidance: One value, or one per step. 1 or less is none (diffusers' rule), but for programs
             that read the unconditional half: those have theirs between 0 and 1.
-        interval: Guide only where low < sigma <= high (Kynkäänniemi et al. 2024, equation 6).
+        interval: Guide only where low < sigma <= high (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
-        InvalidRequestError: There are not as many values as steps.
+        InvalidRequestError: There are not as many values as steps, or a step-by-step sampler gets
+            more than one value.
     """
+    if isinstance(program, StepByStep):
+        if not isinstance(guidance, (int, float)):
+            refuse("guidance_scale", guidance, "is one number with a step-by-step sampler")
+        if interval is not None:
+            refuse("guidance_interval", interval, "is None with a step-by-step sampler")
+        return [max(guidance, 1.0)]
     per_step = [guidance] if isinstance(guidance, (int, float)) else list(guidance)
-    if len(per_step) not in (1, program.step_count):
+    if not isinstance(guidance, (int, float)) and len(per_step) != program.step_count:
         raise InvalidRequestError(
             f"guidance_scale: {len(per_step)} values for {program.step_count} steps, allowed are "
             "one number, or one per step.",

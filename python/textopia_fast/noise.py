@@ -154,12 +154,14 @@ class Noise:
         image_count = check_integer("image_count", image_count, 1, _MAX_COUNT)
         if self.values is not None:
             return ArrayStream(self.values)
-        if isinstance(self.source, tuple):
-            return generator_stream(self.source, image_count)
         if self.source is not None:
+            if isinstance(self.source, tuple):
+                return generator_stream(self.source, image_count)
             return FunctionStream(self.source)
-        seeds = list(self.image_seeds(image_count) or self.seeds)
-        if not self.is_shared and len(seeds) != image_count:
+        seeds = list(self.seeds)
+        if self.is_shared and self.kind in ("philox", "brownian"):
+            seeds = list(self.image_seeds(image_count))
+        elif not self.is_shared and len(seeds) != image_count:
             raise InvalidRequestError(
                 f"noise: {len(seeds)} seeds for {image_count} images, allowed is one seed, or one "
                 "per image.",

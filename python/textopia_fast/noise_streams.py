@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class CallersStream(ABC):
     is_shared = False
 
     @abstractmethod
-    def lend(self, shape: tuple[int, ...], draw_count: int) -> Any:
+    def lend(self, shape: tuple[int, ...], draw_count: int) -> AbstractContextManager[Any]:
         """A context with a native stream for `draw_count` draws of `shape`, [B, ...]."""
 
     def draw(self, image_count: int, count_per_image: int) -> np.ndarray:
@@ -64,18 +64,19 @@ class CallersStream(ABC):
 Stream = _core.NoiseStream | CallersStream
 
 
-@contextmanager
 def lend(
-    stream: Stream | None, shape: Sequence[int], intervals: Sequence[tuple[float, float] | None]
-) -> Iterator[_core.NoiseStream | None]:
-    """The native stream for draws of `shape` over `intervals` (None: over none)."""
-    if isinstance(stream, CallersStream):
-        with stream.lend(tuple(shape), len(intervals)) as native:
-            yield native
-        return
-    if isinstance(stream, _core.BrownianStream):
+    stream: Stream | None,
+    shape: Sequence[int],
+    intervals: Sequence[tuple[float, float] | None],
+    use: Callable[[Any], np.ndarray],
+) -> np.ndarray:
+    """`use(native)`, with the native stream for draws of `shape` over `intervals` (None: none)."""
+    if type(stream) is _core.BrownianStream:
         stream.follow([interval or (0.0, 0.0) for interval in intervals])
-    yield stream
+    if stream is None or isinstance(stream, _core.NoiseStream):
+        return use(stream)
+    with stream.lend(tuple(shape), len(intervals)) as native:
+        return use(native)
 
 
 def draw(
@@ -83,9 +84,11 @@ def draw(
 ) -> np.ndarray:
     """The next draw of `stream` as float32 of `shape`."""
     count = int(np.prod(shape[1:], dtype=np.int64))
-    with lend(stream, shape, [interval]) as native:
-        assert native is not None
-        return native.draw(shape[0], count).reshape(shape)
+
+    def one(native: _core.NoiseStream) -> np.ndarray:
+        return native.draw(shape[0], count)
+
+    return lend(stream, shape, [interval], one).reshape(shape)
 
 
 def read_generators(generator: Any) -> tuple[Any, ...]:
@@ -204,7 +207,7 @@ class GeneratorStream(CallersStream):
                 _lent.difference_update(mine)
 
     @abstractmethod
-    def _open(self) -> Any:
+    def _open(self) -> AbstractContextManager[_core.NoiseStream]:
         """A context with the native stream."""
 
 

@@ -25,7 +25,7 @@ from .errors import (
     EngineStateError,
     InvalidRequestError,
 )
-from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, run_guidance
+from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
@@ -40,7 +40,7 @@ from .request import (
     expand_prompts,
     reject_unsupported,
 )
-from .samplers import Schedule
+from .samplers import Schedule, StepByStep
 from .samplers.class_draws import unused_draws
 from .samplers.scheduler_config import from_config, trace_plan
 from .samplers.trace import Sampler
@@ -329,10 +329,10 @@ class Pipeline:
             encoder = need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
         program = trace_plan(plan, inpaint=mask_image is not None)
-        if guidance_scale is None and program.reads_uncond:
+        if guidance_scale is None and reads_uncond(program):
             request = replace(request, guidance=CFG_PP_GUIDANCE)
         guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)
-        is_guided = program.reads_uncond or any(value != 1.0 for value in guidance)
+        is_guided = reads_uncond(program) or any(value != 1.0 for value in guidance)
 
         positive, negative = embed(
             graphs.text_encoder,
@@ -364,7 +364,7 @@ class Pipeline:
             program,
             cond=cond,
             uncond=uncond,
-            guidance=guidance,
+            guidance=guidance[0] if isinstance(program, StepByStep) else guidance,
             guidance_rescale=request.guidance_rescale,
             noise=stream,
             **inpainting,

@@ -17,7 +17,8 @@ from .denoiser import Denoiser
 from .errors import InvalidRequestError
 from .noise import Noise
 from .noise_streams import CallersStream, Stream, lend
-from .samplers import Program
+from .samplers import Program, StepByStep
+from .stepping import NativeModel
 
 __all__ = ["StepCallback", "check_watchers", "sample"]
 
@@ -27,7 +28,7 @@ StepCallback = Callable[[int, np.ndarray, "np.ndarray | None"], Any]
 def sample(
     denoiser: Denoiser,
     x: Any,
-    program: Program,
+    program: Program | StepByStep,
     cond: Mapping[str, Any] | None = None,
     uncond: Mapping[str, Any] | None = None,
     guidance: float | Sequence[float] = 1.0,
@@ -50,7 +51,8 @@ def sample(
         x: float32 [B, ...], the start in the frame of the program, noise times
             `program.initial_scale` as a rule. NumPy, or anything that speaks DLPack on the CPU
             (torch, JAX). Not changed.
-        program: Made by `trace`.
+        program: Made by `trace`, or a step-by-step sampler, made by `samplers.step_by_step`, which
+            runs from Python: its guidance is one value, and `on_step` must not replace latents.
         cond: The network's other inputs by name, [B, ...] or [1, ...] each.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
@@ -80,7 +82,7 @@ def sample(
         ExecutionError: The graph failed.
     """
     check_instance("denoiser", denoiser, Denoiser, "is a Denoiser")
-    check_instance("program", program, Program, "is what `trace` gives")
+    check_instance("program", program, (Program, StepByStep), "is what `trace` gives")
     kinds = (Noise, _core.NoiseStream, CallersStream, NoneType)
     check_instance("noise", noise, kinds, "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
@@ -99,26 +101,75 @@ def sample(
         )
     stream = noise.stream(start.shape[0]) if isinstance(noise, Noise) else noise
     phi = check_share("guidance_rescale", guidance_rescale)
-    blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
-    with lend(stream, start.shape, program.intervals or (None,) * program.draw_count) as native:
-        result = _core.sample(
-            denoiser._native,
-            _native(program, phi),
+    if isinstance(program, StepByStep):
+        for name, value in (("known", known), ("mask", mask), ("known_noise", known_noise)):
+            if value is not None:
+                refuse(name, value, "is nothing with a step-by-step sampler")
+        if phi != 0.0:
+            refuse("guidance_rescale", phi, "is 0 with a step-by-step sampler")
+        result = _step_by_step(
+            denoiser,
             start,
-            cond=_conditioning(denoiser, "cond", cond),
-            uncond=_conditioning(denoiser, "uncond", uncond),
-            guidance=_guidance(guidance),
-            noise=native,
-            known=blended["known"],
-            mask=blended["mask"],
-            known_noise=blended["known_noise"],
-            cancel=cancel,
+            program,
+            stream,
+            {
+                "cond": _conditioning(denoiser, "cond", cond),
+                "uncond": _conditioning(denoiser, "uncond", uncond),
+                "guidance": [check_number("guidance", guidance)],
+                "cancel": cancel,
+            },
             timeout=_seconds(deadline),
             progress=progress,
             on_step=on_step,
             wants_denoised=bool(wants_denoised),
         )
+        return like(result, x)
+    blended = _inpainting(program, start.shape, known=known, mask=mask, known_noise=known_noise)
+    run = functools.partial(
+        _core.sample,
+        denoiser._native,
+        _native(program, phi),
+        start,
+        cond=_conditioning(denoiser, "cond", cond),
+        uncond=_conditioning(denoiser, "uncond", uncond),
+        guidance=_guidance(guidance),
+        known=blended["known"],
+        mask=blended["mask"],
+        known_noise=blended["known_noise"],
+        cancel=cancel,
+        timeout=_seconds(deadline),
+        progress=progress,
+        on_step=on_step,
+        wants_denoised=bool(wants_denoised),
+    )
+    result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
+
+
+def _step_by_step(
+    denoiser: Denoiser,
+    start: np.ndarray,
+    sampler: StepByStep,
+    stream: Stream | None,
+    run: Mapping[str, Any],
+    **watch: Any,
+) -> np.ndarray:
+    schedule = sampler.schedule
+    if schedule.noise_input != denoiser.noise_input:
+        raise InvalidRequestError(
+            f"schedule: made for networks that take {schedule.noise_input}, allowed here is "
+            f"{denoiser.noise_input}.",
+            param="schedule",
+        )
+    m = NativeModel(denoiser, schedule, stream, run, **watch)
+    result = sampler.function(m, m.start(start), schedule.sigmas, **dict(sampler.options))
+    if not isinstance(result, np.ndarray) or result.shape != start.shape:
+        raise InvalidRequestError(
+            f"{sampler.name}: the sampler returned {type(result).__name__}, allowed is the final "
+            f"latent, {start.shape}.",
+            param="sampler",
+        )
+    return result.astype(np.float32, copy=False)
 
 
 @functools.lru_cache(maxsize=64)
@@ -145,8 +196,9 @@ def _inpainting(
 ) -> dict[str, np.ndarray | None]:
     """The three arrays of inpainting in the latents' shape; all None without it."""
     arrays: dict[str, np.ndarray | None] = {}
+    blends = program.blends
     for name, value in given.items():
-        if (value is not None) != program.blends:
+        if (value is not None) != blends:
             refuse(name, value, "are latents, with a program that was traced with inpaint=True")
         if value is None:
             arrays[name] = None

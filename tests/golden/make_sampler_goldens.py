@@ -25,6 +25,7 @@ from tests.golden.sampler_cases import (
     Case,
     Draws,
     diffusers_cases,
+    dpm_fast_cases,
     initial_noise,
     k_diffusion_cases,
     network,
@@ -48,19 +49,23 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
     module = sys.modules[scheduler_class.__module__]
     draws = Draws()
     had = getattr(module, "randn_tensor", None)
+    had_tree = getattr(module, "BrownianTreeNoiseSampler", None)
     module.randn_tensor = lambda *_, **__: torch.from_numpy(draws())
+    module.BrownianTreeNoiseSampler = lambda *_: BrownianMotion(draws)
+    options = dict(case.options)
+    shift = {"mu": options.pop("mu")} if "mu" in options else {}
     try:
-        scheduler.set_timesteps(case.steps)
+        scheduler.set_timesteps(case.steps, **shift)
         init = float(getattr(scheduler, "init_noise_sigma", 1.0))  # flow matching has none
         scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
         x = torch.from_numpy(initial_noise()) * init
         trajectory = []
         for t in scheduler.timesteps:
             output = torch_network(scale(x, t), t)
-            x = scheduler.step(output, t, x, **case.options).prev_sample
+            x = scheduler.step(output, t, x, **options).prev_sample
             trajectory.append(x.numpy())
     finally:
-        module.randn_tensor = had
+        module.randn_tensor, module.BrownianTreeNoiseSampler = had, had_tree
     sigmas = getattr(scheduler, "sigmas", None)
     return {
         "trajectory": np.stack(trajectory),
@@ -73,6 +78,10 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
 def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndarray]:
     """The final latents (its callbacks show them before the step)."""
     config = dict(case.config)
+    ends: tuple[Any, ...] = ()
+    if case.source == "sample_dpm_fast":
+        ends = (config["sigma_min"], config["sigma_max"], case.steps)
+        config["schedule"] = "exponential"
     sigmas = getattr(sampling, f"get_sigmas_{config.pop('schedule')}")(case.steps, **config)
     draws = Draws()
 
@@ -87,7 +96,9 @@ def run_k_diffusion(case: Case, sampling: types.ModuleType) -> dict[str, np.ndar
     sampling.torch.randn_like = lambda x: torch.from_numpy(draws())
     try:
         x = torch.from_numpy(initial_noise()) * sigmas[0]
-        x = getattr(sampling, case.source)(denoised, x, sigmas, disable=True, **options)
+        x = getattr(sampling, case.source)(
+            denoised, x, *(ends or (sigmas,)), disable=True, **options
+        )
     finally:
         sampling.torch.randn_like = had
     return {
@@ -153,7 +164,9 @@ def record(k_diffusion: str | None) -> None:
     """Writes the file."""
     results = [(case, run_diffusers(case)) for case in diffusers_cases()]
     sampling = load_sampling(k_diffusion)
-    results += [(case, run_k_diffusion(case, sampling)) for case in k_diffusion_cases()]
+    results += [
+        (case, run_k_diffusion(case, sampling)) for case in k_diffusion_cases() + dpm_fast_cases()
+    ]
     parts = ("trajectory", "timesteps", "sigmas", "init")
     index = [
         {"name": case.name, **{part: list(result[part].shape) for part in parts}}

@@ -17,7 +17,10 @@ DPM_SOLVERS = ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint"), (
 
 
 class Case(NamedTuple):
-    """One run. `source` is a class of diffusers or a function of k-diffusion."""
+    """One run. `source` is a class of diffusers or a function of k-diffusion.
+
+    Of the options of a class `mu` belongs to set_timesteps, the others to every step.
+    """
 
     source: str
     config: dict[str, Any]
@@ -84,6 +87,7 @@ def diffusers_cases() -> list[Case]:
         add(source, {"use_exponential_sigmas": True})
         add(source, {"prediction_type": "sample"})
     add("EulerDiscrete", {"final_sigmas_type": "sigma_min"})
+    add("EulerDiscrete", {"interpolation_type": "log_linear"})
     add("EulerDiscrete", {"use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 10.0})
     add("EulerDiscrete", {**v, "timestep_type": "continuous", "use_karras_sigmas": True})
     add("HeunDiscrete", {"clip_sample": True, "clip_sample_range": 0.7})
@@ -216,9 +220,83 @@ def continuous_cases() -> list[Case]:
         ("EDMEuler", {}, (1, 2, 10)),
         ("EDMEuler", {"sigma_schedule": "exponential", "sigma_max": 20.0}, (1, 6)),
         ("EDMEuler", {"final_sigmas_type": "sigma_min", "rho": 5.0, "sigma_min": 0.02}, (6,)),
+        ("FlowMatchLCM", {}, (1, 4)),
+        ("FlowMatchLCM", {"shift": 3.0, "use_beta_sigmas": True}, (4,)),
+        ("EDMEuler", {"sigma_data": 1.0, "prediction_type": "v_prediction"}, (5,)),
+        *(
+            ("EDMDPMSolverMultistep", {"algorithm_type": algorithm, **how}, (1, 5, 16))
+            for algorithm in ("dpmsolver++", "sde-dpmsolver++")
+            for how in ({}, {"solver_order": 1}, {"solver_type": "heun"})
+        ),
+        ("EDMDPMSolverMultistep", {"solver_order": 3}, (5, 16)),
+        ("EDMDPMSolverMultistep", {"sigma_schedule": "exponential"}, (5,)),
+        ("EDMDPMSolverMultistep", {"final_sigmas_type": "sigma_min", "rho": 5.0}, (5,)),
+        ("EDMDPMSolverMultistep", {"sigma_data": 1.0, "prediction_type": "v_prediction"}, (5,)),
+        ("IPNDM", {}, (1, 2, 5, 20)),
     ]
-    return [
+    cases = [
         Case(f"{source}Scheduler", config, n, {}) for source, config, steps in runs for n in steps
+    ]
+    for source in ("FlowMatchEulerDiscrete", "FlowMatchLCM"):
+        for kind in ("exponential", "linear"):
+            config = {"use_dynamic_shifting": True, "time_shift_type": kind}
+            cases.append(Case(f"{source}Scheduler", config, 4, {"mu": 1.15}))
+    return cases + stochastic_cases() + solver_flow_cases()
+
+
+def stochastic_cases() -> list[Case]:
+    """SA-Solver and the two-stage solver of the reverse SDE."""
+    cases: list[Case] = []
+
+    def add(source: str, steps: tuple[int, ...] = (5,), **config: Any) -> None:
+        cases.extend(Case(f"{source}Scheduler", {**SD, **config}, n, {}) for n in steps)
+
+    for source in ("SASolver", "DPMSolverSDE"):
+        for spacing in SPACINGS:
+            add(source, (1, 3, 10), timestep_spacing=spacing, steps_offset=1)
+        add(source, use_karras_sigmas=True)
+        add(source, use_exponential_sigmas=True)
+        add(source, prediction_type="v_prediction")
+        cases.append(Case(f"{source}Scheduler", {}, 5, {}))
+    for algorithm in ("data_prediction", "noise_prediction"):
+        for predictor, corrector in ((1, 1), (2, 2), (3, 3), (3, 4), (2, 3), (1, 4)):
+            orders = {"predictor_order": predictor, "corrector_order": corrector}
+            add("SASolver", (1, 7, 20), algorithm_type=algorithm, **orders)
+    add("SASolver", (7,), predictor_order=3, lower_order_final=False)
+    add("DPMSolverSDE", use_beta_sigmas=True)
+    return cases
+
+
+def solver_flow_cases() -> list[Case]:
+    """Flows on the classes of the variance-preserving solvers."""
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    cases: list[Case] = []
+
+    def add(source: str, steps: tuple[int, ...] = (1, 6), mu: float | None = None, **config: Any):
+        options = {} if mu is None else {"mu": mu}
+        cases.extend(Case(f"{source}Scheduler", {**flow, **config}, n, options) for n in steps)
+
+    solvers = ("DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep")
+    for source in (*solvers, "SASolver"):
+        add(source)
+        add(source, (6, 20), flow_shift=3.0)
+    for source in solvers:
+        add(source, (6,), mu=0.5, use_dynamic_shifting=True)
+    add("DPMSolverMultistep", (6,), algorithm_type="sde-dpmsolver++", flow_shift=3.0)
+    add("DPMSolverMultistep", (6,), final_sigmas_type="sigma_min")
+    add("UniPCMultistep", (6,), final_sigmas_type="sigma_min")
+    add("UniPCMultistep", (6,), shift_terminal=0.1, flow_shift=2.0)
+    add("UniPCMultistep", (6,), mu=0.8, use_dynamic_shifting=True, time_shift_type="linear")
+    return cases
+
+
+def dpm_fast_cases() -> list[Case]:
+    """k-diffusion's sample_dpm_fast, which makes its levels itself; `steps` are network runs."""
+    ends = {"sigma_min": 0.03, "sigma_max": 14.6}
+    return [
+        Case("sample_dpm_fast", ends, n, options)
+        for options in ({}, {"eta": 0.6, "s_noise": 0.9})
+        for n in (3, 4, 5, 12)
     ]
 
 

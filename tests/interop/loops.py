@@ -32,23 +32,29 @@ def run(
     **options: Any,
 ) -> dict[str, Any]:
     """The loop of a diffusers pipeline, from position `first` as image-to-image starts it."""
-    scheduler.set_timesteps(
-        **(steps if isinstance(steps, dict) else {"num_inference_steps": steps})
-    )
+    planned = dict(steps) if isinstance(steps, dict) else {"num_inference_steps": steps}
+    if "mu" in options:
+        planned["mu"] = options.pop("mu")
+    scheduler.set_timesteps(**planned)
     noise = torch.from_numpy(initial_noise()).to(dtype or torch.float32)
     timesteps = scheduler.timesteps[first:]
-    x = noise * scheduler.init_noise_sigma
+    x = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # diffusers' flows have none
+    seen = getattr(scheduler, "scale_model_input", lambda x, t: x)
     if first:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
-        x = scheduler.add_noise(0.5 * noise.roll(1), noise, timesteps[:1])
+        clean = 0.5 * noise.roll(1)
+        if hasattr(scheduler, "scale_noise"):
+            x = scheduler.scale_noise(clean, timesteps[:1], noise)
+        else:
+            x = scheduler.add_noise(clean, noise, timesteps[:1])
     x = x.to(noise.dtype)
     takes = inspect.signature(scheduler.step).parameters
     if "generator" in takes:
         options["generator"] = generator or torch.Generator().manual_seed(5)
     latents, clean = [], []
     for t in timesteps:
-        output = torch_network(scheduler.scale_model_input(x, t), t)
+        output = torch_network(seen(x, t), t)
         stepped = scheduler.step(output, t, x, **options)
         x = stepped.prev_sample
         assert x.dtype == noise.dtype

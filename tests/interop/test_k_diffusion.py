@@ -16,6 +16,7 @@ from tests.golden.sampler_cases import (
     SHAPE,
     Case,
     Draws,
+    dpm_fast_cases,
     initial_noise,
     k_diffusion_cases,
     network,
@@ -76,6 +77,52 @@ def test_recorded_runs_of_the_original(case: Case, monkeypatch: pytest.MonkeyPat
     assert all(float(e["sigma_hat"]) >= 0.9999 * float(e["sigma"]) > 0 for e in seen)
     if not case.options.get("s_churn"):
         np.testing.assert_array_equal(seen[0]["x"], x)
+
+
+FAST = dpm_fast_cases()
+
+
+@pytest.mark.parametrize("case", FAST, ids=[case.name for case in FAST])
+def test_recorded_runs_of_dpm_fast(case: Case) -> None:
+    draws, seen = Draws(), []
+    got = k_diffusion.sample_dpm_fast(
+        numpy_model,
+        initial_noise() * np.float32(14.6),
+        **case.config,
+        n=case.steps,
+        callback=seen.append,
+        disable=True,
+        noise_sampler=lambda a, b: draws(),
+        **case.options,
+    )
+    expected = golden(case)["trajectory"][0]
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+    assert len(seen) == case.steps // 3 + 1
+    assert float(seen[0]["sigma"]) == pytest.approx(14.6)
+
+
+def test_dpm_fast_runs_natively() -> None:
+    denoiser = tx.Denoiser(tanh_network(), noise_input="sigma", threads=1)
+    context = np.random.default_rng(3).standard_normal((3, 5, 4)).astype(np.float32)
+    x = np.random.default_rng(4).standard_normal((3, 4, 3, 2)).astype(np.float32) * 10
+
+    def model(x: Any, sigma: Any) -> Any:
+        s = float(sigma[0])
+        return x - s * tanh_formula(x / (1 + s * s) ** 0.5, s, context)
+
+    expected = k_diffusion.sample_dpm_fast(model, x, 0.1, 10.0, 8, disable=True)
+    got = k_diffusion.sample_dpm_fast(
+        denoiser, x, 0.1, 10.0, 8, extra_args={"cond": {"context": context}}, disable=True
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0.0, 1.0, 5), (2.0, 1.0, 5), (0.1, float("inf"), 5), (0.1, 1.0, 0)]
+)
+def test_dpm_fast_refuses(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(errors.InvalidRequestError):
+        k_diffusion.sample_dpm_fast(numpy_model, initial_noise(), *arguments)
 
 
 def test_levels_by_their_formulas() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.golden.sampler_cases import SD
+from tests.interop.test_schedulers import TABLED
 from textopia_fast.interop import diffusers as ours
 from textopia_fast.samplers.scheduler_classes import CLASSES
 
@@ -33,7 +34,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 EACH = [
     (name, options)
-    for name in ours.SCHEDULERS
+    for name in TABLED
     for options in OPTIONS
     if set(options) <= set(CLASSES[name].defaults)
 ]
@@ -117,7 +118,7 @@ def test_same_pictures(pipe: Any, base: Any, name: str, options: dict[str, Any])
 APART = ("PNDMScheduler", "LMSDiscreteScheduler")
 
 
-@pytest.mark.parametrize("name", [name for name in ours.SCHEDULERS if name not in APART])
+@pytest.mark.parametrize("name", [name for name in TABLED if name not in APART])
 def test_same_pictures_from_a_picture(pipe: Any, base: Any, name: str) -> None:
     image_to_image = theirs.StableDiffusionImg2ImgPipeline(**pipe.components)
     image_to_image.set_progress_bar_config(disable=True)

@@ -61,7 +61,7 @@ def test_keys_that_nobody_knows_are_spoken_of() -> None:
             "threshold",
         ),
         (
-            lambda: ours.EulerDiscreteScheduler(interpolation_type="log_linear"),
+            lambda: ours.EulerDiscreteScheduler(interpolation_type="cubic"),
             errors.UnsupportedModelError,
             "interpolation_type",
         ),

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 SHAPE_NAMES = ("batch", "channels", "height", "width")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """weights [K], means [K, d], covariances [K, d, d]; float64."""
 
@@ -40,15 +40,21 @@ class Mixture:
             "k,ki,kj->ij", self.weights, away, away
         )
 
-    def responsibilities(self, x: np.ndarray) -> np.ndarray:
-        """P(component | x): [N, K] for x [N, d]. Their mean under the mixture is `weights`."""
+    def log_densities(self, x: np.ndarray) -> np.ndarray:
+        """log(weight * density) of each component up to one constant: [N, K] for x [N, d]."""
         away = x[:, None] - self.means
         precision = np.linalg.inv(self.covariances)
-        exponent = -0.5 * np.einsum("nki,kij,nkj->nk", away, precision, away)
-        exponent += np.log(self.weights) - 0.5 * np.linalg.slogdet(self.covariances)[1]
-        exponent -= exponent.max(1, keepdims=True)
-        odds = np.exp(exponent)
-        return odds / odds.sum(1, keepdims=True)
+        exponent = -0.5 * np.einsum("nki,kij,nkj->nk", away, precision, away, optimize=True)
+        return exponent + np.log(self.weights) - 0.5 * np.linalg.slogdet(self.covariances)[1]
+
+    def log_density(self, x: np.ndarray) -> np.ndarray:
+        """log p up to a constant: [N] for x [N, d]."""
+        return np.logaddexp.reduce(self.log_densities(x), axis=1)
+
+    def responsibilities(self, x: np.ndarray) -> np.ndarray:
+        """P(component | x): [N, K] for x [N, d]. Their mean under the mixture is `weights`."""
+        parts = self.log_densities(x)
+        return np.exp(parts - np.logaddexp.reduce(parts, axis=1, keepdims=True))
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """grad log p at x [N, d]."""

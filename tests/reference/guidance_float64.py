@@ -20,7 +20,7 @@ def guided(pair: Pair, g: float) -> np.ndarray:
 
 
 def rescaled(pair: Pair, g: float, phi: float) -> np.ndarray:
-    """Lin et al. 2024, equations 14 to 16, image by image."""
+    """Lin et al. 2024, section 3.4, image by image."""
     out = []
     for negative, positive in zip(*pair, strict=True):
         x_cfg = guided((negative, positive), g)
@@ -30,7 +30,7 @@ def rescaled(pair: Pair, g: float, phi: float) -> np.ndarray:
 
 
 def thresholded(x: np.ndarray, ratio: float, high: float) -> np.ndarray:
-    """Saharia et al. 2022, figure A.10: the quantile by sorting, limited as diffusers limits it."""
+    """Saharia et al. 2022, section 2.3: the quantile by sorting, limited as diffusers limits it."""
     out = []
     for image in x:
         ordered = np.sort(np.abs(image), axis=None)

@@ -125,7 +125,9 @@ def test_levels_off_the_path(sigma: float) -> None:
         stream.follow([(1.0, sigma)])
 
 
-@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde"])
+@pytest.mark.parametrize(
+    "sampler", ["euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde", "euler_ancestral_cfg_pp"]
+)
 def test_more_steps_follow_the_same_path(sampler: str) -> None:
     """Halving the steps changes a sample little; with independent noise it becomes another one."""
     denoiser = tx.Denoiser(tanh_network(), noise_input="sigma", threads=1)
@@ -137,7 +139,7 @@ def test_more_steps_follow_the_same_path(sampler: str) -> None:
     def sample(steps: int, noise: tx.Noise) -> np.ndarray:
         program = denoiser.trace(sampler, fine[:: 64 // steps].tolist())
         assert all(program.intervals)
-        return tx.sample(denoiser, x, program, cond=cond, noise=noise)
+        return tx.sample(denoiser, x, program, cond=cond, uncond=cond, noise=noise)
 
     def change(noise: tx.Noise) -> float:
         return float(np.abs(sample(32, noise) - sample(64, noise)).mean())

@@ -7,7 +7,8 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from textopia_fast.samplers import TrainingTable
+from textopia_fast.errors import InvalidRequestError
+from textopia_fast.samplers import TrainingTable, schedules
 from textopia_fast.samplers.named_schedules import NAMED, named_sigmas
 
 SD = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -81,6 +82,58 @@ def test_align_your_steps() -> None:
     twenty = named_sigmas("ays", 20, SD)
     np.testing.assert_allclose(twenty[:20:2], ten[:-1], rtol=1e-12)
     assert twenty[1] == pytest.approx((14.615 * 6.475) ** 0.5)
+
+
+def test_gits() -> None:
+    # As published for Stable Diffusion 1.5 with coefficient 1.20, from 100 steps of the teacher.
+    four = [14.61464119, 2.36326075, 0.92192322, 0.36617002, 0.0]
+    np.testing.assert_allclose(named_sigmas("gits", 4, SD), four, rtol=1e-4)
+    ten = [14.61464119, 5.85520077, 2.84484982, 1.67050016, 1.08895338, 0.74807048, 0.50118381]
+    ten += [0.32104823, 0.19894916, 0.09824532, 0.0]
+    np.testing.assert_allclose(named_sigmas("gits", 10, SD), ten, rtol=1e-4)
+    # forty: every other one of those of twenty, the rest between their logarithms
+    twenty, forty = named_sigmas("gits", 20, SD), named_sigmas("gits", 40, SD)
+    np.testing.assert_allclose(forty[:40:2], twenty[:-1], rtol=1e-12)
+    assert forty[1] == pytest.approx((twenty[0] * twenty[1]) ** 0.5)
+    for n in STEPS:
+        assert np.all(np.diff(named_sigmas("gits", n, SD)) < 0)
+
+
+def test_lu_lambdas() -> None:
+    expected = np.geomspace(SD.sigmas[-1], SD.sigmas[0], 7)
+    np.testing.assert_allclose(named_sigmas("lu_lambdas", 7, SD), [*expected, 0.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_schedules_by_name(name: str) -> None:
+    schedule = schedules.named(name, 8, SD)
+    assert schedule.sigmas == tuple(named_sigmas(name, 8, SD))
+    assert schedule.timesteps[0] == pytest.approx(SD.timestep_of(schedule.sigmas[0]))
+    for wrong in ({"name": "cosine"}, {"n": 0}, {"table": None}):
+        with pytest.raises(InvalidRequestError):
+            schedules.named(**{"name": name, "n": 8, "table": SD, **wrong})
+
+
+def test_flows() -> None:
+    schedule = schedules.flow(4, shift=3.0)
+    even = np.linspace(1.0, 0.001, 4)
+    times = 3 * even / (1 + 2 * even)
+    np.testing.assert_allclose(schedule.timesteps, 1000 * times, rtol=1e-12)
+    np.testing.assert_allclose(schedule.sigmas[1:4], times[1:] / (1 - times[1:]), rtol=1e-12)
+    assert schedule.sigmas[-1] == 0.0
+    ended = schedules.flow(5, shift_terminal=0.2).timesteps
+    assert ended[-1] == pytest.approx(200.0)
+    assert ended[0] == pytest.approx(1000.0)
+    assert np.ptp(np.diff(ended)) < 1e-9
+    for wrong in (
+        {"n": 0},
+        {"shift": 0.0},
+        {"shift": float("nan")},
+        {"shift_terminal": 1.0},
+        {"n": 1, "shift_terminal": 0.1},
+    ):
+        with pytest.raises(InvalidRequestError):
+            schedules.flow(**{"n": 4, **wrong})
 
 
 def test_ends() -> None:

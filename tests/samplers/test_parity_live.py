@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.golden.sampler_cases import SD, Draws, initial_noise
+from tests.golden.sampler_cases import SD, Case, Draws, initial_noise
 from tests.samplers.helpers import numpy_network
+from tests.samplers.test_parity_golden import check_trajectory
 from textopia_fast.samplers import from_config, trace_plan
 from textopia_fast.samplers.reference import run
+from textopia_fast.samplers.scheduler_classes import CLASSES
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -18,6 +20,7 @@ diffusers = pytest.importorskip("diffusers")
 # diffusers' own notices, and torch and NumPy disagree on the spelling of their array protocol.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
+NEEDED_BY_THEIRS = {"LMSDiscreteScheduler": "scipy", "DPMSolverSDEScheduler": "torchsde"}
 PLAIN = {**SD, "clip_sample": False, "steps_offset": 1, "skip_prk_steps": True}
 
 THRESHOLD = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.7}
@@ -136,3 +139,23 @@ def test_the_reference_runs_on_torch_tensors() -> None:
     got = on(torch.from_numpy(noise), lambda: torch.from_numpy(draws()), torch.tanh)
     expected = on(noise, same_draws, np.tanh)
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+# diffusers' ScoreSdeVe has no `step`: tests/interop/test_score_sde.py has it.
+LONG = [(name, 50) for name in CLASSES if name != "ScoreSdeVeScheduler"]
+LONGER = ("DDIM", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "EDMEuler")
+
+
+@pytest.mark.parametrize(("name", "steps"), LONG + [(f"{name}Scheduler", 1000) for name in LONGER])
+def test_many_steps(name: str, steps: int) -> None:
+    from tests.golden.make_sampler_goldens import run_diffusers
+
+    if name in NEEDED_BY_THEIRS:
+        pytest.importorskip(NEEDED_BY_THEIRS[name], reason=f"diffusers' {name} needs it")
+    config = {**SD, "clip_sample": False, "skip_prk_steps": True}
+    if steps > 500:  # of a thousand others diffusers' solvers would get two at the same level
+        config["timestep_spacing"] = "trailing"
+    known = {key: value for key, value in config.items() if key in CLASSES[name].defaults}
+    eta = {"eta": 0.3} if name == "TCDScheduler" else {}
+    expected = run_diffusers(Case(name, known, steps, eta))
+    check_trajectory(from_config({"_class_name": name, **known}, steps, **eta), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("heun", {"s_churn": 2.0}),
     ("heun", {"clip": 0.8}),
     ("dpmpp_2m", {"order": 1}),
-    ("dpmpp_2m", {"euler_at_final": True, "vp_result": True}),
+    ("dpmpp_2m", {"euler_at_final": True, "result_scale": 0.7}),
     ("ddim", {"eta": 1.0}),
     ("ddim", {"eta": 0.5, "clip": 0.8}),
     ("ddpm", {"variance": "fixed_large"}),
@@ -39,7 +40,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("dpmpp_sde", {"eta": 0.4, "s_noise": 0.9, "r": 0.3}),
     ("dpmpp_2m_sde", {"eta": 0.0}),
     ("dpmpp_2m_sde", {"eta": 0.4, "s_noise": 0.9, "solver_type": "heun"}),
-    ("dpmpp_2m_sde", {"euler_at_final": True, "vp_result": True}),
+    ("dpmpp_2m_sde", {"euler_at_final": True, "result_scale": 0.7}),
     ("dpmpp_2m_sde", {"order": 1}),
     ("dpmpp_3m_sde", {"eta": 0.0}),
     ("dpmpp_3m_sde", {"eta": 0.4, "s_noise": 0.9}),
@@ -49,9 +50,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
         for order in (1, 2, 3)
         for predict in ("x0", "eps")
     ),
-    ("dpm_multistep", {"lower_order_final": 2, "vp_result": True}),
+    ("dpm_multistep", {"lower_order_final": 2, "result_scale": 0.7}),
     ("dpm_multistep", {"order": 2, "noise": True, "predict": "eps"}),
-    ("dpm_singlestep", {"lower_order_final": False, "vp_result": True}),
+    ("dpm_singlestep", {"lower_order_final": False, "result_scale": 0.7}),
     ("dpm_singlestep", {"order": 2, "noise": True}),
     *(
         ("unipc", {"order": order, "solver_type": kind, "predict_x0": predict_x0})
@@ -59,10 +60,21 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
         for kind in ("bh1", "bh2")
         for predict_x0 in (True, False)
     ),
-    ("unipc", {"lower_order_final": False, "disable_corrector": (0, 2), "vp_result": True}),
+    ("unipc", {"lower_order_final": False, "disable_corrector": (0, 2), "result_scale": 0.7}),
     ("deis", {"order": 1}),
-    ("deis", {"order": 3, "lower_order_final": True, "vp_result": True}),
+    ("deis", {"order": 3, "lower_order_final": True, "result_scale": 0.7}),
     ("ipndm", {"order": 2}),
+    ("ipndm", {"from_pure_noise": True}),
+    ("sa_solver", {"predictor_order": 3, "corrector_order": 4, "tau": 0.4, "result_scale": 0.7}),
+    ("sa_solver", {"predictor_order": 1, "corrector_order": 1, "tau": 0.0}),
+    ("sa_solver", {"corrector_order": 0, "predict_x0": False, "lower_order_final": False}),
+    ("sa_solver", {"tau": lambda told: float(told > 500), "predict_x0": False}),
+    *(("er_sde", {"order": order, "s_noise": 0.9}) for order in (1, 2)),
+    ("res_multistep", {"eta": 0.6, "s_noise": 0.9}),
+    ("gradient_estimation", {"gamma": 1.5}),
+    ("dpm_fast", {"eta": 0.6, "s_noise": 0.9}),
+    ("restart", {"low": 0.2, "high": 1.5, "k": 2, "n_steps": 2, "s_noise": 0.9}),
+    ("restart", {"k": 0}),
     ("lcm", {"timestep_scaling": 0.01}),
     ("lcm", {"clip": 0.8}),
     ("flow_euler", {"stochastic": True}),
@@ -72,6 +84,15 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("langevin", {"eta": 0.01, "coefficients": "as-printed"}),
     ("annealed_langevin", {"n_steps": 1, "step": 0.05, "denoise": False}),
     ("annealed_langevin", {"coefficients": "as-printed", "step": 0.001}),
+    ("underdamped_langevin", {"n_steps": 3, "step": 0.4, "friction": 0.0, "denoise": False}),
+    *(
+        ("predictor_corrector", {"sde": sde, "predictor": predictor, "corrector": corrector})
+        for sde in ("vp", "subvp")
+        for predictor in ("reverse_diffusion", "euler_maruyama")
+        for corrector in ("langevin", "ald", "none")
+    ),
+    ("predictor_corrector", {"sde": "vp", "predictor": "ancestral", "denoise": False}),
+    ("predictor_corrector", {"sde": "vp", "probability_flow": True, "corrector": "none"}),
     ("predictor_corrector", {"corrector": "ald", "predictor": "ancestral"}),
     ("predictor_corrector", {"corrector": "none", "predictor": "euler_maruyama"}),
     ("predictor_corrector", {"predictor": "none", "n_steps": 2}),
@@ -87,7 +108,10 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def ids(cases: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    return ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in cases]
+    return [
+        "-".join([name, *(f"{k}={getattr(v, '__name__', v)}" for k, v in options.items())])
+        for name, options in cases
+    ]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -109,6 +133,45 @@ def test_a_thousand_steps(name: str) -> None:
     assert program.step_count == 1000
 
 
+@pytest.mark.parametrize(
+    "name",
+    [name for name, info in SAMPLERS.items() if "eta" in signature(info.function).parameters],
+)
+def test_refuses_eta(name: str) -> None:
+    for wrong in (-0.1, float("nan"), float("inf"), "1", True):
+        with pytest.raises(InvalidRequestError) as caught:
+            trace(name, SCHEDULES["karras"], eta=wrong)
+        assert caught.value.details["param"] == "eta"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_refuses_noise_levels(name: str) -> None:
+    nan, inf = float("nan"), float("inf")
+    for wrong in (
+        [],
+        [1.0],
+        [1.0, 2.0, 0.0],
+        [2.0, 1.0, 0.0, 0.0],
+        [1.0, nan],
+        [1.0, -1.0],
+        [inf, 0],
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            trace(name, wrong)
+        assert caught.value.details["param"] == "sigmas"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_orders_beyond_the_steps(name: str) -> None:
+    """Fewer steps than the order: those that there are."""
+    parameters = signature(SAMPLERS[name].function).parameters
+    most = 2 if name == "dpmpp_2m" else 3
+    orders = {key: most for key in parameters if key.endswith("order")}
+    for levels in ([2.0, 0.0], [2.0, 1.0], [2.0, 1.0, 0.0]):
+        schedule = schedules.explicit(levels, table=TABLE)
+        assert assert_same_run(name, schedule, **orders).step_count == len(levels) - 1
+
+
 def test_ddim_steps_to_the_targets_of_the_schedule() -> None:
     sigmas, targets = (10.0, 3.0, 1.0, 0.0), (4.0, 0.9, 0.1)
     schedule = Schedule(sigmas, (900.0, 500.0, 200.0), 10.0, table=TABLE, targets=targets)
@@ -124,6 +187,7 @@ ONE_UPDATE_PER_RUN = [
     if "clip" not in options
     and "s_churn" not in options
     and name != "dpmpp_sde"  # the draw that both stages use is kept in a latent
+    and name != "underdamped_langevin"  # its momentum is a latent, too
     and not (name == "predictor_corrector" and options.get("norm") == "batch")
 ]
 
@@ -162,6 +226,12 @@ WIDTHS = {
     "unipc": (6, 3, 3),
     "deis": (4, 2, 3),
     "ipndm": (5, 2, 4),
+    "gradient_estimation": (3, 2, 2),
+    "res_multistep": (4, 2, 2),
+    "dpm_fast": (3, 2, 2),
+    "sa_solver": (7, 3, 3),
+    "er_sde": (7, 3, 3),
+    "restart": (4, 2, 2),
     "lcm": (3, 2, 1),
     "tcd": (3, 2, 1),
     "flow_euler": (2, 1, 1),
@@ -210,6 +280,20 @@ def test_without_previews_noise_costs_no_second_latent() -> None:
         ("dpm_multistep", "noise", True),
         ("dpm_singlestep", "solver_type", "bh2"),
         ("dpm_singlestep", "predict", "v"),
+        ("sa_solver", "predictor_order", 0),
+        ("sa_solver", "predictor_order", 5),
+        ("sa_solver", "corrector_order", 5),
+        ("sa_solver", "tau", -0.1),
+        ("sa_solver", "tau", float("nan")),
+        ("sa_solver", "tau", lambda told: "much"),
+        ("er_sde", "order", 4),
+        ("er_sde", "order", 0),
+        ("dpm_fast", "orders", (3, 2, 1)),
+        ("dpm_fast", "orders", (4,) * 6),
+        ("restart", "low", 0.0),
+        ("restart", "low", 3.0),
+        ("restart", "n_steps", 0),
+        ("restart", "k", 1.5),
     ],
 )
 def test_refuses_options(name: str, option: str, value: Any) -> None:

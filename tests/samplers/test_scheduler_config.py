@@ -47,7 +47,8 @@ def test_classes_alone_take_diffusers_defaults(name: str) -> None:
     plan = from_config({"_class_name": name}, 10)
     assert plan.sampler == CLASSES[name].sampler
     assert plan.scheduler_class == name
-    assert plan.prediction == CLASSES[name].fixed.get("prediction_type", "epsilon")
+    edm = "edm" if CLASSES[name].family == "edm" else "epsilon"
+    assert plan.prediction == CLASSES[name].fixed.get("prediction_type", edm)
     assert trace_plan(plan).step_count == 10
     if name in CONTINUOUS:
         return
@@ -95,7 +96,7 @@ def test_a_foreign_config_gives_its_betas_and_says_nothing_of_clipping() -> None
 def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     odd = {
         **SD,
-        "_class_name": "SASolverScheduler",
+        "_class_name": "NobodysScheduler",
         "solver_order": 3,
         "solver_type": "bh2",
         "algorithm_type": "sde-dpmsolver++",
@@ -110,8 +111,8 @@ def test_what_a_named_sampler_does_not_know_does_not_matter() -> None:
     euler = {**odd, "_class_name": "EulerDiscreteScheduler"}
     assert from_config(euler, 20, sampler="annealed_langevin").sampler == "annealed_langevin"
     with pytest.raises(UnsupportedModelError, match="interpolation_type"):
-        from_config({**euler, "interpolation_type": "log_linear"}, 20, sampler="euler")
-    with pytest.raises(UnsupportedModelError, match=r"SASolverScheduler.*supported are DDIM"):
+        from_config({**euler, "interpolation_type": "cubic"}, 20, sampler="euler")
+    with pytest.raises(UnsupportedModelError, match=r"NobodysScheduler.*supported are DDIM"):
         from_config(odd, 20)
 
 
@@ -132,11 +133,11 @@ def test_dpm_solver_options() -> None:
     assert options(from_config(config, 20)) == {
         "order": 2,
         "euler_at_final": False,
-        "vp_result": False,
+        "result_scale": 1.0,
     }
     assert options(from_config(config, 14))["euler_at_final"] is True
     last = options(from_config({**config, "final_sigmas_type": "sigma_min"}, 20))
-    assert last["vp_result"] is True
+    assert last["result_scale"] == pytest.approx(1 / np.sqrt(1 + 0.0292**2), rel=1e-5)
 
 
 def test_eta_is_ddims_alone() -> None:
@@ -255,6 +256,8 @@ def test_plans_are_values_and_traces_are_kept() -> None:
         {"timesteps": [10, 5], "sigmas": [1.0, 0.0]},
         {"timesteps": [10, 5], "schedule": "karras"},
         {"sigmas": [1.0]},
+        {"sigmas": [1.0, 2.0, 0.0]},
+        {"sigmas": [2.0, 0.0, 0.0]},
         {"sigmas": []},
         {"sigmas": [-1.0, 0.0]},
         {"sigmas": [float("nan"), 0.0]},
@@ -276,7 +279,8 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("DDIM", "clip_sample_range", -1),
         ("DDIM", "clip_sample", "yes"),
         ("DDPM", "variance_type", "learned_range"),
-        ("EulerDiscrete", "interpolation_type", "log_linear"),
+        ("EulerDiscrete", "interpolation_type", "cubic"),
+        ("EulerDiscrete", "prediction_type", "flow_prediction"),
         ("EulerDiscrete", "use_beta_sigmas", "yes"),
         ("EulerDiscrete", "final_sigmas_type", "half"),
         ("EulerDiscrete", "sigma_max", "14"),
@@ -318,7 +322,31 @@ def test_refuses_arguments(arguments: dict[str, Any]) -> None:
         ("UniPCMultistep", "use_flow_sigmas", True),
         ("DEISMultistep", "algorithm_type", "sde"),
         ("DEISMultistep", "use_flow_sigmas", True),
-        ("FlowMatchEulerDiscrete", "use_dynamic_shifting", True),
+        ("FlowMatchEulerDiscrete", "time_shift_type", "cubic"),
+        ("FlowMatchLCM", "invert_sigmas", True),
+        ("FlowMatchLCM", "scale_factors", [0.5, 1.0]),
+        ("SASolver", "predictor_order", 5),
+        ("SASolver", "corrector_order", 0),
+        ("SASolver", "algorithm_type", "dpmsolver++"),
+        ("SASolver", "tau_func", 0.5),
+        ("SASolver", "variance_type", "learned"),
+        ("SASolver", "use_flow_sigmas", True),
+        ("DPMSolverSDE", "prediction_type", "sample"),
+        ("DPMSolverSDE", "noise_sampler_seed", -1),
+        ("DPMSolverSDE", "noise_sampler_seed", "7"),
+        ("IPNDM", "trained_betas", [0.1, 0.2]),
+        ("IPNDM", "num_train_timesteps", 0),
+        ("EDMEuler", "sigma_min", 100.0),
+        ("EDMDPMSolverMultistep", "solver_order", 4),
+        ("EDMDPMSolverMultistep", "algorithm_type", "dpmsolver"),
+        ("EDMDPMSolverMultistep", "sigma_data", 1.0),
+        ("EDMDPMSolverMultistep", "solver_type", "ralston"),
+        ("ScoreSdeVe", "snr", 0),
+        ("ScoreSdeVe", "sigma_min", 2000.0),
+        ("ScoreSdeVe", "correct_steps", -1),
+        ("ScoreSdeVe", "sampling_eps", 1.0),
+        ("UniPCMultistep", "shift_terminal", 0.1),
+        ("UniPCMultistep", "flow_shift", 0),
         ("FlowMatchEulerDiscrete", "invert_sigmas", True),
         ("FlowMatchEulerDiscrete", "shift", 0),
         ("FlowMatchEulerDiscrete", "shift_terminal", 1.0),
@@ -371,7 +399,7 @@ def test_unipc_of_eps_does_not_threshold() -> None:
     assert "threshold" not in options(from_config(config, 4))
 
 
-@pytest.mark.parametrize("name", ["", "SASolverScheduler", None, [], 7])
+@pytest.mark.parametrize("name", ["", "NobodysScheduler", None, [], 7])
 def test_refuses_unknown_classes(name: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="supported are DDIMScheduler") as caught:
         from_config({"_class_name": name}, 5)
@@ -464,39 +492,7 @@ def test_deis_ends_where_the_table_ends() -> None:
     config = {**SD, "_class_name": "DEISMultistepScheduler", "final_sigmas_type": "zero"}
     plan = from_config(config, 5)
     assert plan.schedule.sigmas[-1] == pytest.approx(0.0292, abs=1e-4)
-    assert options(plan)["vp_result"] is True
-
-
-def test_flows_keep_their_class_whatever_the_sampler() -> None:
-    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
-    heun = from_config(config, 4, sampler="flow_heun")
-    assert heun.scheduler_class == config["_class_name"]
-    assert heun.prediction == "flow"
-    assert heun.schedule == from_config(config, 4).schedule
-    assert heun.timesteps[0] == pytest.approx(1000.0)
-    assert heun.latent_scales == (1.0,) * 4
-    assert from_config(config, 4, sigmas=[9.0, 1.0, 0.0]).timesteps == (900.0, 500.0)
-    for arguments in ({"sampler": "euler"}, {"schedule": "karras"}, {"timesteps": [5, 1]}):
-        with pytest.raises(InvalidRequestError, match="allowed"):
-            from_config(config, 4, **arguments)
-    for steps in (0, True, 2.5):
-        with pytest.raises(InvalidRequestError, match="num_inference_steps"):
-            from_config(config, steps)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequestError, match="shift_terminal"):
-        from_config({**config, "shift_terminal": 0.1}, 1)
-
-
-def test_edm_takes_other_samplers() -> None:
-    config = {"_class_name": "EDMEulerScheduler"}
-    for sampler in ("heun", "dpmpp_2m", "ddim", "euler_ancestral"):
-        plan = from_config(config, 5, sampler=sampler)
-        assert plan.prediction == "edm"
-        assert plan.scheduler_class == "EDMEulerScheduler"
-        assert plan.schedule == from_config(config, 5).schedule
-        assert trace_plan(plan).step_count == 5
-    assert plan.timesteps[0] == pytest.approx(0.25 * np.log(80.0))
-    churned = from_config(config, 5, sampler_options={"s_churn": 5.0})
-    assert trace_plan(churned).draw_count == 5
+    assert options(plan)["result_scale"] < 1.0
 
 
 @pytest.mark.parametrize("sampler", ["euler", "ddim", "tcd", "dpmpp_2m"])
@@ -531,6 +527,10 @@ def test_tcd_without_noise_on_a_curve_is_deterministic() -> None:
 
 
 def test_what_a_network_predicts_comes_with_some_classes() -> None:
+    assert prediction_of({"_class_name": "EDMEulerScheduler"}) == "edm"
+    v = {"_class_name": "EDMDPMSolverMultistepScheduler", "prediction_type": "v_prediction"}
+    assert prediction_of(v) == "v_prediction"
+    assert prediction_of({"prediction_type": "flow_prediction"}) == "flow"
     assert prediction_of({"_class_name": "FlowMatchEulerDiscreteScheduler"}) == "flow"
     assert (
         prediction_of({"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon"}) == "edm"

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from tests.samplers.helpers import assert_same_run
 from textopia_fast.errors import InvalidRequestError
-from textopia_fast.samplers import SAMPLERS, recording, schedules, stationary, trace
+from textopia_fast.samplers import (
+    SAMPLERS,
+    recording,
+    schedules,
+    seen_sigmas,
+    stationary,
+    trace,
+)
 from textopia_fast.samplers.program import (
     MAX_OPERANDS,
     Clamp,
@@ -428,6 +435,17 @@ def test_a_loop_without_end_ends(sampler: Any, monkeypatch: pytest.MonkeyPatch) 
         trace(sampler, LEVELS)
     assert caught.value.details["param"] == "sampler"
     assert "of test_trace.py" in str(caught.value)
+
+
+def test_levels_without_end_end() -> None:
+    with pytest.raises(InvalidRequestError, match=r"sigmas: got count\(\d+\), .*at most 2,000,000"):
+        trace("euler", itertools.count(1))
+
+
+def test_the_noise_level_of_each_network_run() -> None:
+    schedule = schedules.explicit([4.0, 2.0, 0.0], [9.0, 5.0])
+    assert seen_sigmas("heun", schedule, {}) == (4.0, 2.0, 2.0)
+    assert seen_sigmas("dpmpp_2m", schedule, {"order": 1}) == (4.0, 2.0)
 
 
 def test_the_largest_langevin_program_fits() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.reference import dpm_float64 as dpm
+from tests.reference import extended_float64 as extended
 from tests.reference import multistep_float64 as multistep
 from tests.reference import samplers_float64 as paper
 from tests.reference import two_stage_float64 as two_stage
@@ -20,6 +21,12 @@ from textopia_fast.samplers import schedules, trace
 from textopia_fast.samplers.reference import run
 
 DIM = 1 + 200 + 200
+
+
+def low_only(told: float) -> float:
+    """A tau that is 0 at the high noise levels."""
+    return 0.8 if told < 5.0 else 0.0
+
 
 LEVELS = {
     "karras": schedules.karras_sigmas(7, 0.03, 14.6),
@@ -138,6 +145,43 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray], dict[str,
 }
 
 
+for predict_x0 in (True, False):
+    for p, c, tau in ((1, 1, 1.0), (2, 2, 1.0), (3, 4, 0.4), (2, 3, 0.0), (4, 2, 1.0), (2, 0, 1.0)):
+        CASES[f"sa-{p}-{c}-{tau}-{'x0' if predict_x0 else 'eps'}"] = (
+            "sa_solver",
+            {"predictor_order": p, "corrector_order": c, "tau": tau, "predict_x0": predict_x0},
+            extended.sa_solver,
+            {"p": p, "c": c, "tau": tau, "predict_x0": predict_x0},
+        )
+CASES |= {
+    "sa-high": (
+        "sa_solver",
+        {"predictor_order": 3, "corrector_order": 3, "tau": low_only, "lower_order_final": False},
+        extended.sa_solver,
+        {"p": 3, "c": 3, "tau": low_only, "lower": False},
+    ),
+    **{
+        f"er_sde-{order}": ("er_sde", {"order": order}, extended.er_sde, {"order": order})
+        for order in (1, 2, 3)
+    },
+    "res": ("res_multistep", {}, extended.res_multistep, {}),
+    "res-0.7": ("res_multistep", {"eta": 0.7}, extended.res_multistep, {"eta": 0.7}),
+    "gradient": ("gradient_estimation", {}, extended.gradient_estimation, {}),
+    "gradient-1.5": (
+        "gradient_estimation",
+        {"gamma": 1.5},
+        extended.gradient_estimation,
+        {"gamma": 1.5},
+    ),
+    "dpm_fast": ("dpm_fast", {}, extended.dpm_fast, {}),
+    "dpm_fast-0.6": ("dpm_fast", {"eta": 0.6}, extended.dpm_fast, {"eta": 0.6}),
+    "restart": (
+        "restart",
+        {"low": 0.2, "high": 3.0, "k": 2, "n_steps": 3},
+        extended.restart,
+        {"low": 0.2, "high": 3.0, "k": 2, "n_steps": 3},
+    ),
+}
 for order in (1, 2, 3):
     for solver_type in ("midpoint", "heun"):
         for predict in ("x0", "eps"):
@@ -278,3 +322,35 @@ def test_only_textbook_langevin_keeps_the_distribution() -> None:
         moved = run(program, lambda x, _: -x / 2, np.zeros((1, 1)), lambda: np.ones((1, 1)))
         variance = moved.item() ** 2 / (1 - kept.item() ** 2)
         assert variance == pytest.approx(2.0 * temperature, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("sa_solver", {"tau": tau, "predictor_order": 3}) for tau in (0.0, 0.5, 1.0)),
+        ("sa_solver", {"predict_x0": False}),
+        *(("er_sde", {"order": order}) for order in (1, 2, 3)),
+        *(("res_multistep", {"eta": eta}) for eta in (0.0, 1.0)),
+        *(("dpm_fast", {"eta": eta}) for eta in (0.0, 1.0)),
+        ("gradient_estimation", {}),
+        ("restart", {"k": 3, "n_steps": 20}),
+        ("ipndm", {}),
+        ("dpmpp_sde", {}),
+    ],
+)
+def test_normal_data_keep_their_variance(name: str, options: dict[str, Any]) -> None:
+    """On the exact x0 = x/(1 + sigma^2) of unit normal data, in 150 steps, to 2 %.
+
+    The initial latent and every draw are unit vectors, so the norm of the result is its deviation.
+    """
+    sigmas = schedules.karras_sigmas(150, 0.01, 20.0)
+    program = trace(name, sigmas, "sample", **options)
+    draws = np.eye(program.draw_count + 1)[1:, None] if program.draw_count else np.zeros((0, 1, 1))
+    left = iter(draws)
+    x = np.eye(1, program.draw_count + 1) * np.sqrt(1 + sigmas[0] ** 2)
+
+    def network(scaled: np.ndarray, sigma: float) -> np.ndarray:
+        return scaled / np.sqrt(1 + sigma**2)
+
+    result = run(program, network, x, lambda: next(left))
+    assert np.linalg.norm(result) == pytest.approx(1.0, rel=0.02)

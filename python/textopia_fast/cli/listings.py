@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from ..doctor import Finding
 from ..models import ModelDirectory, Part, open_directory
-from ..samplers import SAMPLERS
+from ..samplers import SAMPLERS, STEP_BY_STEP
 from ..text import Tokenizer
 
 
 def print_samplers() -> None:
     """One line per sampler: name, what it is, paper."""
     rows = [(info.name, info.summary, info.paper) for info in SAMPLERS.values()]
+    rows += [(i.name, f"step by step: {i.summary}", i.paper) for i in STEP_BY_STEP.values()]
     _print_table(rows)
 
 

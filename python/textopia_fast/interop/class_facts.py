@@ -26,9 +26,14 @@ __all__ = [
 _NONE: dict[str, Any] = {}
 _DRAW: dict[str, Any] = {"generator": None}
 _CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0, "generator": None}
-_FLOW = {"flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
+_IMAGE_SHIFT = {
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
 
-# Arguments of step() between `sample` and `return_dict`.
+# Arguments of step() between `sample` and `return_dict`, or around it where it is named.
 _STEP: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {
         "eta": 0.0,
@@ -43,9 +48,17 @@ _STEP: dict[str, dict[str, Any]] = {
     "LMSDiscreteScheduler": {"order": 4},
     "DPMSolverMultistepScheduler": {"generator": None, "variance_noise": None},
     "DPMSolverSinglestepScheduler": _DRAW,
+    "SASolverScheduler": _DRAW,
+    "DPMSolverSDEScheduler": {"return_dict": True, "s_noise": 1.0},
+    "FlowMatchEulerDiscreteScheduler": {**_CHURN, "per_token_timesteps": None},
+    "FlowMatchHeunDiscreteScheduler": _CHURN,
+    "FlowMatchLCMScheduler": _DRAW,
+    "EDMEulerScheduler": {**_CHURN, "return_dict": True, "pred_original_sample": None},
+    "EDMDPMSolverMultistepScheduler": _DRAW,
     "LCMScheduler": _DRAW,
     "TCDScheduler": {"eta": 0.3, "generator": None},
 }
+_FLOW_TIMES = {"sigmas": None, "mu": None, "timesteps": None}
 _LCM = {"original_inference_steps": None, "timesteps": None, "strength": 1.0}
 # Arguments of set_timesteps() after `device`, and whether num_inference_steps may be left out.
 _SET_TIMESTEPS: dict[str, tuple[dict[str, Any], bool]] = {
@@ -58,26 +71,35 @@ _SET_TIMESTEPS: dict[str, tuple[dict[str, Any], bool]] = {
     "DPMSolverSinglestepScheduler": ({"mu": None, "timesteps": None}, True),
     "DEISMultistepScheduler": ({"mu": None}, False),
     "UniPCMultistepScheduler": ({"sigmas": None, "mu": None}, True),
+    "SASolverScheduler": ({}, True),
+    "DPMSolverSDEScheduler": ({"num_train_timesteps": None}, False),
+    "FlowMatchEulerDiscreteScheduler": (_FLOW_TIMES, True),
+    "FlowMatchLCMScheduler": (_FLOW_TIMES, True),
+    "EDMEulerScheduler": ({"sigmas": None}, True),
+    "EDMDPMSolverMultistepScheduler": ({}, True),
     "LCMScheduler": (_LCM, True),
     "TCDScheduler": (_LCM, True),
 }
-# Keys that mean nothing as long as the options they belong to are off, which is all that is
-# supported; kept so that a config comes back as it was.
+# Keys that only pipelines read, or that mean nothing here; kept so that a config comes back as it
+# was.
 INERT_KEYS: dict[str, dict[str, Any]] = {
-    "DPMSolverMultistepScheduler": _FLOW,
-    "DPMSolverSinglestepScheduler": _FLOW,
-    "DEISMultistepScheduler": _FLOW,
-    "UniPCMultistepScheduler": {**_FLOW, "shift_terminal": None},
+    "FlowMatchEulerDiscreteScheduler": _IMAGE_SHIFT,
+    "FlowMatchLCMScheduler": {**_IMAGE_SHIFT, "upscale_mode": "bicubic"},
     "LCMScheduler": {"set_alpha_to_one": True, "timestep_spacing": "leading"},
     "TCDScheduler": {"set_alpha_to_one": True, "timestep_spacing": "leading"},
 }
 # Keys of the common table that a class does not have.
 _ABSENT = {"DPMSolverSinglestepScheduler": ("steps_offset",)}
-# Families of classes whose latents are x0 + sigma*eps, or that over sqrt(1 + sigma^2).
-_FAMILIES = ("ddim", "ddpm", "euler", "dpm", "lcm")
-OFFERED: tuple[str, ...] = tuple(n for n, rules in CLASSES.items() if rules.family in _FAMILIES)
+# The classes that make schedulers here; ScoreSdeVe, which has another loop, is in `score_sde`.
+OFFERED: tuple[str, ...] = tuple(n for n, rules in CLASSES.items() if rules.family != "ve")
 # Two network runs per step, and as many entries in `timesteps`.
-TWO_RUNS = ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
+_TWO_RUNS_AND_X0 = (
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+)
+TWO_RUNS = (*_TWO_RUNS_AND_X0, "FlowMatchHeunDiscreteScheduler")
 # step() also gives pred_original_sample.
 GIVES_X0 = (
     "DDIMScheduler",
@@ -85,10 +107,11 @@ GIVES_X0 = (
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "LMSDiscreteScheduler",
-    *TWO_RUNS,
+    "EDMEulerScheduler",
+    *_TWO_RUNS_AND_X0,
 )
 # step() draws even where the weight of the noise is 0.
-DRAWS_ALWAYS = ("EulerAncestralDiscreteScheduler",)
+DRAWS_ALWAYS = ("EulerAncestralDiscreteScheduler", "FlowMatchLCMScheduler")
 
 
 def class_keys(name: str, rules: SchedulerClass) -> dict[str, Any]:
@@ -97,24 +120,13 @@ def class_keys(name: str, rules: SchedulerClass) -> dict[str, Any]:
     return {k: v for k, v in known.items() if k not in _ABSENT.get(name, ())}
 
 
-# Keys of diffusers' classes that are not here; its configs carry them along.
-_ELSEWHERE = """
-base_image_seq_len base_shift correct_steps corrector_order disable_corrector invert_sigmas
-max_image_seq_len max_shift noise_sampler_seed original_inference_steps predict_x0 predictor_order
-rho sampling_eps set_alpha_to_one shift shift_terminal sigma_data sigma_schedule skip_prk_steps snr
-solver_p stochastic_sampling tau_func timestep_scaling
-"""
-KNOWN_KEYS = frozenset(
-    {
-        *_ELSEWHERE.split(),
-        *(key for name, rules in CLASSES.items() for key in class_keys(name, rules)),
-    }
-)
+KNOWN_KEYS = frozenset(key for name, rules in CLASSES.items() for key in class_keys(name, rules))
 
 
 def step_signature(name: str) -> Signature:
     """Of `step`, without self."""
-    extra = {**_STEP.get(name, _NONE), "return_dict": True}
+    extra = {**_STEP.get(name, _NONE)}
+    extra.setdefault("return_dict", True)
     return _signature(("model_output", "timestep", "sample"), extra)
 
 

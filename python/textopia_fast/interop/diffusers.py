@@ -27,7 +27,7 @@ from .scheduler import SchedulerOutput, TracedScheduler
 
 __all__ = ["A1111", "SCHEDULERS", "SchedulerOutput", "TracedScheduler", "from_a1111"]
 
-SCHEDULERS: tuple[str, ...] = OFFERED
+SCHEDULERS: tuple[str, ...] = (*OFFERED, "ScoreSdeVeScheduler")
 
 _KARRAS = {"use_karras_sigmas": True}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
@@ -42,8 +42,11 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
     "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", _SDE),
+    "DPM++ 2M SDE Heun": ("DPMSolverMultistepScheduler", {**_SDE, "solver_type": "heun"}),
     "DPM++ SDE": ("DPMSolverSinglestepScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {}),
     "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
     "LCM": ("LCMScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
@@ -51,6 +54,7 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 _SCHEDULES: dict[str, dict[str, Any]] = {
     "Karras": _KARRAS,
     "Exponential": {**_SPACED, "use_exponential_sigmas": True},
+    "Beta": {**_SPACED, "use_beta_sigmas": True},
     "SGM Uniform": _TRAILING,
     "Simple": _TRAILING,
 }
@@ -107,15 +111,19 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *SCHEDULERS})
 
 
-def _scheduler_class(name: str) -> type[TracedScheduler]:
+def _scheduler_class(name: str) -> type[Any]:
     with _lock:
         if name not in globals():
             globals()[name] = _make_class(name)
-        made: type[TracedScheduler] = globals()[name]
+        made: type[Any] = globals()[name]
         return made
 
 
-def _make_class(name: str) -> type[TracedScheduler]:
+def _make_class(name: str) -> type[Any]:
+    if name == "ScoreSdeVeScheduler":
+        from .score_sde import ScoreSdeVe
+
+        return type(name, (ScoreSdeVe, *_bases()[1:]), {"__module__": __name__})
     rules = CLASSES[name]
     keys = class_keys(name, rules)
     stepped, spaced = step_signature(name), set_timesteps_signature(name)

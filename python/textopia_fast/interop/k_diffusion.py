@@ -25,12 +25,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checks import check_integer, check_number, refuse
 from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..samplers import schedules
+from ..samplers.dpm_fast import fast_orders
 from ..samplers.registry import SAMPLERS
 from .brownian import BrownianTreeNoiseSampler
-from .k_runs import KRun, run_callable, run_native
+from .k_runs import KRun, run_adaptive, run_callable, run_native
 
 _CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": inf, "s_noise": 1.0}
 _ANCESTRAL = {"eta": 1.0, "s_noise": 1.0, "noise_sampler": None}
@@ -64,6 +66,8 @@ __all__ = [
     "get_sigmas_karras",
     "get_sigmas_polyexponential",
     "get_sigmas_vp",
+    "sample_dpm_adaptive",
+    "sample_dpm_fast",
     *FUNCTIONS,
 ]
 
@@ -101,6 +105,46 @@ def get_sigmas_vp(
     return _levels(schedules.vp_sigmas(n, beta_d, beta_min, eps_s), device)
 
 
+def sample_dpm_fast(
+    model: Any,
+    x: Any,
+    sigma_min: float,
+    sigma_max: float,
+    n: int,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    disable: bool | None = None,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    noise_sampler: Callable[[Any, Any], Any] | None = None,
+) -> Any:
+    """k-diffusion's sample_dpm_fast: n network runs from sigma_max to sigma_min, both > 0.
+
+    The steps are even in log sigma, of third order but for the last or last two. Everything else is
+    as for the other functions.
+
+    Raises:
+        InvalidRequestError: Shapes, dtypes, options or noise levels that do not fit.
+    """
+    orders = fast_orders(check_integer("n", n, 1, 100_000))
+    low, high = check_number("sigma_min", sigma_min), check_number("sigma_max", sigma_max)
+    if not 0.0 < low < high:
+        refuse("sigma_min", sigma_min, f"are numbers with 0 < sigma_min < sigma_max = {high}")
+    levels = schedules.exponential_sigmas(len(orders) + 1, low, high)[:-1]
+    given = KRun(
+        name="sample_dpm_fast",
+        sampler="dpm_fast",
+        options={"orders": orders, "eta": eta, "s_noise": s_noise},
+        x=x,
+        sigmas=levels,
+        extra_args=dict(extra_args or {}),
+        callback=callback,
+        disable=disable,
+        noise_sampler=noise_sampler,
+    )
+    return _run(model, given)
+
+
 def _levels(values: tuple[float, ...], device: Any) -> Any:
     levels = np.asarray(values, np.float32)
     if device is None:
@@ -108,6 +152,72 @@ def _levels(values: tuple[float, ...], device: Any) -> Any:
     from .torch_noise import import_torch
 
     return import_torch().from_numpy(levels).to(device)
+
+
+def sample_dpm_adaptive(
+    model: Any,
+    x: Any,
+    sigma_min: float,
+    sigma_max: float,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    disable: bool | None = None,
+    order: int = 3,
+    rtol: float = 0.05,
+    atol: float = 0.0078,
+    h_init: float = 0.05,
+    pcoeff: float = 0.0,
+    icoeff: float = 1.0,
+    dcoeff: float = 0.0,
+    accept_safety: float = 0.81,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    noise_sampler: Callable[[Any, Any], Any] | None = None,
+    return_info: bool = False,
+) -> Any:
+    """k-diffusion's sample_dpm_adaptive: DPM-Solver-12 or 23, whose steps follow from the error.
+
+    x: float [B, ...] at the noise level sigma_max. Runs step by step from Python, with a Denoiser
+    over native network runs. callback gets k-diffusion's dictionary, after each step. Returns the
+    sample at sigma_min, like x; with return_info also a dictionary of 'steps', 'nfe', 'n_accept',
+    'n_reject'. Source: Lu et al. 2022, arXiv 2206.00927.
+
+    Raises:
+        InvalidRequestError: Shapes, dtypes, options or noise levels that do not fit.
+    """
+    given = KRun(
+        name="sample_dpm_adaptive",
+        sampler="dpm_adaptive",
+        options={
+            "order": order,
+            "rtol": rtol,
+            "atol": atol,
+            "h_init": h_init,
+            "pcoeff": pcoeff,
+            "icoeff": icoeff,
+            "dcoeff": dcoeff,
+            "accept_safety": accept_safety,
+            "eta": eta,
+            "s_noise": s_noise,
+        },
+        x=x,
+        sigmas=(sigma_max, sigma_min),
+        extra_args=dict(extra_args or {}),
+        callback=callback,
+        disable=disable,
+        noise_sampler=noise_sampler,
+    )
+    _check_model("sample_dpm_adaptive", model)
+    result, counts = run_adaptive(model, given)
+    return (result, counts) if return_info else result
+
+
+def _check_model(name: str, model: Any) -> None:
+    if not callable(model) and not isinstance(model, Denoiser):
+        raise InvalidRequestError(
+            f"{name}: model is {type(model).__name__}, allowed are a function and a Denoiser.",
+            param="model",
+        )
 
 
 def _sample(
@@ -133,13 +243,13 @@ def _sample(
         disable=disable,
         noise_sampler=noise_sampler,
     )
+    return _run(model, given)
+
+
+def _run(model: Any, given: KRun) -> Any:
     if isinstance(model, Denoiser):
         return run_native(model, given)
-    if not callable(model):
-        raise InvalidRequestError(
-            f"{name}: model is {type(model).__name__}, allowed are a function and a Denoiser.",
-            param="model",
-        )
+    _check_model(given.name, model)
     return run_callable(model, given)
 
 

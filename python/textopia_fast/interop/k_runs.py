@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from math import sqrt
+from math import exp, sqrt
 from typing import Any
 
 import numpy as np
 
+from ..checks import check_numbers, refuse
 from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..noise import Noise
-from ..samplers import Schedule, TrainingTable, schedules, trace
+from ..samplers import Schedule, TrainingTable, schedules, step_by_step, trace
 from ..samplers.program import Combine, Denoise, Program, Register, Step
+from ..samplers.registry import get
 from ..sampling import sample
 from .segments import Registers, Segment, cut, seen_sigmas, widened
 
-__all__ = ["KRun", "run_callable", "run_native"]
+__all__ = ["KRun", "run_adaptive", "run_callable", "run_native"]
 
 _NATIVE_ARGUMENTS = ("cond", "uncond", "guidance", "noise", "cancel", "deadline", "table")
 _START = Register("x", 0)
@@ -135,13 +137,7 @@ def run_callable(model: Callable[..., Any], given: KRun) -> Any:
         for run, segment in enumerate(segments):
             latents = _as(given.x, _input(registers, segment, seen[run]))
             denoised = model(latents, ones * seen[run], **given.extra_args)
-            if getattr(denoised, "shape", None) != given.x.shape:
-                raise InvalidRequestError(
-                    f"{given.name}: the model gave "
-                    f"{getattr(denoised, 'shape', type(denoised).__name__)}, allowed is the shape "
-                    f"of x, {tuple(given.x.shape)}.",
-                    param="model",
-                )
+            _check_output(given, denoised)
             shown = shown or (latents, seen[run], denoised)
             registers[segment.output] = _as(work, denoised)
             registers.run(segment.body, draw, on_step)
@@ -152,14 +148,7 @@ def run_native(model: Denoiser, given: KRun) -> Any:
     """The program in the native loop."""
     given.check_x()
     levels = given.levels()
-    extra = dict(given.extra_args)
-    unknown = [key for key in extra if key not in _NATIVE_ARGUMENTS]
-    if unknown:
-        raise InvalidRequestError(
-            f"{given.name}: extra_args {', '.join(map(repr, unknown))} not known, allowed with a "
-            f"Denoiser are {', '.join(_NATIVE_ARGUMENTS)}.",
-            param="extra_args",
-        )
+    extra = _native_extra(given)
     schedule = _native_schedule(model, levels, extra.pop("table", None), given.name)
     program = model.trace(given.sampler, schedule, **given.options)
     torch = _torch_of(given.x)
@@ -187,6 +176,118 @@ def run_native(model: Denoiser, given: KRun) -> Any:
             **extra,
         )
     return _as(given.x, result)
+
+
+def run_adaptive(model: Any, given: KRun) -> tuple[Any, dict[str, int]]:
+    """(sample, counts of steps) of an adaptive sampler between the two levels of `given`."""
+    given.check_x()
+    levels = check_numbers("sigma_min, sigma_max", given.sigmas)
+    if min(levels) <= 0.0:
+        refuse("sigma_min, sigma_max", levels, "are finite numbers > 0")
+    function = get(given.sampler).function
+    options = dict(step_by_step(given.sampler, levels, **given.options).options)  # checked
+    with _bar(given.disable, None) as advance:
+        if not isinstance(model, Denoiser):
+            m = _CallersModel(model, given, advance)
+            result = function(m, widened(given.x), levels, **options)
+            return _as(given.x, result), m.counts
+        extra = _native_extra(given)
+        schedule = _native_schedule(model, levels, extra.pop("table", None), given.name)
+        made: list[_AdaptiveModel] = []
+
+        def sampler(native: Any, x: Any, sigmas: Any) -> Any:
+            made.append(_NativeModel(native, given, advance, "noise" in extra))
+            return function(made[0], x, sigmas, **options)
+
+        start = given.x.detach().cpu() if _torch_of(given.x) else given.x
+        program = step_by_step(sampler, schedule, model.prediction)
+        result = sample(model, start, program, **extra)
+        return _as(given.x, result), made[0].counts
+
+
+class _AdaptiveModel:
+    """The `m` of an adaptive sampler, with k-diffusion's callback and progress bar."""
+
+    def __init__(self, given: KRun, advance: _Advance) -> None:
+        self._given, self._advance = given, advance
+        self.counts = dict.fromkeys(("steps", "nfe", "n_accept", "n_reject"), 0)
+
+    def step(self, x: Any, denoised: Any, info: Mapping[str, Any]) -> None:
+        given = self._given
+        self.counts = {name: info[name] for name in self.counts}
+        if given.callback is not None:
+            sigma, t = given.scalar(exp(-info["t"])), given.scalar(info["t"])
+            shown = {"x": _as(given.x, x), "denoised": _as(given.x, denoised)}
+            error = given.scalar(info["error"])
+            told = {"sigma": sigma, "sigma_hat": sigma, "t": t, "t_up": t, **shown}
+            told |= {"i": info["steps"] - 1, "error": error, "h": info["h"], **self.counts}
+            given.callback(told)
+
+
+class _CallersModel(_AdaptiveModel):
+    """Around a model of the caller."""
+
+    def __init__(self, model: Callable[..., Any], given: KRun, advance: _Advance) -> None:
+        super().__init__(given, advance)
+        self._model = model
+
+    def denoise(self, x: Any, sigma: float) -> Any:
+        given = self._given
+        latents = _as(given.x, x)
+        torch = _torch_of(given.x)
+        ones = latents.new_ones([len(x)]) if torch else np.ones(len(x), latents.dtype)
+        denoised = self._model(latents, ones * sigma, **given.extra_args)
+        _check_output(given, denoised)
+        self._advance()
+        return _as(x, denoised)
+
+    def noise(self, sigma: float, sigma_next: float) -> Any:
+        return _as(widened(self._given.x), self._given.draw(sigma, sigma_next))
+
+
+class _NativeModel(_AdaptiveModel):
+    """Around the native network runs of a Denoiser."""
+
+    def __init__(self, native: Any, given: KRun, advance: _Advance, draws: bool) -> None:
+        """draws: the noise is that of the run, else the caller's or a global generator's."""
+        super().__init__(given, advance)
+        self._native, self._draws = native, draws
+
+    def denoise(self, x: Any, sigma: float) -> Any:
+        self._advance()
+        return self._native.denoise(x, sigma)
+
+    def noise(self, sigma: float, sigma_next: float) -> Any:
+        if self._draws:
+            return self._native.noise(sigma, sigma_next)
+        drawn = self._given.draw(sigma, sigma_next)
+        return np.asarray(drawn.detach().cpu() if _torch_of(drawn) else drawn, np.float32)
+
+    def step(self, x: Any, denoised: Any, info: Mapping[str, Any]) -> None:
+        super().step(x, denoised, info)
+        self._native.step(x, denoised, info)
+
+
+def _native_extra(given: KRun) -> dict[str, Any]:
+    """The extra_args of a native run."""
+    extra = dict(given.extra_args)
+    unknown = [key for key in extra if key not in _NATIVE_ARGUMENTS]
+    if unknown:
+        raise InvalidRequestError(
+            f"{given.name}: extra_args {', '.join(map(repr, unknown))} not known, allowed with a "
+            f"Denoiser are {', '.join(_NATIVE_ARGUMENTS)}.",
+            param="extra_args",
+        )
+    return extra
+
+
+def _check_output(given: KRun, denoised: Any) -> None:
+    if getattr(denoised, "shape", None) != given.x.shape:
+        raise InvalidRequestError(
+            f"{given.name}: the model gave {getattr(denoised, 'shape', type(denoised).__name__)}, "
+            f"allowed is the shape of x, {tuple(given.x.shape)}.",
+            param="model",
+        )
 
 
 def _drawn(program: Program, levels: tuple[float, ...], given: KRun) -> Noise:
@@ -263,7 +364,7 @@ class _Advance:
 
 
 @contextmanager
-def _bar(disable: bool | None, total: int) -> Iterator[_Advance]:
+def _bar(disable: bool | None, total: int | None) -> Iterator[_Advance]:
     """tqdm's progress bar where it is installed; `disable` as it takes it (None: on terminals)."""
     if disable:
         yield _Advance(None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InvalidRequestError, UnsupportedParameterError
-from ..samplers import trace_plan
+from ..samplers import Program, trace_plan
 from ..samplers.prediction import coefficients
 from ..samplers.reference import thresholded
 from .class_facts import DRAWS_ALWAYS, GIVES_X0
@@ -22,6 +22,8 @@ __all__ = ["SchedulerOutput", "TracedScheduler"]
 
 # Options of step() that choose the program.
 _TRACED = ("eta", "order")
+# Of the classes whose noise has a scale of its own; EulerDiscrete's belongs to its churn.
+_SCALED = ("DPMSolverSDEScheduler",)
 _ALMOST_ONE = 1e-12
 
 
@@ -83,6 +85,7 @@ class TracedScheduler(LeveledScheduler):
             dtype = torch.float32 if self._is_sde() else model_output.dtype
             return randn(model_output.shape, generator, x.device, dtype).to(work)
 
+        generator = generator if self._seeded is None else self._seeded
         shown: list[Any] = []
         is_lcm = type(self).__name__ == "LCMScheduler"
         registers.run(
@@ -114,10 +117,12 @@ class TracedScheduler(LeveledScheduler):
         self._segments: tuple[Segment, ...] = ()
         self._first = 0
         self._registers = Registers()
+        self._seeded = _generators(self.config.get("noise_sampler_seed"))
 
     def _segments_at(self, index: int, options: dict[str, Any]) -> tuple[Segment, Segment | None]:
         """The segment of a step and the one after it; traces when the loop starts."""
-        traced = {k: v for k, v in options.items() if k in _TRACED}
+        names = (*_TRACED, "s_noise") if type(self).__name__ in _SCALED else _TRACED
+        traced = {k: v for k, v in options.items() if k in names}
         if self._options is None or traced != self._options:
             starts = self._options is None
             first = 0 if self._is_stateless() else index if starts else self._first
@@ -127,8 +132,9 @@ class TracedScheduler(LeveledScheduler):
                     f"multiples of {self._unit()}.",
                     param="begin_index",
                 )
-            plan = self._planned(self.num_inference_steps, **self._given, **traced)
+            plan = self._planned(self.num_inference_steps, **{**self._given, **traced})
             program = trace_plan(plan.tail(first // self.order))
+            assert isinstance(program, Program)  # these classes have no step-by-step sampler
             _, segments = cut(program)
             told = self.timesteps[first:].tolist()
             if len(told) != len(segments) or any(
@@ -166,7 +172,7 @@ class TracedScheduler(LeveledScheduler):
                 "allowed are equal shapes.",
                 param="model_output",
             )
-        if self._rules.family == "euler" and isinstance(timestep, int):
+        if self._rules.family in ("euler", "flow", "edm") and isinstance(timestep, int):
             raise InvalidRequestError(
                 f"step: timestep is the integer {timestep}, allowed is one of `timesteps`.",
                 param="timestep",
@@ -177,6 +183,9 @@ class TracedScheduler(LeveledScheduler):
                 hint="textopia_fast.interop.k_diffusion.sample_euler has it.",
                 param="s_churn",
             )
+        for name in ("per_token_timesteps", "pred_original_sample"):
+            if options.get(name) is not None:
+                raise UnsupportedParameterError(f"step: {name} is not supported.", param=name)
         limits = self.config.get("clip_sample") or self.config.get("thresholding")
         if options.get("use_clipped_model_output") and limits:
             raise UnsupportedParameterError(
@@ -227,7 +236,8 @@ class TracedScheduler(LeveledScheduler):
             return bool(options["eta"])
         if name == "DDPMScheduler":
             return float(timestep) > 0
-        return name in DRAWS_ALWAYS or self._is_sde()
+        stochastic = self.config.get("stochastic_sampling")
+        return name in DRAWS_ALWAYS or bool(stochastic) or self._is_sde()
 
     def _unit(self) -> int:
         """Entries of `timesteps` that belong together."""
@@ -240,6 +250,15 @@ class TracedScheduler(LeveledScheduler):
 
     def _is_sde(self) -> bool:
         return str(self.config.get("algorithm_type")).startswith("sde")
+
+
+def _generators(seed: Any) -> Any:
+    """torch generators of DPMSolverSDE's noise_sampler_seed: one, or one per image."""
+    if seed is None:
+        return None
+    if isinstance(seed, list):
+        return [_generators(one) for one in seed]
+    return import_torch().Generator().manual_seed(seed)
 
 
 def _times(x: Any, factor: float) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..errors import InvalidRequestError, UnsupportedModelError
+from ..errors import InvalidRequestError
 from ..samplers.scheduler_classes import SchedulerClass
 from .class_facts import OFFERED
 from .configs import CONFIG_NAME, FrozenDict, read_config, split_config, write_config
@@ -55,12 +55,6 @@ class ConfiguredScheduler:
                 f"{type(self).__name__}: {', '.join(map(repr, unknown))} not known, allowed are "
                 f"{', '.join(self._keys)}.",
                 param=unknown[0],
-            )
-        if settings.get("shift_terminal") is not None and self._rules.family == "dpm":
-            raise UnsupportedModelError(
-                f"{type(self).__name__}: shift_terminal {settings['shift_terminal']!r}, supported "
-                "is None.",
-                component="scheduler",
             )
         assumed = [key for key in self._keys if key not in settings]
         name = type(self).__name__

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from ..checks import refuse
+import numpy as np
+
+from ..checks import check_integer, check_numbers, refuse
 from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
-from ..samplers import Plan, TrainingTable, from_config, trace_plan
+from ..samplers import Plan, Program, Schedule, TrainingTable, from_config, trace_plan
+from ..samplers.continuous import flow_schedule
+from ..samplers.flow_times import flow_times, shifted_by
+from ..samplers.prediction import coefficients
+from ..samplers.scheduler_classes import CURVES
+from ..samplers.scheduler_levels import solver_flow_schedule
 from ..samplers.schedules import spaced_scale
 from .scheduler_base import ConfiguredScheduler
-from .segments import scale_seen, seen_sigmas
+from .segments import seen_sigmas
 from .torch_noise import import_torch
 
 __all__ = ["LeveledScheduler"]
 
 # Families that know noise levels by timestep alone, without `sigmas`.
-_BY_TIMESTEP = ("ddim", "ddpm", "lcm")
+_BY_TIMESTEP = ("ddim", "ddpm", "lcm", "ipndm")
+# Families that tell the network fractions of timesteps, or other levels.
+_FRACTIONAL = ("euler", "flow", "edm", "ipndm")
 
 
 class LeveledScheduler(ConfiguredScheduler):
@@ -29,17 +39,19 @@ class LeveledScheduler(ConfiguredScheduler):
         super().__init__(**settings)
         torch = import_torch()
         self._overrides: dict[str, Any] = {}
-        self._plan = self._planned(1)
-        table = self._table
+        self._shift: dict[str, Any] = {}
         self.num_inference_steps: int | None = None
-        self.timesteps = torch.arange(table.steps - 1, -1, -1, dtype=self._timestep_dtype(torch))
+        told, sigmas = self._levels_of_training()
+        self.timesteps = torch.tensor(told, dtype=self._timestep_dtype(torch))
         if self._has_sigmas():
-            self.sigmas = torch.tensor([*table.sigmas[::-1].tolist(), 0.0], dtype=torch.float32)
+            self.sigmas = torch.tensor(sigmas, dtype=torch.float32)
         self._restart()
 
     @property
     def init_noise_sigma(self) -> Any:
         """Factor on unit normal noise that makes the first latents."""
+        if self._rules.family == "edm":
+            return self._plan.schedule.initial_scale
         if self._rules.family != "euler":
             return 1.0
         return spaced_scale(self.sigmas.max(), self.config["timestep_spacing"])
@@ -48,8 +60,17 @@ class LeveledScheduler(ConfiguredScheduler):
     def _table(self) -> TrainingTable:
         table = self._plan.schedule.table
         if table is None:
-            raise InternalError(f"{type(self).__name__}: planned without a training table.")
+            raise AttributeError(f"{type(self).__name__} has no table of training noise levels")
         return table
+
+    @property
+    def shift(self) -> float:
+        """How far the times of a flow are shifted."""
+        return float({**self._settings(), **self._shift}["shift"])
+
+    def set_shift(self, shift: float) -> None:
+        """Says how far the times of a flow are shifted from now on."""
+        self._shift = {"shift": shift}
 
     @property
     def alphas_cumprod(self) -> Any:
@@ -87,6 +108,11 @@ class LeveledScheduler(ConfiguredScheduler):
         strength: float = 1.0,
     ) -> None:
         torch = import_torch()
+        if self._is_flow():
+            self._overrides = self._shift
+            schedule = self._times_given(num_inference_steps, timesteps, sigmas, mu)
+            if schedule is not None:
+                num_inference_steps, timesteps, sigmas = schedule.step_count, None, None
         if sum(given is not None for given in (num_inference_steps, timesteps, sigmas)) != 1:
             raise InvalidRequestError(
                 "set_timesteps: exactly one of num_inference_steps, timesteps, sigmas is needed.",
@@ -95,7 +121,7 @@ class LeveledScheduler(ConfiguredScheduler):
         same_table = num_train_timesteps in (None, self.config["num_train_timesteps"])
         for name, is_fine in (
             ("num_train_timesteps", same_table),
-            ("mu", mu is None),
+            ("mu", mu is None or self._is_flow()),
             ("strength", strength == 1.0),
             ("sigmas", sigmas is None or self._rules.family == "euler"),
         ):
@@ -105,7 +131,7 @@ class LeveledScheduler(ConfiguredScheduler):
                     "supported.",
                     param=name,
                 )
-        self._overrides = {}
+        self._overrides = dict(self._shift)
         if original_inference_steps is not None:
             self._overrides["original_inference_steps"] = original_inference_steps
         count = num_inference_steps
@@ -115,10 +141,13 @@ class LeveledScheduler(ConfiguredScheduler):
         if sigmas is not None:
             sigmas = _list(sigmas)
             count = len(sigmas) - 1
-        self._given = {"timesteps": timesteps, "sigmas": sigmas}
+        self._given: dict[str, Any] = {"timesteps": timesteps, "sigmas": sigmas}
+        if self._is_flow():
+            self._given = {"schedule": schedule, "mu": mu}
         self._plan = self._planned(count, **self._given)
         self.num_inference_steps = count
         program = trace_plan(self._plan)
+        assert isinstance(program, Program)  # these classes have no step-by-step sampler
         told = torch.tensor(program.noise_levels, dtype=torch.float64)
         self.timesteps = told.to(self._timestep_dtype(torch)).to(device)
         if self._has_sigmas():
@@ -127,7 +156,8 @@ class LeveledScheduler(ConfiguredScheduler):
         if len(seen) != len(self.timesteps):
             raise InternalError(f"{type(self).__name__}: {len(seen)} sigmas, {len(told)} runs.")
         self._seen = seen
-        self._frames = [1.0 if self._plan.vp_latents else scale_seen(sigma) for sigma in seen]
+        scales = coefficients(self._plan.prediction)
+        self._frames = [1.0 if self._plan.vp_latents else scales(s).scale_in for s in seen]
         self._restart()
 
     def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
@@ -144,7 +174,7 @@ class LeveledScheduler(ConfiguredScheduler):
     def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
         """Latents at the noise level of `timesteps` (of the present step within a loop)."""
         torch = import_torch()
-        if self._rules.family in _BY_TIMESTEP:
+        if self._rules.family in _BY_TIMESTEP or type(self).__name__ == "SASolverScheduler":
             a, b = self._frame_of(timesteps, original_samples)
             return a * original_samples + b * noise
         if self._begin_index is None:
@@ -154,10 +184,16 @@ class LeveledScheduler(ConfiguredScheduler):
             now = self._begin_index if self._step_index is None else self._step_index
             at = [min(now, len(self.sigmas) - 1)] * timesteps.shape[0]
         sigma = _columns(self.sigmas[torch.tensor(at)], original_samples)
-        if self._rules.family == "euler":
+        if self._is_flow():
+            return (1.0 - sigma) * original_samples + sigma * noise
+        if not self._plan.vp_latents:
             return original_samples + noise * sigma
         scale = (1.0 + sigma * sigma) ** -0.5
         return original_samples * scale + noise * (sigma * scale)
+
+    def scale_noise(self, sample: Any, timestep: Any, noise: Any) -> Any:
+        """`add_noise` under the name and in the order that pipelines of flows know."""
+        return self.add_noise(sample, noise, timestep.reshape(-1))
 
     def get_velocity(self, sample: Any, noise: Any, timesteps: Any) -> Any:
         """The target of v-prediction: sqrt(alpha_bar)*noise - sqrt(1 - alpha_bar)*sample."""
@@ -165,25 +201,81 @@ class LeveledScheduler(ConfiguredScheduler):
         return a * noise - b * sample
 
     def __len__(self) -> int:
-        return self._table.steps
+        return int(self.config["num_train_timesteps"])
 
     def _planned(self, count: int | None, **given: Any) -> Plan:
         if count is None:
             refuse("num_inference_steps", None, "are integers >= 1")
-        settings = {k: v for k, v in self.config.items() if k in self._rules.defaults}
-        settings = {**settings, **self._overrides, "_class_name": type(self).__name__}
-        order = given.pop("order", None)  # of LMS, which takes it at each step
-        options = {} if order is None else {"order": order}
+        settings = {**self._settings(), "_class_name": type(self).__name__}
+        # of the sampler, where step() takes it each time: LMS's order, DPMSolverSDE's s_noise
+        options: dict[str, Any] = {k: given.pop(k) for k in ("order", "s_noise") if k in given}
         return from_config(settings, count, sampler_options=options, **given)
+
+    def _settings(self) -> dict[str, Any]:
+        known = {k: v for k, v in self.config.items() if k in self._rules.defaults}
+        return {**known, **self._overrides}
+
+    def _is_flow(self) -> bool:
+        return self._rules.family == "flow" or bool(self.config.get("use_flow_sigmas"))
+
+    def _times_given(
+        self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
+    ) -> Schedule | None:
+        """The schedule of a flow whose times the caller gives, before they are shifted."""
+        if timesteps is None and sigmas is None:
+            if not self._shift:
+                return None
+            # the ends stay where the config's shift had put them
+            steps = check_integer("num_inference_steps", count, 1, len(self))
+            sigmas = np.linspace(self.sigma_max, self.sigma_min, steps)
+        settings = shifted_by(mu, self._settings(), self._rules)
+        steps = settings["num_train_timesteps"]
+        told = None if timesteps is None else check_numbers("timesteps", _list(timesteps))
+        times = [t / steps for t in told or ()]
+        if sigmas is not None:
+            times = list(check_numbers("sigmas", _list(sigmas)))
+        lengths = {len(times), len(times if told is None else told), count or len(times)}
+        falls = all(a > b for a, b in pairwise(times))
+        if lengths != {len(times)} or not times or not falls or not 0 < times[-1] <= times[0] <= 1:
+            refuse("sigmas", times, "are falling numbers in 0..1, as many as steps and timesteps")
+        if self._rules.family == "flow":
+            return flow_schedule(settings, flow_times(settings, len(times), times), told)
+        if self._rules.sampler != "unipc" or timesteps is not None:
+            raise UnsupportedParameterError(
+                f"{type(self).__name__}.set_timesteps: times of a flow are not supported.",
+                param="timesteps" if sigmas is None else "sigmas",
+            )
+        return solver_flow_schedule(settings, self._table, len(times), times)
+
+    def _levels_of_training(self) -> tuple[list[float], list[float]]:
+        """`timesteps` and `sigmas` before a loop is planned."""
+        steps = self.config["num_train_timesteps"]
+        any_mu = {"mu": 1.0} if self._is_flow() and self.config.get("use_dynamic_shifting") else {}
+        if self._rules.family == "flow":
+            plain = {**self._settings(), "shift_terminal": None}
+            plain.update((key, False) for key in CURVES)
+            plain["shift"] = 1.0 if self.config.get("use_dynamic_shifting") else plain["shift"]
+            times = flow_times(plain, steps, [k / steps for k in range(steps, 0, -1)])
+            self.sigma_max, self.sigma_min = times[0], times[-1]
+            self._plan = self._planned(2, schedule=flow_schedule(plain, times[:2]), **any_mu)
+            return [tau * steps for tau in times], times
+        self._plan = self._planned(min(2, steps), **any_mu)
+        if self._plan.schedule.table is None:
+            self._plan = self._planned(steps)
+            return list(self._plan.timesteps), list(self._plan.schedule.sigmas)
+        sigmas = self._table.sigmas[::-1].tolist()
+        return list(range(len(sigmas) - 1, -1, -1)), [*sigmas, 0.0]
 
     def _has_sigmas(self) -> bool:
         return self._rules.family not in _BY_TIMESTEP
 
     def _timestep_dtype(self, torch: Any) -> Any:
-        return torch.float32 if self._rules.family == "euler" else torch.int64
+        return torch.float32 if self._rules.family in _FRACTIONAL else torch.int64
 
     def _listed_sigmas(self) -> list[float]:
         sigmas = list(self._plan.schedule.sigmas)
+        if self._is_flow():
+            sigmas = [s / (1.0 + s) for s in sigmas]
         if self.order == 1:
             return sigmas
         return [sigmas[0], *(s for s in sigmas[1:-1] for _ in range(2)), sigmas[-1]]

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from . import schedules
 from .program import Program
-from .registry import SAMPLERS, SamplerInfo, get, names
+from .registry import SAMPLERS, STEP_BY_STEP, SamplerInfo, get, names
 from .scheduler_config import Plan, from_config, trace_plan
 from .schedules import Schedule, TrainingTable
 from .stationary import langevin_program
-from .trace import trace
+from .stepwise import StepByStep, step_by_step
+from .trace import seen_sigmas, trace
 
 __all__ = [
     "SAMPLERS",
+    "STEP_BY_STEP",
     "Plan",
     "Program",
     "SamplerInfo",
     "Schedule",
+    "StepByStep",
     "TrainingTable",
     "from_config",
     "get",
     "langevin_program",
     "names",
     "schedules",
+    "seen_sigmas",
+    "step_by_step",
     "trace",
     "trace_plan",
 ]

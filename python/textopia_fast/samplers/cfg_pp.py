@@ -45,7 +45,7 @@ def euler_ancestral_cfg_pp(
         sigma_down, sigma_up = ancestral_split(s, t, eta)
         x = x0 + sigma_down / s * (x - u0)
         if sigma_up > 0.0:
-            x = x + s_noise * sigma_up * m.noise()
+            x = x + s_noise * sigma_up * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
@@ -61,6 +61,8 @@ def ddim_cfg_pp(
     """Chung et al. 2024, algorithm 2, with DDIM's noise by eta; clip, targets: as of `ddim`."""
     if targets is not None and len(targets) != len(sigmas) - 1:
         refuse("targets", targets, f"are {len(sigmas) - 1} numbers, one per step")
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
     x = x * sqrt(split(sigmas[0])[0])
     for i, s in enumerate(sigmas[:-1]):
         t = sigmas[i + 1] if targets is None else targets[i]
@@ -72,7 +74,7 @@ def ddim_cfg_pp(
         sd = eta * sqrt(max(b_prev / b * step_beta(s, t), 0.0))
         x = sqrt(a_prev) * x0 + sqrt(max(b_prev - sd * sd, 0.0)) * eps
         if sd > 0.0:
-            x = x + sd * m.noise()
+            x = x + sd * m.noise(s, t)
         m.step(x, denoised=x0)
     return x
 
@@ -106,6 +108,6 @@ def dpmpp_2s_ancestral_cfg_pp(
             y0, v0 = m.denoise_halves(x0 + mid / s * (x - u0), mid)
         x = y0 + sigma_down / s * (x - v0)
         if sigma_up > 0.0:
-            x = x + s_noise * sigma_up * m.noise()
+            x = x + s_noise * sigma_up * m.noise(s, t)
         m.step(x, denoised=x0)
     return x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .program import Program
 from .scheduler_config import Plan
+from .stepwise import StepByStep
 
 __all__ = ["unused_draws"]
 
@@ -13,11 +14,13 @@ _EVERY_STEP = ("euler_ancestral", "dpmpp_2m_sde")
 _WITH_OPTION = {"ddim": "eta", "dpm_multistep": "noise", "dpm_singlestep": "noise"}
 
 
-def unused_draws(plan: Plan, program: Program) -> int:
+def unused_draws(plan: Plan, program: Program | StepByStep) -> int:
     """Draws that the class makes after the last one that `program` makes.
 
     They change no picture, only the state of the caller's generator.
     """
+    if isinstance(program, StepByStep):  # no class of diffusers is one
+        return 0
     options = dict(plan.options)
     if plan.sampler == "ddpm":
         made = sum(timestep > 0 for timestep in plan.timesteps)

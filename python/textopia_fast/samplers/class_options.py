@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "VP_SAMPLERS",
     "class_options",
     "class_sampler",
+    "latent_scale",
     "lcm_timesteps",
     "tcd_schedule",
     "threshold_options",
@@ -42,14 +44,15 @@ _DDIM = ("ddim", "ddim_cfg_pp")
 # Their classes tell the network whole timesteps with Karras sigmas.
 ROUNDS_KARRAS = ("dpm_2", "dpm_2_ancestral")
 # Options that hold for a whole schedule and not for its tail.
-OF_THE_FIRST_STEPS = ("restart", "middles")
+OF_THE_FIRST_STEPS = ("restart", "middles", "from_pure_noise")
+_DPM_MULTISTEP = ("dpmpp_2m", "dpmpp_2m_sde", "dpm_multistep")
 
 
 def class_sampler(class_name: str, config: Mapping[str, Any]) -> str:
     """The sampler that a class with this config stands for."""
     if class_name == "PNDMScheduler" and config.get("skip_prk_steps"):
         return "plms"
-    if class_name == "DPMSolverMultistepScheduler":
+    if class_name in ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"):
         algorithm = config.get("algorithm_type", "dpmsolver++")
         if algorithm == "sde-dpmsolver++":
             return "dpmpp_2m_sde"
@@ -67,10 +70,8 @@ def class_options(
     eta: float,
 ) -> dict[str, Any]:
     """The sampler options that the class's settings stand for."""
-    if "stochastic_sampling" in settings and sampler == "flow_euler":
-        return {"stochastic": bool(settings["stochastic_sampling"])}
-    if rules.family in ("flow", "edm"):
-        return {"eta": _eta(eta)} if sampler in _DDIM else {}
+    if rules.family in ("flow", "edm", "ipndm", "ve"):
+        return _continuous(rules, sampler, settings, schedule, eta)
     clip = float(settings["clip_sample_range"]) if settings.get("clip_sample") else None
     if sampler in _DDIM:
         return {"eta": _eta(eta), "clip": clip}
@@ -93,9 +94,11 @@ def class_options(
         return {"clip": clip, "timestep_scaling": float(settings["timestep_scaling"])}
     if sampler == "unipc":
         return _unipc(settings, schedule)
+    if sampler == "sa_solver":
+        return _sa_solver(settings, schedule)
     if sampler == "deis":
         few = settings["lower_order_final"] and schedule.step_count < 15
-        at_end = {"lower_order_final": bool(few), "vp_result": schedule.sigmas[-1] > 0.0}
+        at_end = {"lower_order_final": bool(few), "result_scale": _result_scale(settings, schedule)}
         return {"order": settings["solver_order"], **at_end}
     if "algorithm_type" in settings:
         return _dpm_solver(sampler, settings, schedule)
@@ -104,8 +107,10 @@ def class_options(
 
 def threshold_options(sampler: str | Sampler, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dynamic thresholding where the class does it, instead of clipping."""
-    on = settings.get("thresholding") and sampler != "tcd" and settings.get("predict_x0", True)
-    if not on:
+    integrates_x0 = (
+        settings.get("predict_x0", True) and settings.get("algorithm_type") != "noise_prediction"
+    )
+    if not settings.get("thresholding") or sampler == "tcd" or not integrates_x0:
         return {}
     bounds = (settings["dynamic_thresholding_ratio"], settings["sample_max_value"])
     return {
@@ -136,6 +141,57 @@ def tcd_schedule(schedule: Schedule, table: TrainingTable, eta: float) -> Schedu
     return replace(schedule, targets=tuple(table.sigma_of(np.floor((1 - eta) * following))))
 
 
+def latent_scale(is_flow: bool, sigma: float) -> float:
+    """Factor from x0 + sigma*eps to the latents that a class of VP networks or of flows shows."""
+    return 1.0 / (1.0 + sigma) if is_flow else 1.0 / sqrt(1.0 + sigma * sigma)
+
+
+def _result_scale(settings: Mapping[str, Any], schedule: Schedule) -> float:
+    """That factor at the end, where the last sigma is not 0."""
+    if "sigma_data" in settings:  # of an EDM class, which shows x0 + sigma*eps
+        return 1.0
+    return latent_scale(bool(settings.get("use_flow_sigmas")), schedule.sigmas[-1])
+
+
+def _continuous(
+    rules: SchedulerClass,
+    sampler: str | Sampler,
+    settings: Mapping[str, Any],
+    schedule: Schedule,
+    eta: float,
+) -> dict[str, Any]:
+    """Of the classes without a training table."""
+    if sampler == "flow_euler":
+        always = "scale_factors" in settings  # FlowMatchLCM
+        return {"stochastic": always or bool(settings.get("stochastic_sampling"))}
+    if sampler in _DPM_MULTISTEP and "algorithm_type" in settings:
+        return _dpm_solver(sampler, settings, schedule)
+    if sampler == "ipndm":
+        return {"from_pure_noise": rules.family == "ipndm"}
+    if sampler == "predictor_corrector" and rules.family == "ve":
+        n_steps = settings["correct_steps"]
+        corrector = "langevin" if n_steps else "none"
+        return {"snr": settings["snr"], "n_steps": n_steps, "corrector": corrector, "norm": "batch"}
+    return {"eta": _eta(eta)} if sampler in _DDIM else {}
+
+
+def _middle_of_training(timestep: float) -> float:
+    """diffusers' tau where the config of SASolver has none."""
+    return 1.0 if 200 <= timestep <= 800 else 0.0
+
+
+def _sa_solver(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
+    return {
+        "predictor_order": settings["predictor_order"],
+        "corrector_order": settings["corrector_order"],
+        "tau": settings["tau_func"] or _middle_of_training,
+        "predict_x0": settings["algorithm_type"] == "data_prediction",
+        "lower_order_final": bool(settings["lower_order_final"]),
+        "keep_draws": True,
+        "result_scale": _result_scale(settings, schedule),
+    }
+
+
 def _unipc(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
     return {
         "order": settings["solver_order"],
@@ -143,7 +199,7 @@ def _unipc(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
         "predict_x0": bool(settings["predict_x0"]),
         "lower_order_final": bool(settings["lower_order_final"]),
         "disable_corrector": tuple(settings["disable_corrector"]),
-        "vp_result": schedule.sigmas[-1] > 0.0,
+        "result_scale": _result_scale(settings, schedule),
     }
 
 
@@ -154,7 +210,7 @@ def _dpm_solver(
     few = settings["lower_order_final"] and schedule.step_count < 15
     at_final = bool(settings.get("euler_at_final") or few)
     heun = settings["solver_type"] == "heun"
-    options: dict[str, Any] = {"order": order, "vp_result": schedule.sigmas[-1] > 0.0}
+    options: dict[str, Any] = {"order": order, "result_scale": _result_scale(settings, schedule)}
     if sampler == "dpmpp_2m":
         return {**options, "order": min(order, 2), "euler_at_final": at_final}
     options["solver_type"] = "heun" if heun else "midpoint"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
+from ..checks import refuse
 from .euler import pairs
 
 __all__ = ["lcm", "tcd"]
@@ -57,6 +58,8 @@ def tcd(
     targets: the levels to jump to (diffusers' timesteps (1 - eta)*t), (1 - eta)*sigmas[1:] unless
     given. eta: the paper's gamma, 0 is deterministic. No noise in the last step.
     """
+    if not 0.0 <= eta <= 1.0:
+        refuse("eta", eta, "are numbers 0..1")
     x = x / sqrt(1 + sigmas[0] ** 2)
     for i, (s, t) in enumerate(pairs(sigmas)):
         u = (1 - eta) * t if targets is None else targets[i]

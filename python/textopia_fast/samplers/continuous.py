@@ -1,32 +1,39 @@
-"""Schedules of the scheduler classes without a training table: flow matching and EDM."""
+"""Schedules of the scheduler classes without a training table: flows, EDM, IPNDM, ScoreSdeVe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log, sqrt
+from math import log, pi, sqrt
 from typing import Any
 
 import numpy as np
 
+from ..checks import refuse
 from ..errors import InvalidRequestError
-from .schedules import (
-    Schedule,
-    beta_sigmas,
-    exponential_sigmas,
-    karras_sigmas,
-)
+from .flow_times import flow_level, flow_times
+from .schedules import Schedule, exponential_sigmas, karras_sigmas
 
-__all__ = ["CONTINUOUS", "check_continuous", "continuous_schedule", "flow_times"]
+__all__ = [
+    "CONTINUOUS",
+    "check_continuous",
+    "check_flow_levels",
+    "continuous_schedule",
+    "flow_schedule",
+]
 
 CONTINUOUS = (
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
     "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "IPNDMScheduler",
+    "ScoreSdeVeScheduler",
 )
 _FLOW_SAMPLERS = ("flow_euler", "flow_heun")
 
-# What stands for tau = 1, where sigma = tau/(1-tau) is infinite: off by less than 1e-12.
-_LARGEST_SIGMA = 2.0**40
+# What stands for IPNDM's first, infinite sigma; nothing depends on it.
+_NEARLY_NOISE = 2.0**20
 
 
 def check_continuous(class_name: str, sampler: Any) -> None:
@@ -44,6 +51,17 @@ def check_continuous(class_name: str, sampler: Any) -> None:
         )
 
 
+def check_flow_levels(class_name: str, given: Mapping[str, Any]) -> None:
+    """Refuses levels of a variance-preserving table on a class with use_flow_sigmas.
+
+    Raises:
+        InvalidRequestError: Something else than a Schedule is given.
+    """
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Schedule):
+            refuse(name, value, f"is a Schedule (tx.schedules.flow) with {class_name} on a flow")
+
+
 def continuous_schedule(
     class_name: str,
     settings: Mapping[str, Any],
@@ -51,7 +69,7 @@ def continuous_schedule(
     sigmas: Sequence[float] | None,
     refused: Mapping[str, Any],
 ) -> Schedule:
-    """The schedule of a flow matching or EDM class; `sigmas` are n+1 noise levels of the caller.
+    """The schedule of such a class; `sigmas` are n+1 noise levels of the caller.
 
     Raises:
         InvalidRequestError: One of `refused` is given, or the number of steps is not allowed.
@@ -65,44 +83,44 @@ def continuous_schedule(
         raise InvalidRequestError(
             f"num_inference_steps: {n!r}, allowed are integers >= 1.", param="num_inference_steps"
         )
-    if class_name == "EDMEulerScheduler":
+    if class_name.startswith("EDM"):
         return _edm(settings, n, sigmas)
+    if not class_name.startswith("Flow"):
+        if sigmas is not None:
+            refuse("sigmas", sigmas, f"is a Schedule with {class_name}")
+        return _ipndm(n) if class_name == "IPNDMScheduler" else _variance_exploding(settings, n)
     if sigmas is None:
-        times = flow_times(settings, n)
-        levels = [min(tau / max(1 - tau, 1e-300), _LARGEST_SIGMA) for tau in (*times, 0.0)]
-    else:
-        levels = list(sigmas)
-        times = [s / (1 + s) for s in levels[:-1]]
-    told = tuple(tau * settings["num_train_timesteps"] for tau in times)
-    return Schedule(tuple(levels), told, 1.0 + levels[0])
+        return flow_schedule(settings, flow_times(settings, n))
+    told = tuple(s / (1 + s) * settings["num_train_timesteps"] for s in sigmas[:-1])
+    return Schedule(tuple(sigmas), told, 1.0 + sigmas[0])
 
 
-def flow_times(settings: Mapping[str, Any], n: int) -> list[float]:
-    """n times from 1 down, as FlowMatchEulerDiscrete spaces, shifts and stretches them."""
-    shift, steps = float(settings["shift"]), settings["num_train_timesteps"]
-    lowest = _shifted(1 / steps, shift)
-    times = [_shifted(tau, shift) for tau in np.linspace(1.0, lowest, n).tolist()]
-    terminal = settings.get("shift_terminal")
-    if terminal:
-        if n < 2:
-            raise InvalidRequestError(
-                "num_inference_steps: 1, allowed are integers >= 2 with shift_terminal.",
-                param="num_inference_steps",
-            )
-        stretch = (1 - times[-1]) / (1 - terminal)
-        times = [1 - (1 - tau) / stretch for tau in times]
-    for key, curve in (
-        ("use_karras_sigmas", karras_sigmas),
-        ("use_exponential_sigmas", exponential_sigmas),
-        ("use_beta_sigmas", beta_sigmas),
-    ):
-        if settings.get(key):
-            times = list(curve(n, times[-1], times[0])[:-1])
-    return times
+def flow_schedule(
+    settings: Mapping[str, Any], times: Sequence[float], told: Sequence[float] | None = None
+) -> Schedule:
+    """The schedule of a flow's times, ending at 0; `told` are the timesteps where they differ."""
+    levels = [flow_level(tau) for tau in times]
+    if told is None:
+        told = [tau * settings["num_train_timesteps"] for tau in times]
+    return Schedule((*levels, 0.0), tuple(told), 1.0 + levels[0])
 
 
-def _shifted(tau: float, shift: float) -> float:
-    return shift * tau / (1 + (shift - 1) * tau)
+def _ipndm(n: int) -> Schedule:
+    """IPNDM's levels beta/alpha, beta = sin(u*pi/2)^2 with u even from 1 to 0, and its times."""
+    beta = np.sin(np.linspace(1.0, 0.0, n + 1)[:-1] * pi / 2) ** 2
+    alpha = np.sqrt(1.0 - beta * beta)
+    levels = (_NEARLY_NOISE, *(beta[1:] / alpha[1:]).tolist(), 0.0)
+    told = np.arctan2(beta, alpha) * 2 / pi
+    return Schedule(levels, tuple(told), sqrt(1.0 + levels[0] ** 2))
+
+
+def _variance_exploding(settings: Mapping[str, Any], n: int) -> Schedule:
+    """ScoreSdeVe's geometric levels; the network is told sigma at times down to sampling_eps."""
+    low, high = float(settings["sigma_min"]), float(settings["sigma_max"])
+    times = np.linspace(1.0, settings["sampling_eps"], n)
+    levels = np.exp(np.linspace(log(low), log(high), n))[::-1]
+    told = low * (high / low) ** times
+    return Schedule((*levels, 0.0), tuple(told), high, noise_input="sigma")
 
 
 def _edm(settings: Mapping[str, Any], n: int, sigmas: Sequence[float] | None) -> Schedule:

@@ -33,6 +33,8 @@ def ddim(
     """
     if targets is not None and len(targets) != len(sigmas) - 1:
         refuse("targets", targets, f"are {len(sigmas) - 1} numbers, one per step")
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
     x = x * sqrt(split(sigmas[0])[0])
     for i, s in enumerate(sigmas[:-1]):
         t = sigmas[i + 1] if targets is None else targets[i]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, sqrt
+from math import log
 from typing import Any
 
 from ..checks import refuse
@@ -18,13 +18,13 @@ def dpmpp_2m(
     sigmas: Sequence[float],
     order: int = 2,
     euler_at_final: bool = False,
-    vp_result: bool = False,
+    result_scale: float = 1.0,
 ) -> Any:
     """Lu et al. 2022 (DPM-Solver++, arXiv 2211.01095), algorithm 2, "2M" with the midpoint rule.
 
     order: 2, or 1 for the first-order rule throughout (which is DDIM).
     euler_at_final: use the first-order rule for the last step even where it does not end at 0.
-    vp_result: give back x*sqrt(alpha_bar), as diffusers does when the last sigma is not 0.
+    result_scale: factor on the result, where diffusers holds latents in another frame.
     """
     if order not in (1, 2):
         refuse("order", order, "are 1, 2")
@@ -40,8 +40,8 @@ def dpmpp_2m(
             r = h_last / h
             d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_last
         x = (t / s) * x + (s - t) / s * d  # t/s = exp(-h)
-        if last and vp_result:
-            x = x / sqrt(1 + t * t)
+        if last:
+            x = result_scale * x
         x0_last, h_last = x0, h
         m.step(x, denoised=x0)
     return x

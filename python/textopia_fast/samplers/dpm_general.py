@@ -29,14 +29,14 @@ def dpm_multistep(
     predict: str = "x0",
     noise: bool = False,
     lower_order_final: int = 0,
-    vp_result: bool = False,
+    result_scale: float = 1.0,
 ) -> Any:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2 for any order, integrating x0 or eps.
 
     solver_type: how order 2 integrates its slope, "midpoint" or "heun" (exactly).
     predict: "x0", or "eps" as in the first DPM-Solver. noise: the reverse SDE ("eps" only).
     lower_order_final: the last step has order 1 (1), the one before it order 2 at most (2).
-    vp_result: give back x*sqrt(alpha_bar), as diffusers does when the last sigma is not 0.
+    result_scale: factor on the result, where diffusers holds latents in another frame.
     """
     _check(order, solver_type, predict)
     if noise and predict != "eps":
@@ -54,8 +54,8 @@ def dpm_multistep(
             x = t / s * x + change if predict == "x0" else x - (2 if noise else 1) * t * change
         if noise and s > t > 0.0:
             x = x + sqrt(s * s - t * t) * m.noise(s, t)
-        if left == 0 and vp_result:
-            x = x / sqrt(1 + t * t)
+        if left == 0:
+            x = result_scale * x
         m.step(x, denoised=x0)
     return x
 
@@ -69,12 +69,12 @@ def dpm_singlestep(
     predict: str = "x0",
     noise: bool = False,
     lower_order_final: bool = True,
-    vp_result: bool = False,
+    result_scale: float = 1.0,
 ) -> Any:
     """Lu et al. 2022 (DPM-Solver), algorithms 1 and 2: groups of `order` steps from one latent.
 
     The k-th step of a group starts again from its first latent, with what k network runs said.
-    solver_type, predict, vp_result: as for `dpm_multistep`. noise: the reverse SDE ("x0" only).
+    solver_type, predict, result_scale: as for `dpm_multistep`. noise: the reverse SDE ("x0" only).
     lower_order_final: end with shorter groups, as diffusers does when the last sigma is 0.
     """
     _check(order, solver_type, predict)
@@ -95,8 +95,8 @@ def dpm_singlestep(
             x = exp(-u) * base + change if predict == "x0" else base - t * change
         if noise and start > t > 0.0:
             x = x + t * sqrt(1 - (t / start) ** 2) * m.noise(start, t)
-        if i == len(sigmas) - 2 and vp_result:
-            x = x / sqrt(1 + t * t)
+        if i == len(sigmas) - 2:
+            x = result_scale * x
         m.step(x, denoised=x0)
     return x
 

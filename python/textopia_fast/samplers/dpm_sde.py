@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import Any
 
+from ..checks import refuse
 from ..errors import InvalidRequestError
 from .euler import ancestral_split, pairs
 from .exponential import phi
@@ -60,12 +61,12 @@ def dpmpp_2m_sde(
     solver_type: str = "midpoint",
     order: int = 2,
     euler_at_final: bool = False,
-    vp_result: bool = False,
+    result_scale: float = 1.0,
 ) -> Any:
     """Lu et al. 2022 (DPM-Solver++), appendix D: "SDE-DPM-Solver++(2M)", with any eta.
 
     solver_type: how the second order term is integrated, "midpoint" or "heun" (exactly).
-    order, euler_at_final, vp_result: as for `dpmpp_2m`.
+    order, euler_at_final, result_scale: as for `dpmpp_2m`.
     """
     _check_solver_type(solver_type)
     x0_last = h_last = None
@@ -80,8 +81,8 @@ def dpmpp_2m_sde(
             weight = (1 - q) / 2 if solver_type == "midpoint" else u * phi(2, -u)
             new = new + weight * h / h_last * (x0 - x0_last)
         x = _with_noise(m, new, s, t, eta, s_noise)
-        if last and vp_result:
-            x = x / sqrt(1 + t * t)
+        if last:
+            x = result_scale * x
         x0_last, h_last = x0, h
         m.step(x, denoised=x0)
     return x
@@ -118,6 +119,8 @@ def dpmpp_3m_sde(
 
 
 def _with_noise(m: Any, x: Any, s: float, t: float, eta: float, s_noise: float) -> Any:
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
     sd = t * sqrt(max(1 - (t / s) ** (2 * eta), 0.0)) * s_noise
     return x + sd * m.noise(s, t) if sd > 0.0 else x
 

@@ -10,6 +10,8 @@ from itertools import pairwise
 from math import inf, sqrt
 from typing import Any
 
+from ..checks import refuse
+
 __all__ = ["ancestral_split", "churned", "euler", "euler_ancestral", "pairs"]
 
 
@@ -59,6 +61,8 @@ def ancestral_split(s: float, t: float, eta: float) -> tuple[float, float]:
     """(sigma_down, sigma_up): go down to sigma_down, add sigma_up of fresh noise, and be at t."""
     if eta == 0.0:
         return t, 0.0
+    if eta < 0.0:
+        refuse("eta", eta, "are numbers >= 0")
     sigma_up = min(t, eta * sqrt(max(t * t * (s * s - t * t) / (s * s), 0.0)))
     return sqrt(max(t * t - sigma_up * sigma_up, 0.0)), sigma_up
 

@@ -7,7 +7,7 @@ with their noise levels, latest first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, sqrt
+from math import log
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .euler import pairs
 from .exponential import weights_at
 from .pndm import ADAMS_BASHFORTH
 
-__all__ = ["deis", "ipndm", "lms"]
+__all__ = ["deis", "gradient_estimation", "ipndm", "lms"]
 
 
 def lms(m: Any, x: Any, sigmas: Sequence[float], order: int = 4) -> Any:
@@ -44,12 +44,12 @@ def deis(
     sigmas: Sequence[float],
     order: int = 3,
     lower_order_final: bool = False,
-    vp_result: bool = False,
+    result_scale: float = 1.0,
 ) -> Any:
     """Zhang & Chen 2022 (DEIS), "tAB" in log rho: a polynomial in log sigma through the slopes.
 
     order: how many slopes, 1 to 3; fewer at the start, and at the end with lower_order_final.
-    vp_result: give back x*sqrt(alpha_bar), as diffusers does when the last sigma is not 0.
+    result_scale: factor on the result, where diffusers holds latents in another frame.
     """
     if order not in (1, 2, 3):
         raise InvalidRequestError(f"order: {order!r}, allowed are 1, 2, 3.", param="order")
@@ -65,22 +65,44 @@ def deis(
             h = log(s / t)
             weights = weights_at([log(s / p[0]) / h for p in used], h)
             x = x - sum(t * h * w * (p[1] - d) for w, p in zip(weights, used, strict=True))
-        if left == 0 and vp_result:
-            x = x / sqrt(1 + t * t)
+        if left == 0:
+            x = result_scale * x
         m.step(x, denoised=x0)
     return x
 
 
-def ipndm(m: Any, x: Any, sigmas: Sequence[float], order: int = 4) -> Any:
-    """Zhang & Chen 2022 (DEIS), "iPNDM": Adams-Bashforth's fixed weights, lower orders at first."""
+def ipndm(
+    m: Any, x: Any, sigmas: Sequence[float], order: int = 4, from_pure_noise: bool = False
+) -> Any:
+    """Zhang & Chen 2022 (DEIS), "iPNDM": Adams-Bashforth's fixed weights, lower orders at first.
+
+    from_pure_noise: the first slope is x/sigma, as where sigma is infinite.
+    """
     if order not in (1, 2, 3, 4):
         raise InvalidRequestError(f"order: {order!r}, allowed are 1, 2, 3, 4.", param="order")
     past: list[Any] = []
     for s, t in pairs(sigmas):
         x0 = m.denoise(x, s)
-        past = [(x - x0) / s, *past][:order]
+        d = x / s if from_pure_noise and not past else (x - x0) / s
+        past = [d, *past][:order]
         weights = ADAMS_BASHFORTH[len(past) - 1]
         x = x + sum((t - s) * w * d for w, d in zip(weights, past, strict=True))
+        m.step(x, denoised=x0)
+    return x
+
+
+def gradient_estimation(m: Any, x: Any, sigmas: Sequence[float], gamma: float = 2.0) -> Any:
+    """Permenter & Yuan 2024, algorithm 2: a step along gamma*d + (1 - gamma)*d_last; x0 at the end.
+
+    gamma: 1 is Euler, 2 the paper's choice.
+    """
+    d_last: Any = None
+    for s, t in pairs(sigmas):
+        x0 = m.denoise(x, s)
+        d = (x - x0) / s
+        mixed = d if d_last is None or t == 0.0 else gamma * d + (1 - gamma) * d_last
+        x = x + (t - s) * mixed
+        d_last = d
         m.step(x, denoised=x0)
     return x
 

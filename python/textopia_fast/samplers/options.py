@@ -13,7 +13,9 @@ from .schedules import Schedule
 
 __all__ = ["bind_options", "is_own", "takes"]
 
-_OWN = tuple(info.function for info in registry.SAMPLERS.values())
+_OWN = tuple(
+    info.function for info in (*registry.SAMPLERS.values(), *registry.STEP_BY_STEP.values())
+)
 
 
 def is_own(function: Callable[..., Any]) -> bool:

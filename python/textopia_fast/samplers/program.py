@@ -201,6 +201,10 @@ class Program:
     prediction: str
     intervals: tuple[Interval | None, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.intervals:
+            object.__setattr__(self, "intervals", (None,) * self.draw_count)
+
     @property
     def step_count(self) -> int:
         """How many STEP instructions there are."""

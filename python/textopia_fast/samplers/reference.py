@@ -160,6 +160,10 @@ class ArrayModel:
         """One Langevin update whose step is set by a signal-to-noise ratio."""
         return _langevin_step(x, score, self._draw(), langevin_factor(snr, alpha, norm), norm)
 
+    def keep(self, x: Any) -> Any:
+        """x itself."""
+        return x
+
     def step(self, x: Any, denoised: Any = None) -> None:
         """Ends a step."""
         if self._on_step is not None:

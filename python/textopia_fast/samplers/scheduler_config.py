@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import sqrt
 from typing import Any
 
 from ..checks import (
@@ -24,20 +23,25 @@ from .class_options import (
     VP_SAMPLERS,
     class_options,
     class_sampler,
+    latent_scale,
     tcd_schedule,
     threshold_options,
 )
-from .continuous import CONTINUOUS, check_continuous, continuous_schedule
+from .class_values import check_supported
+from .continuous import CONTINUOUS, check_continuous, check_flow_levels, continuous_schedule
+from .flow_times import shifted_by
 from .named_schedules import NAMED
 from .prediction import PREDICTIONS
 from .program import Program
-from .scheduler_classes import CLASSES, check_supported
+from .scheduler_classes import CLASSES
 from .scheduler_levels import class_schedule, named_schedule, noise_input_of, training_table
 from .schedules import SPACINGS, Schedule
+from .stepwise import StepByStep, step_by_step
 from .trace import Sampler, make_program
 
 __all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
 
+_ALIASES = {"original_sample": "sample", "flow_prediction": "flow"}
 # Names that `schedule=` takes.
 SCHEDULES = (*SPACINGS, "karras", "exponential", "beta", *NAMED)
 
@@ -52,7 +56,8 @@ class Plan:
         schedule: The noise levels.
         prediction: What the network predicts.
         scheduler_class: The class of diffusers whose rules were followed.
-        vp_latents: That class shows its callers latents in the variance-preserving frame.
+        vp_latents: That class shows its callers latents in the variance-preserving frame (of a
+            flow: in the flow's).
     """
 
     sampler: str | Sampler
@@ -73,8 +78,8 @@ class Plan:
         sigmas = self.schedule.sigmas[1:]
         if not self.vp_latents or self.sampler in VP_SAMPLERS:
             return (1.0,) * len(sigmas)
-        scales = [1.0 / sqrt(1.0 + sigma * sigma) for sigma in sigmas]
-        if ("vp_result", True) in self.options:
+        scales = [latent_scale(self.prediction == "flow", sigma) for sigma in sigmas]
+        if dict(self.options).get("result_scale", 1.0) != 1.0:
             scales[-1] = 1.0
         return tuple(scales)
 
@@ -93,6 +98,7 @@ def from_config(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     eta: float = 0.0,
+    mu: float | None = None,
     sampler_options: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plans a run from the contents of a scheduler_config.json.
@@ -108,6 +114,8 @@ def from_config(
         timesteps: The timesteps themselves, high to low.
         sigmas: The n+1 noise levels themselves, high to low; the last is usually 0.
         eta: Of DDIM and TCD; as in diffusers, other samplers do not look at it.
+        mu: How far the times of a flow are shifted (more for larger images), where the config has
+            use_dynamic_shifting.
         sampler_options: Options of the sampler by name; they come before what the config says.
 
     Raises:
@@ -141,12 +149,17 @@ def from_config(
     settings.update((k, v) for k, v in config.items() if k in rules.defaults and k not in assumed)
     check_supported(class_name, settings, strict=own or class_name in CONTINUOUS)
     settings.update(rules.fixed)
+    settings = shifted_by(mu, settings, rules)
     if schedule is not None and not isinstance(schedule, Schedule) and schedule not in SCHEDULES:
         refuse("schedule", schedule, f"are {', '.join(SCHEDULES)} or a Schedule")
     if sum(given is not None for given in (timesteps, sigmas, schedule)) > 1:
         raise InvalidRequestError(
             "schedule: got more than one of schedule, timesteps and sigmas, allowed is one.",
             param="schedule",
+        )
+    if settings.get("use_flow_sigmas"):
+        check_flow_levels(
+            class_name, {"schedule": schedule, "timesteps": timesteps, "sigmas": sigmas}
         )
     if class_name in CONTINUOUS:
         if not isinstance(schedule, Schedule):
@@ -178,9 +191,9 @@ def from_config(
         sampler=sampler,
         options=tuple(sorted(options.items())),
         schedule=schedule,
-        prediction=prediction_of(settings),
+        prediction=prediction_of({**settings, "_class_name": class_name}),
         scheduler_class=class_name,
-        vp_latents=rules.family in ("ddim", "ddpm", "dpm", "lcm", "flow"),
+        vp_latents=rules.family not in ("euler", "edm", "ve"),
     )
 
 
@@ -190,19 +203,26 @@ def prediction_of(config: Mapping[str, Any]) -> str:
     rules = CLASSES.get(own_class) if isinstance(own_class, str) else None
     fixed = {} if rules is None else rules.fixed
     found = fixed.get("prediction_type", config.get("prediction_type"))
-    if found == "original_sample":
-        return "sample"
+    if rules is not None and rules.family == "edm" and found != "v_prediction":
+        return "edm"
+    found = _ALIASES.get(found, found) if isinstance(found, str) else found
     # A value that is not known is refused by `from_config`, with the file's name.
     return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
 
 
-def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program:
-    """The program of a plan; repeated calls give the same object.
+def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
+    """The program of a plan, or what stands for it where the sampler runs step by step.
+
+    Repeated calls give the same program.
 
     Raises:
         InvalidRequestError: As of `trace`.
     """
     check_instance("plan", plan, Plan, "is what from_config gives")
+    if isinstance(plan.sampler, str) and plan.sampler in registry.STEP_BY_STEP:
+        if inpaint:
+            refuse("sampler", plan.sampler, "for inpainting are those that are traced")
+        return step_by_step(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed

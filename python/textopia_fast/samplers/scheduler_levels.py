@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_numbers, refuse
+from ..checks import check_integer, check_numbers, refuse
 from ..errors import InvalidRequestError, UnsupportedModelError
 from .class_options import ROUNDS_KARRAS, lcm_timesteps
+from .flow_times import flow_level, solver_times
 from .named_schedules import named_sigmas
 from .scheduler_classes import SchedulerClass
 from .schedules import (
@@ -27,7 +28,13 @@ from .schedules import (
 )
 from .tables import TrainingTable
 
-__all__ = ["class_schedule", "named_schedule", "noise_input_of", "training_table"]
+__all__ = [
+    "class_schedule",
+    "named_schedule",
+    "noise_input_of",
+    "solver_flow_schedule",
+    "training_table",
+]
 
 # What stands for alpha_bar = 0 at zero terminal SNR: diffusers' own value, and for DDIM and DDPM,
 # which keep the exact 0 in the VP frame, one whose effect is below float32.
@@ -102,10 +109,15 @@ def class_schedule(
         if not told.size or not inside:
             refuse("timesteps", timesteps, f"are falling numbers in 0..{table.steps - 1}")
         return _finish(settings, rules, table, told)
+    if settings.get("use_flow_sigmas"):
+        return solver_flow_schedule(settings, table, n)
     told = _spaced(settings, rules, table, n)
+    even_logs = settings.get("interpolation_type") == "log_linear"
     if not curve:
-        return _finish(settings, rules, table, told, ratio=table.steps // n)
-    whole = rules.family == "dpm"  # over the whole table, told in integers
+        ends = table.sigmas[[-1, 0]]
+        even = np.geomspace(ends[0], ends[1], n + 1) if even_logs else None
+        return _finish(settings, rules, table, told, even, ratio=table.steps // n)
+    whole = rules.family == "dpm" or even_logs  # over the whole table; "dpm" told in integers
     ends = table.sigmas[[-1, 0]] if whole else table.sigma_of(told)[[0, -1]]
     given_low, given_high = settings.get("sigma_min"), settings.get("sigma_max")
     low = float(ends[1]) if given_low is None else given_low
@@ -113,7 +125,7 @@ def class_schedule(
     curved = curve(n, low, high)
     told = table.timestep_of(curved[:-1])
     karras = settings.get("use_karras_sigmas")
-    if not whole:
+    if rules.family != "dpm":
         rounds = karras and rules.sampler in ROUNDS_KARRAS
         return _finish(settings, rules, table, told.round() if rounds else told, curved)
     cosine = settings["beta_schedule"] == "squaredcos_cap_v2"
@@ -204,6 +216,28 @@ def _finish(
         table=table,
         targets=None if targets is None else tuple(targets),
     )
+
+
+def solver_flow_schedule(
+    settings: Mapping[str, Any],
+    table: TrainingTable,
+    n: int,
+    times: Sequence[float] | None = None,
+) -> Schedule:
+    """The levels of a flow on a class with use_flow_sigmas; the network is told whole timesteps.
+
+    times: n of the caller to be shifted, for UniPC.
+    """
+    check_integer("num_inference_steps", n, 1, table.steps)
+    times = solver_times(settings, n, times)
+    levels = [flow_level(tau) for tau in times]
+    last = 0.0
+    if settings.get("final_sigmas_type") == "sigma_min":
+        # DPM-Solver takes the table's smallest sigma for a time, the others their own last one
+        own = flow_level(float(table.sigmas[0]))
+        last = min(own, levels[-1]) if "euler_at_final" in settings else levels[-1]
+    told = tuple(float(int(tau * settings["num_train_timesteps"])) for tau in times)
+    return Schedule((*levels, last), told, 1.0 + levels[0], table=table)
 
 
 def _final(settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import expm1, log, sqrt
 from types import NoneType
 
@@ -36,8 +37,10 @@ __all__ = [
     "explicit",
     "exponential",
     "exponential_sigmas",
+    "flow",
     "karras",
     "karras_sigmas",
+    "named",
     "polyexponential_sigmas",
     "spaced_timesteps",
     "vp_sigmas",
@@ -92,6 +95,13 @@ class Schedule:
             raise InvalidRequestError(
                 f"sigmas: got {_short(self.sigmas)}, allowed are at least two and at most "
                 f"{_MOST_LEVELS + 1}, all > 0 but for the last, which may be 0.",
+                param="sigmas",
+            )
+        rising = next((i for i, (a, b) in enumerate(pairwise(self.sigmas)) if b > a), None)
+        if rising is not None:
+            raise InvalidRequestError(
+                f"sigmas: {self.sigmas[rising + 1]:.6g} after {self.sigmas[rising]:.6g}, allowed "
+                "are numbers that do not rise.",
                 param="sigmas",
             )
         for name in ("timesteps", "targets"):
@@ -211,6 +221,39 @@ def exponential(
 ) -> Schedule:
     """n noise levels evenly spaced in log sigma, then 0."""
     return explicit(exponential_sigmas(n, sigma_min, sigma_max), table=table)
+
+
+def named(name: str, n: int, table: TrainingTable) -> Schedule:
+    """n noise levels by a name that user interfaces know, then 0.
+
+    name: "normal", "sgm_uniform", "simple", "ddim_uniform", "beta_timesteps", "kl_optimal",
+    "linear_quadratic", "polyexponential", "lu_lambdas", "vp", "gits", "ays" or "ays_xl".
+    """
+    from .named_schedules import NAMED, named_sigmas  # which is made of what is here
+
+    check_instance("table", table, TrainingTable, "is a TrainingTable")
+    return explicit(named_sigmas(check_choice("name", name, NAMED), n, table), table=table)
+
+
+def flow(n: int, shift: float = 1.0, *, shift_terminal: float | None = None) -> Schedule:
+    """n times of a flow from 1 down, then 0; the network is told 1000 times the time.
+
+    Args:
+        n: Number of steps.
+        shift: s in s*tau/(1 + (s-1)*tau) (Esser et al. 2024, equation 23): more than 1 spends more
+            steps near the noise. e^mu is diffusers' dynamic shift.
+        shift_terminal: The last time before 0, to which the others are stretched.
+    """
+    from .continuous import flow_schedule
+    from .flow_times import flow_times
+
+    if check_number("shift", shift) <= 0.0:
+        refuse("shift", shift, "are numbers > 0")
+    if shift_terminal is not None and not 0.0 < check_number("shift_terminal", shift_terminal) < 1:
+        refuse("shift_terminal", shift_terminal, "are numbers between 0 and 1")
+    n = check_integer("n", n, 1, _MOST_LEVELS)
+    settings = {"num_train_timesteps": 1000, "shift": shift, "shift_terminal": shift_terminal}
+    return flow_schedule(settings, flow_times(settings, n, np.linspace(1.0, 1e-3, n).tolist()))
 
 
 def karras_sigmas(

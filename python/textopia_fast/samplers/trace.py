@@ -11,6 +11,7 @@ What it may use:
     m.clamp(x0, low, high)       element-wise
     m.threshold(x0, ratio, high)  dynamic thresholding, image by image
     m.langevin_step(x, score, snr=..., alpha=1.0, norm="sample")
+    m.keep(p)                    p as a latent of its own, for what is carried through many steps
     m.step(x, denoised=x0)       once per step: progress, cancellation, preview
 
 and + - * / with numbers. Sums stay symbolic until the network (or a clamp, a step) needs them; then
@@ -164,6 +165,12 @@ class Tracer(Recording):
         operands = {source: 1.0, gradient: 1.0}
         self._record(Node(LangevinStep, moved, operands, (gradient, factor, norm), draw))
         return Linear(self, {moved: 1.0})
+
+    def keep(self, x: Linear) -> Linear:
+        """x, made now: without it, what a sampler carries along grows by the terms of each step."""
+        self._expect("keep", x)
+        self._stored(x)
+        return x
 
     def step(self, x: Linear, denoised: Linear | None = None) -> None:
         """Ends a step: x is the latent now, denoised what a preview should show."""
@@ -327,7 +334,10 @@ def make_program(
 def seen_sigmas(
     sampler: str | Sampler, schedule: Schedule, options: dict[str, Any]
 ) -> tuple[float, ...]:
-    """The sigma of every network run of a sampler, in order."""
+    """The sigma of every network run of a sampler, in order: where to guide how much, say.
+
+    sampler, schedule, options: As of `trace`.
+    """
     name, function = registry.resolve(sampler)
     tracer, _ = _record(name, function, schedule, float, "sample", options, False)
     return tuple(

@@ -7,7 +7,7 @@ out what is integrated (x0, or eps); r positions of outputs, in steps h from s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import expm1, log, sqrt
+from math import expm1, log
 from typing import Any
 
 from ..errors import InvalidRequestError
@@ -28,14 +28,14 @@ def unipc(
     predict_x0: bool = True,
     lower_order_final: bool = True,
     disable_corrector: Sequence[int] = (),
-    vp_result: bool = False,
+    result_scale: float = 1.0,
 ) -> Any:
     """Zhao et al. 2023 (UniPC), algorithms 5 to 8: multistep UniP-p with UniC-p.
 
     order: p, 1 to 3. solver_type: B(h) of the lowest orders, "bh1" (h) or "bh2" (e^h - 1).
     predict_x0: integrate x0, else eps. lower_order_final: order 1 in the last step, 2 before it.
     disable_corrector: indices of steps that are not corrected by the network run after them.
-    vp_result: give back x*sqrt(alpha_bar), as diffusers does when the last sigma is not 0.
+    result_scale: factor on the result, where diffusers holds latents in another frame.
     """
     _check(order, solver_type)
     n = len(sigmas) - 1
@@ -56,8 +56,8 @@ def unipc(
         elif t != s:
             x = (t / s if predict_x0 else 1.0) * x
             x = x + _change(s, t, past[:used], None, solver_type, predict_x0)
-        if i == n - 1 and vp_result:
-            x = x / sqrt(1 + t * t)
+        if i == n - 1:
+            x = result_scale * x
         m.step(x, denoised=x0)
     return x
 
