@@ -167,98 +167,6 @@ class Progress:
     @property
     def steps_total(self) -> int: ...
 
-class TensorInfo:
-    """
-    One input or output of a graph.
-    """
-    def __repr__(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> list:
-        """
-        list of int, the name of a free size, or None where it has no name
-        """
-
-class RunControl:
-    """
-    Stops the runs that it is given to, from any thread.
-    """
-    def __init__(self) -> None: ...
-    def reset(self) -> None: ...
-    def terminate(self) -> None:
-        """
-        Sticky until reset().
-        """
-    @property
-    def is_terminated(self) -> bool: ...
-
-class Session:
-    """
-    A loaded ONNX graph.
-    """
-    @staticmethod
-    def from_file(
-        path: os.PathLike | str | bytes,
-        *,
-        label: str = "",
-        threads: typing.SupportsInt | typing.SupportsIndex = 0,
-        optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
-        config: collections.abc.Mapping[str, str] = {},
-        gpu: ... | None = None,
-        cuda_options: collections.abc.Mapping[str, str] = {},
-    ) -> Session: ...
-    @staticmethod
-    def from_memory(
-        model: bytes,
-        *,
-        label: str = "graph",
-        threads: typing.SupportsInt | typing.SupportsIndex = 0,
-        optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
-        config: collections.abc.Mapping[str, str] = {},
-        gpu: ... | None = None,
-        cuda_options: collections.abc.Mapping[str, str] = {},
-    ) -> Session: ...
-    def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
-        """
-        All outputs by name, as new arrays. bfloat16 crosses as uint16 bits. cancel ends the run, and terminates `control` too.
-        """
-    def run_repeatedly(
-        self,
-        feeds: dict,
-        count: typing.SupportsInt | typing.SupportsIndex,
-        *,
-        control: RunControl | None = None,
-    ) -> float:
-        """
-        Seconds of `count` runs over buffers that are bound once.
-        """
-    @property
-    def cuda_device(self) -> int | None: ...
-    @property
-    def inputs(self) -> list[TensorInfo]: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def outputs(self) -> list[TensorInfo]: ...
-
-class Binding:
-    """
-    Arrays bound to a session once and run many times.
-    """
-    def __init__(self, session: Session) -> None: ...
-    def input(self, name: str, array: typing.Any) -> None:
-        """
-        Strided arrays are copied; others are read at each run().
-        """
-    def output(self, name: str, array: typing.Any) -> None:
-        """
-        Written by each run().
-        """
-    def run(self, control: RunControl | None = None) -> None: ...
-
 class CudaDriver:
     """
     NVIDIA's driver, opened at run time.
@@ -295,6 +203,8 @@ class KernelImage:
         shared_bytes: typing.SupportsInt | typing.SupportsIndex,
         elements: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
+    @property
+    def name(self) -> str: ...
 
 class Gpu:
     """
@@ -335,6 +245,98 @@ class Gpu:
     def ordinal(self) -> int: ...
     @property
     def stream(self) -> int: ...
+
+class TensorInfo:
+    """
+    One input or output of a graph.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> list:
+        """
+        list of int, the name of a free size, or None where it has no name
+        """
+
+class RunControl:
+    """
+    Stops the runs that it is given to, from any thread.
+    """
+    def __init__(self) -> None: ...
+    def reset(self) -> None: ...
+    def terminate(self) -> None:
+        """
+        Sticky until reset().
+        """
+    @property
+    def is_terminated(self) -> bool: ...
+
+class Session:
+    """
+    A loaded ONNX graph.
+    """
+    @staticmethod
+    def from_file(
+        path: os.PathLike | str | bytes,
+        *,
+        label: str = "",
+        threads: typing.SupportsInt | typing.SupportsIndex = 0,
+        optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
+        config: collections.abc.Mapping[str, str] = {},
+        gpu: Gpu | None = None,
+        cuda_options: collections.abc.Mapping[str, str] = {},
+    ) -> Session: ...
+    @staticmethod
+    def from_memory(
+        model: bytes,
+        *,
+        label: str = "graph",
+        threads: typing.SupportsInt | typing.SupportsIndex = 0,
+        optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
+        config: collections.abc.Mapping[str, str] = {},
+        gpu: Gpu | None = None,
+        cuda_options: collections.abc.Mapping[str, str] = {},
+    ) -> Session: ...
+    def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
+        """
+        All outputs by name, as new arrays. bfloat16 crosses as uint16 bits. cancel ends the run, and terminates `control` too.
+        """
+    def run_repeatedly(
+        self,
+        feeds: dict,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        control: RunControl | None = None,
+    ) -> float:
+        """
+        Seconds of `count` runs over buffers that are bound once.
+        """
+    @property
+    def cuda_device(self) -> int | None: ...
+    @property
+    def inputs(self) -> list[TensorInfo]: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def outputs(self) -> list[TensorInfo]: ...
+
+class Binding:
+    """
+    Arrays bound to a session once and run many times.
+    """
+    def __init__(self, session: Session) -> None: ...
+    def input(self, name: str, array: typing.Any) -> None:
+        """
+        Strided arrays are copied; others are read at each run().
+        """
+    def output(self, name: str, array: typing.Any) -> None:
+        """
+        Written by each run().
+        """
+    def run(self, control: RunControl | None = None) -> None: ...
 
 class Program:
     """
