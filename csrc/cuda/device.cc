@@ -155,6 +155,14 @@ DeviceBuffer::DeviceBuffer(std::shared_ptr<const Device> device, size_t bytes) {
   Owner::operator=(Owner(std::move(device), raw));
 }
 
+PinnedBuffer::PinnedBuffer(std::shared_ptr<const Device> device, size_t bytes) {
+  if (bytes == 0) return;
+  const CurrentDevice current(*device);
+  void* raw = nullptr;
+  device->call(device->api().cuMemAllocHost_v2, &raw, bytes);
+  Owner::operator=(Owner(std::move(device), raw));
+}
+
 void upload(const Stream& stream, api::Pointer target, const void* source, size_t bytes) {
   const Device& device = stream.device();
   if (bytes > 0) device.call(device.api().cuMemcpyHtoDAsync_v2, target, source, bytes, stream.get());

@@ -127,6 +127,14 @@ class DeviceBuffer : public Owner<api::Pointer, &api::Table::cuMemFree_v2> {
   DeviceBuffer(std::shared_ptr<const Device> device, size_t bytes);  // throws out_of_memory with the sizes
 };
 
+// Host memory that the device reads and writes itself, without a copy through the driver's own.
+class PinnedBuffer : public Owner<void*, &api::Table::cuMemFreeHost> {
+ public:
+  PinnedBuffer() = default;
+  PinnedBuffer(std::shared_ptr<const Device> device, size_t bytes);
+  float* floats() const { return static_cast<float*>(get()); }
+};
+
 // Copies ordered by the stream; the host's memory must live until the stream has passed them.
 void upload(const Stream& stream, api::Pointer target, const void* source, size_t bytes);
 void download(const Stream& stream, void* target, api::Pointer source, size_t bytes);

@@ -90,6 +90,8 @@ inline constexpr unsigned kDisableTiming = 2;     // CUevent_flags
   X(cuEventElapsedTime, (float* milliseconds, Event* start, Event* end))                               \
   X(cuMemAlloc_v2, (Pointer*, size_t bytes))                                                           \
   X(cuMemFree_v2, (Pointer))                                                                           \
+  X(cuMemAllocHost_v2, (void**, size_t bytes))                                                         \
+  X(cuMemFreeHost, (void*))                                                                            \
   X(cuMemGetInfo_v2, (size_t* free, size_t* total))                                                    \
   X(cuMemcpyHtoDAsync_v2, (Pointer, const void*, size_t bytes, Stream*))                               \
   X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))

@@ -50,9 +50,9 @@ class Loop {
     }
     upload_noise();
     if (request.on_step) {
-      host_latents_ = Buffer<float>(count_);
+      host_latents_ = cuda::PinnedBuffer(gpu_.device(), latent_bytes());
       if (request.wants_denoised) {
-        host_denoised_ = Buffer<float>(count_);
+        host_denoised_ = cuda::PinnedBuffer(gpu_.device(), latent_bytes());
         memory_.denoised = allocate(latent_bytes());
       }
     }
@@ -162,25 +162,25 @@ class Loop {
     }
     memory_.draw_stride = align(latent_bytes());
     memory_.draws = allocate(draws * memory_.draw_stride);
-    Buffer<float> drawn(count_);
+    const cuda::PinnedBuffer drawn(gpu_.device(), latent_bytes());
     for (size_t i = 0; i < draws; ++i) {
-      request_.noise->draw(drawn.data(), images_, size_);
-      upload(memory_.draws + i * memory_.draw_stride, drawn.data(), latent_bytes());
+      request_.noise->draw(drawn.floats(), images_, size_);
+      upload(memory_.draws + i * memory_.draw_stride, drawn.floats(), latent_bytes());
       gpu_.stream().wait();  // before `drawn` is written again
     }
   }
 
   void call_back(const PlanCuda::Pause& pause) {
     const Pointer latents = memory_.latents[static_cast<size_t>(pause.step->x)];
-    download(host_latents_.data(), latents);
+    download(host_latents_.floats(), latents);
     if (pause.denoised) {
       (*this)(*pause.denoised);
-      download(host_denoised_.data(), memory_.denoised);
+      download(host_denoised_.floats(), memory_.denoised);
     }
     wait_and_check();
-    request_.on_step(pause.step->index, host_latents_.data(),
-                     pause.denoised ? host_denoised_.data() : nullptr);
-    upload(latents, host_latents_.data(), latent_bytes());
+    request_.on_step(pause.step->index, host_latents_.floats(),
+                     pause.denoised ? host_denoised_.floats() : nullptr);
+    upload(latents, host_latents_.floats(), latent_bytes());
   }
 
   void wait_and_check() {
@@ -202,7 +202,7 @@ class Loop {
   std::vector<DeviceBuffer> buffers_;
   LoopMemory memory_;  // views of them
   Buffer<std::byte> host_levels_;
-  Buffer<float> host_latents_, host_denoised_;
+  cuda::PinnedBuffer host_latents_, host_denoised_;
   std::vector<cuda::Event> events_;
   bool is_watched_ = false;
   int steps_done_ = 0;

@@ -3,6 +3,8 @@ graph: the same samples as the loop on the CPU, and per step exactly what is pro
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -357,3 +359,22 @@ def test_names_of_kernels_are_those_of_the_manifest():
     from kernels import manifest
 
     assert set(kernel_names()) <= {variant.name for variant in manifest.compiled()}
+
+
+def test_threads_take_turns(fake):
+    """One stream per denoiser; a callback needs the GIL while other threads wait for their turn."""
+    denoiser = denoisers(fake, has_condition=False)[1]
+    program = program_of("euler", 5)
+
+    def run(seed: int) -> np.ndarray:
+        calls: list[int] = []
+        watch = (lambda step, *_: calls.append(step)) if seed % 2 else None
+        result = tx.sample(denoiser, random_latents(1, seed), program, on_step=watch)
+        assert calls == (list(range(5)) if watch else [])
+        return result
+
+    alone = [run(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for found, wanted in zip(pool.map(run, range(6)), alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert fake.live() == {"stream": 1, "module": 1, "context": 1}

@@ -3,6 +3,8 @@ kernel brings its own check; tolerances and their reasons are in kernels/variant
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,8 @@ from kernels.interpreted import launch
 from textopia_fast import _core
 
 VARIANTS = [v for v in manifest.variants() if v.dtype != "bf16"]  # see kernels/interpreted.py
+# As they are compiled where a program has little shared memory.
+SMALL = [v for v in VARIANTS if v.small and v in list(manifest.compiled())]
 
 
 def draw_noise(seeds: np.ndarray, draw: int, size: int) -> np.ndarray:
@@ -31,6 +35,13 @@ def test_equals_its_reference(variant):
     checks = list(module.check(launch, variant, rng, *extra))
     assert checks
     assert [check for check in checks if not check.passed] == []
+
+
+@pytest.mark.parametrize("variant", SMALL, ids=lambda variant: variant.name)
+def test_small_tiles_equal_the_reference(variant):
+    constants, _, _ = manifest.launch_shape(variant, 86)
+    assert constants != variant.constants
+    test_equals_its_reference(replace(variant, constants=constants))
 
 
 def test_noise_is_that_of_the_cpu_bit_for_bit():

@@ -128,6 +128,8 @@ int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
   return OK;
 }
 int cuMemFree_v2(uint64_t pointer) { CALL(1) return drop((void *)pointer, "memory"); }
+int cuMemAllocHost_v2(void **pointer, size_t bytes) { CALL(1, "%zu", bytes) *pointer = keep(malloc(bytes), bytes, "pinned"); return OK; }
+int cuMemFreeHost(void *pointer) { CALL(1) return drop(pointer, "pinned"); }
 int cuMemGetInfo_v2(size_t *unused, size_t *total) { CALL(1) *unused = 1000; *total = (size_t)1 << 34; return OK; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
   (void)stream;

@@ -80,7 +80,7 @@ class FakeCuda:
         self._library.fake_clear_log()
 
     def live(self) -> dict[str, int]:
-        kinds = ("memory", "stream", "event", "module")
+        kinds = ("memory", "pinned", "stream", "event", "module")
         found = {kind: self._library.fake_live(kind.encode()) for kind in kinds}
         found["context"] = self._library.fake_retained()
         found["pushed"] = self._library.fake_context_depth()
