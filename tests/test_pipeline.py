@@ -238,7 +238,7 @@ def test_nearest_sampler_names_are_given(pipe):
         images_of(pipe, sampler="dpm++_2m")
 
 
-@pytest.mark.parametrize("name", ["clip_skip", "callback_on_step_end"])
+@pytest.mark.parametrize("name", ["clip_skip"])
 def test_what_cannot_be_honoured_is_refused(pipe, name):
     with pytest.raises(tx.UnsupportedParameterError, match=name):
         images_of(pipe, **{name: 1})

@@ -114,7 +114,7 @@ def test_deadline(denoiser: tx.Denoiser) -> None:
     program = step_by_step(drift, LEVELS, steps=1_000_000)
     with pytest.raises(errors.DeadlineExceededError) as caught:
         tx.sample(denoiser, start(), program, noise=tx.Noise.philox(1), deadline=0.05)
-    assert caught.value.details["steps_done"] > 0
+    assert {*caught.value.details} == {"stage", "steps_done"}
     with pytest.raises(errors.DeadlineExceededError, match="after 0 steps"):
         tx.sample(denoiser, start(), program, noise=tx.Noise.philox(1), deadline=0.0)
 
@@ -208,6 +208,20 @@ def test_pipeline(pipe: tx.Pipeline, sampler: str) -> None:
     assert out.parameters["sampler"] == sampler
     assert [step for step, _ in seen] == list(range(1, len(seen) + 1))
     assert {total for _, total in seen} == {0}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("guidance_scale", [3.0, 4.0]),
+        ("guidance_interval", (0.1, 2.0)),
+        ("guidance_rescale", 0.7),
+    ],
+)
+def test_pipeline_refuses_guidance_by_step(pipe: tx.Pipeline, option: str, value: Any) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="step-by-step") as caught:
+        pipe("a red circle", sampler="rk45", seed=1, **{option: value})
+    assert caught.value.details["param"] == option
 
 
 def test_pipeline_refuses_to_inpaint_with_them(pipe: tx.Pipeline) -> None:

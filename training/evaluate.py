@@ -1,10 +1,11 @@
 """Judges the exported model through the package's public interface, sampler by sampler. No torch.
 
     python training/evaluate.py [--count 200] [--samplers dpmpp_2m euler ddim annealed_langevin]
-                                [--guidance 4] [--sheet training/samples.png]
+                                [--guidance 4] [--sheet training/samples.png] [--inpaint]
 
 Every prompt names all attributes of a held-out scene, one whose (shape, colour, background) triple
-no training picture showed; the reader then says which attributes of the picture are right.
+no training picture showed; the reader then says which attributes of the picture are right. With
+--inpaint a shape in a drawn scene is replaced by another instead, see inpaint.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import inpaint
 from captions import random_caption
 from reader import ATTRIBUTES, read, score
 from world import Scene, random_scene
@@ -81,6 +83,17 @@ def print_misses(scenes: list[Scene], prompts: list[str], pictures: np.ndarray) 
             print(f"    {', '.join(wrong)} wrong: {prompt!r} -> {read(picture)}")
 
 
+def inpaint_all(pipe, sampler: str, options: argparse.Namespace) -> dict[str, float]:
+    """Share of the inpainting cases with each attribute right."""
+    cases, right = inpaint.make_cases(options.count), []
+    for start in range(0, len(cases), BATCH):
+        some = cases[start : start + BATCH]
+        seed = options.seed + start
+        pictures = inpaint.paint(pipe, some, options.steps, options.guidance, seed, sampler)
+        right += [inpaint.judge(c, p) for c, p in zip(some, pictures, strict=True)]
+    return {a: float(np.mean([r[a] for r in right])) for a in right[0]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny-shapes", help="a bundled name or a directory")
@@ -92,12 +105,17 @@ def main() -> None:
     parser.add_argument("--schedule", help="karras, ...; the model's own timesteps by default")
     parser.add_argument("--sampler-options", type=json.loads, help="JSON object for the sampler")
     parser.add_argument("--sheet", type=Path, help="PNG of the first sampler's first 60 pictures")
+    parser.add_argument("--inpaint", action="store_true", help="replace a shape inside of a mask")
     parser.add_argument("--misses", action="store_true", help="also list every wrong picture")
     options = parser.parse_args()
 
     import textopia_fast as tx  # not at the top: the helpers above are useful without it
 
     pipe = tx.Pipeline.from_pretrained(options.model)
+    if options.inpaint:
+        for sampler in options.samplers:
+            print(f"{sampler:16} {table(inpaint_all(pipe, sampler, options))}", flush=True)
+        return
     scenes, prompts = held_out_prompts(options.count)
     for sampler in options.samplers:
         start = time.perf_counter()

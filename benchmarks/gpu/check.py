@@ -17,9 +17,7 @@ import numpy as np
 
 import textopia_fast as tx
 from textopia_fast import _core, doctor
-
-from .launcher import Launcher, as_compiled, open_all
-from .sizes import timed
+from textopia_fast.errors import ConfigurationError, TextopiaError
 
 
 def draw_noise(seeds: np.ndarray, draw: int, size: int) -> np.ndarray:
@@ -32,6 +30,8 @@ def check_kernels(options: argparse.Namespace) -> list[dict]:
     """Every compiled variant against its reference, on fresh random data."""
     from kernels import manifest
 
+    from .launcher import Launcher, as_compiled, open_all
+
     gpu, architecture = open_all(options.kernels)
     launch = Launcher(gpu)
     rng = np.random.default_rng(options.seed)
@@ -42,7 +42,7 @@ def check_kernels(options: argparse.Namespace) -> list[dict]:
         compiled = as_compiled(variant, architecture)
         try:
             checks = list(module.check(launch, compiled, rng, *extra))
-        except tx.TextopiaError as error:
+        except TextopiaError as error:
             rows.append({"name": variant.name, "passed": False, "error": str(error)})
             if gpu.is_lost:
                 break
@@ -102,6 +102,9 @@ def check_parity(options: argparse.Namespace) -> list[dict]:
 
 def measure_times(options: argparse.Namespace) -> list[dict]:
     """Median of 7 series per shape, event times of the GPU."""
+    from .launcher import Launcher, as_compiled, open_all
+    from .sizes import timed
+
     gpu, architecture = open_all(options.kernels)
     launch = Launcher(gpu, repeats=50)
     rng = np.random.default_rng(options.seed)
@@ -161,12 +164,18 @@ def report(folder: Path, results: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("kernels", "parity", "times", "report"))
+    parser.add_argument("part", choices=("architecture", "kernels", "parity", "times", "report"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the parts")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--kernels", type=Path, help="folder of archives")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     options = parser.parse_args()
+    if options.part == "architecture":
+        found = _core.CudaDriver().devices
+        if not found:
+            raise ConfigurationError("CUDA: the driver shows no device.")
+        print(found[0]["architecture"])
+        return 0
     if options.part == "report":
         return report(options.out, options.results)
     run = {"kernels": check_kernels, "parity": check_parity, "times": measure_times}[options.part]
@@ -180,4 +189,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except TextopiaError as error:
+        sys.exit(str(error))

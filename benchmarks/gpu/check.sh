@@ -18,7 +18,7 @@ for step in "${@:-build kernels parity sanitize times report}"; do
   for name in $step; do
     case $name in
       build)
-        arch=$("$python" -c "from textopia_fast import _core; print(_core.CudaDriver().devices[0]['architecture'])") || exit 1
+        arch=$("$python" -m benchmarks.gpu.check architecture --out "$out") || exit 1
         [ -e "$TEXTOPIA_KERNELS/sm_$arch.zip" ] || run "$python" -m kernels.build --out "$TEXTOPIA_KERNELS" --arch "$arch"
         ;;
       kernels | parity | times) part "$name" ;;

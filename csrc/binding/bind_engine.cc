@@ -77,6 +77,36 @@ StepCallback wrap_callback(const py::function& callback, const Shape& shape) {
   };
 }
 
+Latents latents_of(const py::handle& value, const Shape& shape, const char* name) {
+  Latents array = Latents::ensure(value);
+  check(array && shape_of(array) == shape, code::kInvalidRequest, "callback: ", name,
+        " must be a float32 array of shape ", to_string(shape));
+  return array;
+}
+
+// Wraps a Python callable `on_evaluation(evaluation, latents) -> None | dict` whose entries say what changes:
+// "latents", "mask" (of their shape), "guidance", "cond" and "uncond" (dicts).
+EvaluationCallback wrap_callback(const py::function& callback, const Denoiser& denoiser, const Shape& shape) {
+  return [&callback, &denoiser, &shape](int evaluation, float* latents, Steering& steering) {
+    py::gil_scoped_acquire gil;
+    const py::object result = callback(evaluation, copy_of(latents, shape));
+    if (result.is_none()) return;
+    const auto changes = result.cast<py::dict>();
+    const auto entry = [&](const char* name) {
+      return changes.contains(name) ? py::dict(changes[name]) : py::dict();
+    };
+    if (changes.contains("latents")) {
+      const Latents replaced = latents_of(changes["latents"], shape, "latents");
+      std::memcpy(latents, replaced.data(), static_cast<size_t>(replaced.nbytes()));
+    }
+    if (changes.contains("mask")) steering.set_mask(latents_of(changes["mask"], shape, "mask").data());
+    std::vector<py::array> kept;
+    for (const Conditioning& item : conditioning_of(denoiser, entry("cond"), entry("uncond"), kept))
+      steering.set_conditioning(item);
+    if (changes.contains("guidance")) steering.set_guidance(changes["guidance"].cast<double>());
+  };
+}
+
 // The values of an optional array of x's shape, or null.
 const float* latents_like(const Latents& x, const std::optional<Latents>& array, const char* name) {
   if (!array) return nullptr;
@@ -90,7 +120,7 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
                    std::optional<Latents> known, std::optional<Latents> mask,
                    std::optional<Latents> known_noise, CancelToken* cancel, std::optional<double> timeout,
                    Progress* progress, std::optional<py::function> on_step, bool wants_denoised,
-                   std::optional<std::string> isa) {
+                   std::optional<py::function> on_evaluation, std::optional<std::string> isa) {
   SampleRequest request;
   request.shape = shape_of(x);
   Latents result = copy_of(x.data(), request.shape);
@@ -111,6 +141,7 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
   request.progress = progress;
   if (on_step) request.on_step = wrap_callback(*on_step, request.shape);
   request.wants_denoised = wants_denoised;
+  if (on_evaluation) request.on_evaluation = wrap_callback(*on_evaluation, denoiser, request.shape);
   request.combine = cpu::combine_kernel(isa ? isa_named(*isa) : active_isa());
 
   const InterruptGuard interrupt;
@@ -155,7 +186,8 @@ void register_engine(py::module_& module) {
       py::arg("guidance") = std::vector<double>{1.0}, py::arg("noise") = nullptr,
       py::arg("known") = std::nullopt, py::arg("mask") = std::nullopt, py::arg("known_noise") = std::nullopt,
       py::arg("cancel") = nullptr, py::arg("timeout") = std::nullopt, py::arg("progress") = nullptr,
-      py::arg("on_step") = std::nullopt, py::arg("wants_denoised") = false, py::arg("isa") = std::nullopt,
+      py::arg("on_step") = std::nullopt, py::arg("wants_denoised") = false,
+      py::arg("on_evaluation") = std::nullopt, py::arg("isa") = std::nullopt,
       "Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].");
 }
 

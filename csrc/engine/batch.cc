@@ -100,31 +100,10 @@ void Batch::arrange(const Denoiser& denoiser, const std::vector<Conditioning>& c
     rows.row_bytes = byte_count(rows.row_shape, size_of(info.dtype));
     rows.data = Buffer<std::byte>(byte_count(with_rows(row_count_, rows.row_shape), size_of(info.dtype)));
 
-    const auto place = [&](const TensorView& source, size_t image, size_t row) {
-      if (rows.row_bytes == 0) return;  // rows without elements have no memory
-      const size_t source_row = source.shape[0] == 1 ? 0 : image;
-      std::memcpy(rows.data.data() + row * rows.row_bytes,
-                  static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes, rows.row_bytes);
-    };
-    const auto check_rows = [&](const TensorView& source, const char* half) {
-      check(!source.shape.empty() && tail(source.shape) == rows.row_shape && source.dtype == info.dtype &&
-                (source.shape[0] == 1 || source.shape[0] == static_cast<int64_t>(image_count_)),
-            code::kInvalidRequest, label_, ": input \"", info.name, "\", ", half, " half: shape ",
-            to_string(source.shape), " for ", image_count_, " images with rows of shape ",
-            to_string(rows.row_shape));
-    };
-    check_rows(given->positive, "positive");
-    if (has_negative_) {
+    if (has_negative_)
       check(given->negative.data != nullptr, code::kInvalidRequest, label_, ": input \"", info.name,
             "\" has no negative half, which guidance other than 1 and CFG++ samplers need");
-      check_rows(given->negative, "negative");
-    }
-    for (const Group& group : groups_) {
-      for (size_t i = 0; i < group.image_count; ++i) {
-        place(given->positive, group.first_image + i, group.positive_row + i);
-        if (has_negative_) place(given->negative, group.first_image + i, group.negative_row + i);
-      }
-    }
+    fill(rows, *given);
     conditioning_.push_back(std::move(rows));
   }
   for (const Conditioning& item : conditioning) {
@@ -133,6 +112,39 @@ void Batch::arrange(const Denoiser& denoiser, const std::vector<Conditioning>& c
     check(is_known, code::kInvalidRequest, label_, ": the graph has no conditioning input \"", item.name,
           "\"");
   }
+}
+
+void Batch::fill(Rows& rows, const Conditioning& item) {
+  const auto check_rows = [&](const TensorView& source, const char* half) {
+    check(!source.shape.empty() && tail(source.shape) == rows.row_shape && source.dtype == rows.dtype &&
+              (source.shape[0] == 1 || source.shape[0] == static_cast<int64_t>(image_count_)),
+          code::kInvalidRequest, label_, ": input \"", rows.name, "\", ", half, " half: shape ",
+          to_string(source.shape), " for ", image_count_, " images with rows of shape ",
+          to_string(rows.row_shape));
+  };
+  const auto place = [&](const TensorView& source, size_t image, size_t row) {
+    if (rows.row_bytes == 0) return;  // rows without elements have no memory
+    const size_t source_row = source.shape[0] == 1 ? 0 : image;
+    std::memcpy(rows.data.data() + row * rows.row_bytes,
+                static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes, rows.row_bytes);
+  };
+  const bool fills_negative = has_negative_ && item.negative.data != nullptr;
+  check_rows(item.positive, "positive");
+  if (fills_negative) check_rows(item.negative, "negative");
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.image_count; ++i) {
+      place(item.positive, group.first_image + i, group.positive_row + i);
+      if (fills_negative) place(item.negative, group.first_image + i, group.negative_row + i);
+    }
+  }
+}
+
+void Batch::replace(const Conditioning& item) {
+  const auto found = std::find_if(conditioning_.begin(), conditioning_.end(),
+                                  [&](const Rows& rows) { return rows.name == item.name; });
+  check(found != conditioning_.end() && !found->is_scalar, code::kInvalidRequest, label_,
+        ": the graph has no conditioning input \"", item.name, "\" with rows");
+  fill(*found, item);
 }
 
 void Batch::plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both) {

@@ -54,6 +54,9 @@ class Batch {
   const std::vector<Group>& groups() const { return groups_; }
   const std::vector<Run>& runs() const { return runs_; }
   std::vector<Rows>& conditioning() { return conditioning_; }
+  // Another value of a conditioning input that has rows, of the shape that it has, in the same memory.
+  void replace(const Conditioning& item);
+
   bool has_negative() const { return has_negative_; }
   size_t image_count() const { return image_count_; }
   size_t images_per_run() const { return images_per_run_; }
@@ -72,6 +75,7 @@ class Batch {
  private:
   void lay_out();
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning);
+  void fill(Rows& rows, const Conditioning& item);
   void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
 
   std::string label_;

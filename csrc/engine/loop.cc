@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "cpu/threshold.h"
@@ -12,13 +13,14 @@
 namespace textopia::engine {
 namespace {
 
-class Loop {
+class Loop : private Steering {
  public:
   Loop(const Denoiser& denoiser, const SampleRequest& request)
       : request_(request),
         program_(*request.program),
-        runs_both_(find_both_runs(request)),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, runs_both_),
+        reads_uncond_(program_.reads_uncond()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
+        inpainting_(request.inpainting),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
     for (int i = 0; i < program_.latent_count; ++i) latents_.emplace_back(count_);
@@ -26,7 +28,7 @@ class Loop {
     if (program_.thresholds()) magnitudes_ = Buffer<uint32_t>(network_.row_elements());
     if (program_.rescales()) find_images();
     if (request.wants_denoised) denoised_ = Buffer<float>(count_);
-    fusion_of_ = find_fusions(program_, static_cast<bool>(request.on_step));
+    fusion_of_ = find_fusions(program_, request.on_step || request.on_evaluation);
   }
 
   void run() {
@@ -35,18 +37,20 @@ class Loop {
     check_limits(request_.limits, steps_done_);
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)
       std::visit(*this, program_.instructions[position_]);
+    if (denoise_index_ > 0) show(latents_[program_.result].data());
     std::memcpy(request_.latents, latents_[program_.result].data(), count_ * sizeof(float));
   }
 
   void operator()(const Denoise& op) {
+    if (denoise_index_ > 0) show(latents_[op.src].data());
     Output& output = outputs_[op.dst];
-    const bool runs_both = runs_both_[denoise_index_];
+    const bool is_both = runs_both(denoise_index_);
+    output.guidance = guidance_at(denoise_index_++);
     output.is_rescaled = false;
-    output.guidance = guidance_at(request_, denoise_index_++);
-    if (!is_input_ready_) write_input(op, runs_both);
+    if (!is_input_ready_) write_input(op, is_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, runs_both, op.noise_level, &control_);
+      network_.run(op.dst, is_both, op.noise_level, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
@@ -111,7 +115,7 @@ class Loop {
   }
 
   void operator()(const Blend& op) {
-    const auto [known, mask, noise] = request_.inpainting;
+    const auto [known, mask, noise] = inpainting_;
     const float known_weight = static_cast<float>(op.known), noise_weight = static_cast<float>(op.noise);
     const float* source = latents_[op.src].data();
     float* target = latents_[op.dst].data();
@@ -135,6 +139,28 @@ class Loop {
   }
 
  private:
+  // The end of an evaluation, for whoever looks.
+  void show(float* latents) {
+    if (!request_.on_evaluation) return;
+    request_.on_evaluation(static_cast<int>(denoise_index_) - 1, latents, *this);
+    check_limits(request_.limits, steps_done_);
+  }
+
+  void set_guidance(double guidance) override {
+    check(std::isfinite(guidance), code::kInvalidRequest, "guidance: got ", guidance, "; it must be finite");
+    check(!is_guided(guidance) || network_.has_negative(), code::kInvalidRequest, "guidance: got ", guidance,
+          " in mid-run, but the run began without a negative half");
+    changed_guidance_ = guidance;
+  }
+
+  void set_conditioning(const Conditioning& item) override { network_.replace(item); }
+
+  void set_mask(const float* mask) override {
+    changed_mask_ = Buffer<float>(count_);
+    std::memcpy(changed_mask_.data(), mask, count_ * sizeof(float));
+    inpainting_.mask = changed_mask_.data();
+  }
+
   // How an output register was written, and how it is read.
   struct Output {
     double guidance = 1.0;
@@ -158,6 +184,22 @@ class Loop {
     args.scales[args.output_count++] = static_cast<float>(scale);
   }
 
+  double guidance_at(size_t index) const {
+    if (changed_guidance_) return *changed_guidance_;
+    return request_.guidance.size() == 1 ? request_.guidance[0] : request_.guidance[index];
+  }
+
+  // Whether the negative half runs, too, for guidance or because the program reads it.
+  bool runs_both(size_t index) const { return reads_uncond_[index] || is_guided(guidance_at(index)); }
+
+  // The runs that bindings are made for: a callback may turn guidance off at any of them.
+  std::vector<bool> planned_runs() const {
+    std::vector<bool> runs(reads_uncond_.size());
+    for (size_t i = 0; i < runs.size(); ++i) runs[i] = runs_both(i);
+    if (request_.on_evaluation) runs.push_back(false);
+    return runs;
+  }
+
   // Groups of one image each, for sums whose weights differ from image to image.
   void find_images() {
     for (const Group& group : network_.groups())
@@ -172,12 +214,12 @@ class Loop {
     });
   }
 
-  void write_input(const Denoise& op, bool runs_both) {
+  void write_input(const Denoise& op, bool is_both) {
     for (const Group& group : network_.groups()) {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (runs_both) add_output(args, network_.input(group.negative_row), 1.0);
+      if (is_both) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
   }
@@ -211,8 +253,7 @@ class Loop {
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (runs_both_[denoise_index_])
-          add_output(args, network_.input(group.negative_row), fusion->scale_in);
+        if (runs_both(denoise_index_)) add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
     }
@@ -232,8 +273,11 @@ class Loop {
   const SampleRequest& request_;
   const Program& program_;
   ort::RunControl control_;
-  std::vector<bool> runs_both_;  // per DENOISE: both halves run
+  std::vector<bool> reads_uncond_;  // per DENOISE
+  std::optional<double> changed_guidance_;
   Network network_;
+  Inpainting inpainting_;
+  Buffer<float> changed_mask_;
   size_t count_;
   std::vector<Buffer<float>> latents_;
   std::vector<Output> outputs_;            // per output register

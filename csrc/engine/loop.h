@@ -17,6 +17,22 @@ namespace textopia::engine {
 // Called at a STEP with the latents (which it may change) and, when asked for, the denoised estimate.
 using StepCallback = std::function<void(int step, float* latents, const float* denoised)>;
 
+// What a callback between two evaluations may change; it holds for those that follow.
+class Steering {
+ public:
+  virtual void set_guidance(double guidance) = 0;
+  // Shapes as at the start; without a negative half the present one stays.
+  virtual void set_conditioning(const Conditioning& item) = 0;
+  virtual void set_mask(const float* mask) = 0;  // of BLEND; copied
+
+ protected:
+  ~Steering() = default;
+};
+
+// Called after each network evaluation with the latents that the next one reads, or with the sample after the
+// last; it may change them.
+using EvaluationCallback = std::function<void(int evaluation, float* latents, Steering& steering)>;
+
 // What BLEND mixes in; all of the latents' shape.
 struct Inpainting {
   const float* known = nullptr;  // clean latents
@@ -36,6 +52,7 @@ struct SampleRequest {
   Progress* progress = nullptr;
   StepCallback on_step;  // empty: nobody watches, and nothing is spent on it
   bool wants_denoised = false;
+  EvaluationCallback on_evaluation;  // empty: as above
   cpu::CombineFn combine = nullptr;
 };
 

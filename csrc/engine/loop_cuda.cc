@@ -210,6 +210,10 @@ class Loop {
 
 }  // namespace
 
-void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) { Loop(denoiser, request).run(); }
+void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) {
+  check(!request.on_evaluation, code::kInvalidRequest,
+        "callback: the loop on a GPU calls back after steps, not after evaluations; the CPU does both");
+  Loop(denoiser, request).run();
+}
 
 }  // namespace textopia::engine

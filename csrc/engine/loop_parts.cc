@@ -4,17 +4,6 @@
 
 namespace textopia::engine {
 
-double guidance_at(const SampleRequest& request, size_t denoise_index) {
-  return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[denoise_index];
-}
-
-std::vector<bool> find_both_runs(const SampleRequest& request) {
-  std::vector<bool> runs_both = request.program->reads_uncond();
-  for (size_t i = 0; i < runs_both.size(); ++i)
-    runs_both[i] = runs_both[i] || is_guided(guidance_at(request, i));
-  return runs_both;
-}
-
 std::vector<const Denoise*> find_fusions(const Program& program, bool has_callback) {
   const auto& code = program.instructions;
   std::vector<const Denoise*> fusion_of(code.size(), nullptr);

@@ -1,4 +1,4 @@
-// What the loops of all devices share: which runs are guided, what is fused, when a run has to end.
+// What the loops of all devices share: what is fused, when a run has to end.
 #pragma once
 
 #include <vector>
@@ -9,11 +9,6 @@ namespace textopia::engine {
 
 // Guidance 1 is the positive half itself, which then runs alone.
 constexpr bool is_guided(double guidance) { return guidance != 1.0; }
-
-double guidance_at(const SampleRequest& request, size_t denoise_index);
-
-// Per DENOISE: whether the negative half runs, too, for guidance or because the program reads it.
-std::vector<bool> find_both_runs(const SampleRequest& request);
 
 // Per instruction: the DENOISE whose scaled input this COMBINE writes in the same pass, or null. A callback
 // may change the latents between the two, so nothing is fused when there is one.

@@ -16,6 +16,10 @@ class Network {
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
           int output_count, const std::vector<bool>& runs_both);
 
+  // Another value of a conditioning input that has rows, of the shape that it has.
+  void replace(const Conditioning& item) { batch_.replace(item); }
+
+  bool has_negative() const { return batch_.has_negative(); }
   std::span<const Group> groups() const { return batch_.groups(); }
   size_t row_elements() const { return batch_.row_elements(); }
   float* input(size_t row) { return input_.data() + row * row_elements(); }

@@ -7,6 +7,20 @@
 #include "engine/loop_parts.h"
 
 namespace textopia::engine {
+namespace {
+
+double guidance_at(const SampleRequest& request, size_t denoise_index) {
+  return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[denoise_index];
+}
+
+}  // namespace
+
+std::vector<bool> find_both_runs(const SampleRequest& request) {
+  std::vector<bool> runs_both = request.program->reads_uncond();
+  for (size_t i = 0; i < runs_both.size(); ++i)
+    runs_both[i] = runs_both[i] || is_guided(guidance_at(request, i));
+  return runs_both;
+}
 
 class Planner {
  public:

@@ -15,6 +15,9 @@
 
 namespace textopia::engine {
 
+// Per DENOISE: whether the negative half runs, too, for guidance or because the program reads it.
+std::vector<bool> find_both_runs(const SampleRequest& request);
+
 // The device memory of a request beside the network's, filled before the first step; 0 where a program does
 // not need it.
 struct LoopMemory {

@@ -439,6 +439,7 @@ def sample(
     progress: Progress | None = None,
     on_step: collections.abc.Callable | None = None,
     wants_denoised: bool = False,
+    on_evaluation: collections.abc.Callable | None = None,
     isa: str | None = None,
 ) -> numpy.typing.NDArray[numpy.float32]:
     """

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import InvalidRequestError
 
-__all__ = ["like", "to_array", "to_float32"]
+__all__ = ["as_used", "like", "to_array", "to_float32"]
 
 
 def to_float32(value: Any, name: str) -> np.ndarray:
@@ -44,6 +44,12 @@ def to_array(value: Any, name: str) -> np.ndarray:
             param=name,
             cause=str(error),
         ) from error
+
+
+def as_used(array: np.ndarray) -> Any:
+    """`array` as a torch tensor (same memory) in a program that uses torch, else as it is."""
+    torch = sys.modules.get("torch")
+    return array if torch is None else torch.from_numpy(array)
 
 
 def like(result: np.ndarray, model: Any) -> Any:

@@ -114,6 +114,13 @@ class Denoiser:
             )
         return trace(sampler, schedule, prediction=self.prediction, **options)
 
+    def predicting(self, prediction: str) -> Denoiser:
+        """The same network, taken to predict something else; shares the open graph."""
+        other = object.__new__(Denoiser)
+        vars(other).update(vars(self))
+        other.prediction = check_choice("prediction", prediction, PREDICTIONS)
+        return other
+
     def __repr__(self) -> str:
         return f"Denoiser({self.session.label!r}, {self.prediction} at {self.noise_input})"
 

@@ -55,6 +55,8 @@ def run_guidance(
 ) -> list[float]:
     """The guidance of every network run; 1 runs the positive half alone.
 
+    One value for all of a step-by-step sampler, which does not know how many they will be.
+
     Args:
         plan, program: What is to run.
         guidance: One value, or one per step. 1 or less is none (diffusers' rule), but for programs

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from . import _core
-from .arrays import to_float32
+from .callbacks import Interrupted, LoopState, RunningCall, StepEnd, StepEndCallback, check_names
 from .editing import Edit
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, UnsupportedModelError
 from .models.facts import DirectoryFacts
-from .noise_streams import Stream, draw
+from .models.inpainting import MASK, MASKED_PICTURE
 from .request import Request
-from .samplers import Schedule
+from .samplers import Program, Schedule
+from .samplers.program import Denoise
 from .samplers.scheduler_config import Plan
 from .stages import TextEncoder, to_embeddings
-from .variation import Variation
 
-__all__ = ["PreviewCallback", "embed", "parameters_of", "start_latents", "watcher"]
+__all__ = [
+    "PreviewCallback",
+    "callback_names",
+    "embed",
+    "parameters_of",
+    "run_loop",
+    "scheduler_of",
+    "step_end",
+    "watcher",
+]
 
 PreviewCallback = Callable[[int, np.ndarray], Any]
 
@@ -54,33 +63,6 @@ def embed(
     return positive, np.repeat(negative, request.image_count // len(negative), axis=0)
 
 
-def start_latents(
-    request: Request,
-    facts: DirectoryFacts,
-    latents: Any,
-    stream: Stream,
-    variation: Variation | None,
-) -> np.ndarray:
-    """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or a draw of `stream`, varied."""
-    factor = facts.vae_scale_factor
-    size = (request.height // factor, request.width // factor)
-    shape = (request.image_count, facts.latent_channels, *size)
-    if latents is None:
-        start = draw(stream, shape)
-        return start if variation is None else variation.apply(start, request.noise)
-    if variation is not None:
-        raise InvalidRequestError(
-            "latents: given with subseed or seed_resize_from, allowed is one of them.",
-            param="latents",
-        )
-    start = to_float32(latents, "latents")
-    if start.shape != shape:
-        raise InvalidRequestError(
-            f"latents: shape {start.shape}, allowed for this request is {shape}.", param="latents"
-        )
-    return start
-
-
 def watcher(
     progress: Any, preview: PreviewCallback | None, total: int
 ) -> Callable[..., None] | None:
@@ -96,6 +78,77 @@ def watcher(
             preview(step, denoised if denoised is not None else latents)
 
     return on_step
+
+
+def scheduler_of(own: Mapping[str, Any], sampler: Any) -> tuple[Mapping[str, Any], Any]:
+    """(the scheduler's configuration, the sampler) when `sampler` may be a scheduler object.
+
+    own: The model's configuration, which holds for everything else.
+    """
+    config = getattr(sampler, "config", None)
+    if not isinstance(config, Mapping):
+        return own, sampler
+    # What the object's class has assumed is no less what it does.
+    known = {key: value for key, value in config.items() if key != "_use_default_values"}
+    return {**known, "_class_name": type(sampler).__name__}, None
+
+
+def callback_names(names: Any, facts: DirectoryFacts, edit: Edit | None) -> tuple[str, ...]:
+    """The variables that a `callback_on_step_end` asks for, checked.
+
+    Raises:
+        InvalidRequestError: This kind of call does not have one of them.
+        UnsupportedModelError: An inpainting model was called without a mask.
+    """
+    is_inpainting = edit is not None and edit.masks is not None
+    if facts.takes_mask and not is_inpainting:
+        raise UnsupportedModelError(
+            "mask_image: none was given, and this inpainting model cannot run without.",
+            hint="Give image and mask_image; a mask that is white everywhere paints everything.",
+            component="unet",
+        )
+    allowed = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    if facts.time_cond_proj_dim is not None:
+        allowed.append("w_embedding")
+    if is_inpainting:
+        allowed += ["mask", "masked_image_latents"]
+    return check_names(names, allowed)
+
+
+def step_end(
+    function: StepEndCallback,
+    names: tuple[str, ...],
+    owner: Any,
+    guidance: float,
+    program: Program,
+    plan: Plan,
+    embedding_input: str,
+    cond: Mapping[str, np.ndarray],
+    uncond: Mapping[str, np.ndarray] | None,
+    **others: np.ndarray | None,
+) -> StepEnd:
+    """What calls `callback_on_step_end` from the loop; `others` are variables beside the graph."""
+    ports = {"prompt_embeds": embedding_input, "w_embedding": "timestep_cond"}
+    ports |= {"mask": MASK, "masked_image_latents": MASKED_PICTURE}
+    calls = [i for i in program.instructions if type(i) is Denoise]
+    # What the network reads is what diffusers shows, where its class leaves latents unscaled.
+    scales = [call.scale_in if plan.vp_latents else 1.0 for call in calls[1:]]
+    return StepEnd(
+        function,
+        RunningCall(owner, guidance, len(calls), uncond is not None),
+        names,
+        LoopState(ports, cond, uncond, **others),
+        program.noise_levels,
+        [*scales, plan.latent_scales[-1]],
+    )
+
+
+def run_loop(sample: Callable[..., np.ndarray], *args: Any, **options: Any) -> np.ndarray:
+    """`sample(...)`, or the latents that there were when a callback ended the loop."""
+    try:
+        return sample(*args, **options)
+    except Interrupted as interrupted:
+        return interrupted.latents
 
 
 def parameters_of(

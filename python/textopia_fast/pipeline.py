@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core, images
 from .batching import AUTO
+from .callbacks import StepEndCallback
 from .checks import (
     check_choice,
     check_instance,
@@ -30,7 +31,17 @@ from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
 from .noise_streams import draw
-from .parts import PreviewCallback, embed, parameters_of, start_latents, watcher
+from .output import Output
+from .parts import (
+    PreviewCallback,
+    callback_names,
+    embed,
+    parameters_of,
+    run_loop,
+    scheduler_of,
+    step_end,
+    watcher,
+)
 from .request import (
     OUTPUT_TYPES,
     Request,
@@ -43,36 +54,14 @@ from .request import (
 from .samplers import Schedule, StepByStep
 from .samplers.class_draws import unused_draws
 from .samplers.scheduler_config import from_config, trace_plan
-from .samplers.trace import Sampler
 from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, to_embeddings
+from .start import make_start
 from .variation import read_variation
 
 __all__ = ["Output", "Pipeline"]
 
 ProgressCallback = Callable[[int, int], Any]
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
-class Output:
-    """What a call returns.
-
-    Attributes:
-        images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
-            h, w] ("latent").
-        seeds: The seed that makes each image alone; empty where the noise was not that of seeds.
-        timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
-            "vae_decoder", "total".
-        parameters: What the call was made with, by name, every default filled in: the texts of each
-            image, "num_inference_steps" (those made), "guidance_scale", "guidance_rescale",
-            "guidance_interval", "height", "width", "sampler", "sampler_options", "schedule" (None:
-            the model's own), "sigmas", "noise", and "strength" with an image.
-    """
-
-    images: Any
-    seeds: tuple[int, ...]
-    timings: Mapping[str, float]
-    parameters: Mapping[str, Any]
 
 
 class Pipeline:
@@ -160,7 +149,7 @@ class Pipeline:
         output_type: str = "pil",
         *,
         seed: int | Sequence[int] | None = None,
-        sampler: str | Sampler | None = None,
+        sampler: Any = None,
         schedule: str | Schedule | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         noise: str | Noise = "torch",
@@ -171,6 +160,8 @@ class Pipeline:
         mask_image: Any = None,
         strength: float | None = None,
         keep_unmasked: bool = True,
+        padding_mask_crop: int | None = None,
+        masked_image_latents: Any = None,
         cancel: _core.CancelToken | None = None,
         deadline: float | None = None,
         progress: ProgressCallback | _core.Progress | None = None,
@@ -179,7 +170,8 @@ class Pipeline:
         guidance_interval: Sequence[float] | None = None,
         clip_skip: int | None = None,
         generator: Any = None,
-        callback_on_step_end: Any = None,
+        callback_on_step_end: StepEndCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
     ) -> Output:
         """Makes images. Names and defaults are diffusers'; those from `seed` to `preview` are ours.
 
@@ -200,7 +192,8 @@ class Pipeline:
             output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1) or "latent".
             seed: Image k gets seed + k and equals the image made alone with that seed; or one seed
                 per image; None draws one (see `Output.seeds`).
-            sampler: A name of `tx.samplers` or a function of one's own; None follows
+            sampler: A name of `tx.samplers`, a function of one's own, or a scheduler object (of
+                diffusers or `interop.diffusers`; its `config` counts); None follows
                 scheduler_config.json.
             schedule: "karras", "exponential", ... or a `Schedule`; None follows the configuration.
             sampler_options: Keyword arguments of the sampler; they come before `eta` and the
@@ -224,11 +217,24 @@ class Pipeline:
                 are the same in the result ("latent" has no pixels). diffusers does that only with
                 its `padding_mask_crop`; False gives its pictures, which the VAE changes a little
                 everywhere.
+            padding_mask_crop: Paints only what is masked and so many pixels around it, in
+                `height` x `width`, and puts it back into the picture, whose size the result has.
+                One PIL image and mask, `output_type` "pil".
+            masked_image_latents: Of inpainting models with 9 channels, latents [N, C, h, w] of the
+                masked picture; None encodes it.
             cancel: A `CancelToken`.
             deadline: Seconds that the call may take.
             progress: `progress(step, total)` after each step, or a `Progress` to poll.
             preview: `preview(step, denoised)` after each step, denoised latents float32
                 [N, C, h, w].
+            callback_on_step_end: `callback(call, step, timestep, values)` after each network
+                evaluation (each of diffusers' `timesteps`). It returns a dictionary, whose entries
+                replace `values`. `call` is the pipeline with what belongs to this call, among it
+                `guidance_scale`, `num_timesteps` and `_interrupt`, which ends the loop when set.
+            callback_on_step_end_tensor_inputs: The names in `values`: "latents" (None: it alone),
+                "prompt_embeds" ([negative, positive] rows under guidance),
+                "negative_prompt_embeds"; with a mask "mask" and "masked_image_latents"; of LCM
+                models "w_embedding".
             generator: Instead of a seed, a torch.Generator or one per image: the draws are those of
                 diffusers, and so is its state afterwards. NumPy's generators serve, too (see
                 `Noise.from_generator`).
@@ -238,8 +244,7 @@ class Pipeline:
                 noise level in units of the clean latents, 14.6 to 0.03 for Stable Diffusion
                 (`Output.parameters["sigmas"]`); elsewhere the negative half is skipped
                 (Kynkäänniemi et al. 2024).
-            clip_skip, callback_on_step_end: Of diffusers; not in this version, and refused rather
-                than ignored.
+            clip_skip: Of diffusers; not in this version, and refused rather than ignored.
 
         Returns:
             An `Output`: images, seeds, timings, parameters.
@@ -255,16 +260,13 @@ class Pipeline:
             ExecutionError: A graph failed.
             EngineClosedError: The pipeline was closed.
         """
-        graphs = self._graphs  # a call that runs keeps the graphs, also when another thread closes
-        if graphs is None:
-            raise EngineClosedError("pipeline: it was closed; open the model again.")
+        graphs = self._open_graphs()
         reject_unsupported(
             clip_skip=clip_skip,
-            callback_on_step_end=callback_on_step_end,
         )
         if not isinstance(progress, _core.Progress):
             check_watchers(cancel, progress=progress)
-        check_watchers(cancel, preview=preview)
+        check_watchers(cancel, preview=preview, callback_on_step_end=callback_on_step_end)
         clock = StageClock(deadline, cancel)
         if (prompt is None) == (prompt_embeds is None):
             raise InvalidRequestError(
@@ -277,7 +279,7 @@ class Pipeline:
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts, defaults = self.directory.facts, self.directory.defaults
         factor = facts.vae_scale_factor
-        if image is None:
+        if image is None or padding_mask_crop is not None:
             sizes = (facts.default_height, facts.default_width)
         else:
             sizes = fitting_size("image", image, factor)
@@ -305,8 +307,11 @@ class Pipeline:
             output_type=check_choice("output_type", output_type, OUTPUT_TYPES),
             noise=chosen,
         )
+        if padding_mask_crop is not None and output_type != "pil":
+            refuse("output_type", output_type, 'is "pil" with padding_mask_crop')
+        config, sampler = scheduler_of(self.directory.scheduler_config, sampler)
         plan = from_config(
-            self.directory.scheduler_config,
+            config,
             request.steps,
             sampler=sampler,
             schedule=schedule,
@@ -324,14 +329,19 @@ class Pipeline:
             factor,
             request.image_count // num_images_per_prompt,
             num_images_per_prompt,
+            padding_mask_crop,
+            masked_image_latents,
         )
+        names = callback_names(callback_on_step_end_tensor_inputs, facts, edit)
         if edit is not None:
-            encoder = need_encoder(graphs.encoder)
+            need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
-        program = trace_plan(plan, inpaint=mask_image is not None)
+        program = trace_plan(plan, inpaint=mask_image is not None and not facts.takes_mask)
         if guidance_scale is None and reads_uncond(program):
             request = replace(request, guidance=CFG_PP_GUIDANCE)
         guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)
+        if facts.time_cond_proj_dim is not None:  # the network has its guidance built in
+            guidance = [1.0] * len(guidance)
         is_guided = reads_uncond(program) or any(value != 1.0 for value in guidance)
 
         positive, negative = embed(
@@ -345,37 +355,60 @@ class Pipeline:
         )
         clock.lap("text_encoder")
 
-        known = None
+        start = make_start(
+            request,
+            facts,
+            edit,
+            graphs.encoder,
+            latents,
+            program,
+            plan,
+            stream,
+            variation,
+            cancel,
+            wants_masked="masked_image_latents" in names,
+        )
         if edit is not None:
-            known = edit.encode(encoder, stream, cancel)
             clock.lap("vae_encoder")
-        start = start_latents(request, facts, latents, stream, variation)
-        inpainting = {}
-        if edit is None or known is None:
-            start = start * np.float32(program.initial_scale)
-        else:
-            inpainting = edit.inpainting(encoder, known, start, stream)
-            start = edit.start(known, start, plan.schedule.sigmas[0], program.initial_scale)
-        cond = {graphs.embedding_input: positive}
-        uncond = None if negative is None else {graphs.embedding_input: negative}
-        result = sample(
-            graphs.batching.denoiser(start.shape, cond, uncond, cancel),
-            start,
+        cond = {graphs.embedding_input: positive, **start.inputs}
+        uncond = None if negative is None else {graphs.embedding_input: negative, **start.inputs}
+        on_evaluation = None
+        if callback_on_step_end is not None:
+            if isinstance(program, StepByStep):
+                refuse("callback_on_step_end", program.name, "are samplers that are traced")
+            on_evaluation = step_end(
+                callback_on_step_end,
+                names,
+                self,
+                request.largest_guidance,
+                program,
+                plan,
+                graphs.embedding_input,
+                cond,
+                uncond,
+                **start.variables,
+            )
+        denoiser = graphs.batching.denoiser(start.latents.shape, cond, uncond, cancel)
+        result = run_loop(
+            sample,
+            denoiser.predicting(program.prediction),
+            start.latents,
             program,
             cond=cond,
             uncond=uncond,
             guidance=guidance[0] if isinstance(program, StepByStep) else guidance,
             guidance_rescale=request.guidance_rescale,
             noise=stream,
-            **inpainting,
+            **start.blended,
             cancel=cancel,
             deadline=clock.remaining(),
             progress=progress if isinstance(progress, _core.Progress) else None,
             on_step=watcher(progress, preview, program.step_count),
             wants_denoised=preview is not None,
+            on_evaluation=on_evaluation,
         )
         for _ in range(unused_draws(plan, program) if chosen.kind == "generator" else 0):
-            draw(stream, start.shape)
+            draw(stream, start.latents.shape)
         clock.lap("denoise")
 
         if request.output_type == "latent":
@@ -386,13 +419,31 @@ class Pipeline:
                 pictures = edit.finish(pictures)
             if request.output_type == "pil":
                 pictures = images.to_pil(pictures)
+                if edit is not None and edit.crop is not None:
+                    pictures = [edit.crop.put_back(picture) for picture in pictures]
         clock.lap("vae_decoder")
         used = parameters_of(request, program.name, schedule, plan, edit)
         return Output(pictures, request.seeds, clock.timings(), used)
 
+    def encode_prompt(self, prompt: str | Sequence[str]) -> np.ndarray:
+        """Embeddings of one text or several, float32 [N, T, D], as `prompt_embeds` takes them.
+
+        Raises:
+            InvalidRequestError: `prompt` is neither a text nor texts.
+            EngineClosedError: The pipeline was closed.
+        """
+        prompts, _ = expand_prompts(prompt, None, 1)
+        return self._open_graphs().text_encoder.encode(prompts)
+
     def __repr__(self) -> str:
         state = "" if self._graphs is not None else ", closed"
         return f"Pipeline({self.directory.name!r}{state})"
+
+    def _open_graphs(self) -> Graphs:
+        graphs = self._graphs  # a call that runs keeps them, also when another thread closes
+        if graphs is None:
+            raise EngineClosedError("pipeline: it was closed; open the model again.")
+        return graphs
 
     def close(self) -> None:
         """Frees the graphs once running calls have ended; later calls raise EngineClosedError."""

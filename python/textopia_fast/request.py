@@ -49,6 +49,11 @@ class Request:
         """How many images are made."""
         return len(self.prompts)
 
+    @property
+    def largest_guidance(self) -> float:
+        """The guidance, or the largest where every step has its own."""
+        return max(self.guidance) if isinstance(self.guidance, tuple) else self.guidance
+
 
 def expand_prompts(
     prompt: Any, negative_prompt: Any, images_per_prompt: int

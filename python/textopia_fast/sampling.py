@@ -20,9 +20,13 @@ from .noise_streams import CallersStream, Stream, lend
 from .samplers import Program, StepByStep
 from .stepping import NativeModel
 
-__all__ = ["StepCallback", "check_watchers", "sample"]
+__all__ = ["EvaluationCallback", "StepCallback", "check_watchers", "sample"]
 
 StepCallback = Callable[[int, np.ndarray, "np.ndarray | None"], Any]
+EvaluationCallback = Callable[[int, np.ndarray], "Mapping[str, Any] | None"]
+
+
+_CHANGES = "is None, or a mapping of latents, mask, guidance, cond, uncond"
 
 
 def sample(
@@ -43,6 +47,7 @@ def sample(
     progress: _core.Progress | None = None,
     on_step: StepCallback | None = None,
     wants_denoised: bool = False,
+    on_evaluation: EvaluationCallback | None = None,
 ) -> Any:
     """Samples: executes `program` from the start latents `x`, without Python between the steps.
 
@@ -69,8 +74,13 @@ def sample(
         deadline: Seconds from now after which the call ends at the next step.
         progress: Counts steps, for whoever looks.
         on_step: `on_step(step, latents, denoised)` after each step, with copies; a returned array
-            replaces the latents. This is the only Python in the loop, and there is none without it.
+            replaces the latents. This and `on_evaluation` are the only Python in the loop, and
+            there is none without them.
         wants_denoised: Gives `on_step` the estimate of the clean sample, too (else None).
+        on_evaluation: `on_evaluation(index, latents)` after each network evaluation, with a copy of
+            the latents that the next one reads (of the sample, after the last). It returns None, or
+            what changes from here on: "latents", "mask" (of their shape), "guidance" (a number),
+            "cond" and "uncond" (values of the inputs that change).
 
     Returns:
         The sample, float32 [B, ...]: a torch tensor when `x` is one, else NumPy.
@@ -86,7 +96,7 @@ def sample(
     kinds = (Noise, _core.NoiseStream, CallersStream, NoneType)
     check_instance("noise", noise, kinds, "is a Noise or its stream")
     check_instance("progress", progress, (_core.Progress, NoneType), "is a Progress")
-    check_watchers(cancel, on_step=on_step)
+    check_watchers(cancel, on_step=on_step, on_evaluation=on_evaluation)
     if program.prediction != denoiser.prediction:
         raise InvalidRequestError(
             f"program: made for networks that predict {program.prediction}, allowed here is "
@@ -105,8 +115,13 @@ def sample(
         for name, value in (("known", known), ("mask", mask), ("known_noise", known_noise)):
             if value is not None:
                 refuse(name, value, "is nothing with a step-by-step sampler")
+        if on_evaluation is not None:
+            refuse("on_evaluation", on_evaluation, "is None with a step-by-step sampler")
         if phi != 0.0:
             refuse("guidance_rescale", phi, "is 0 with a step-by-step sampler")
+        scale = _guidance(guidance)
+        if len(scale) != 1:
+            refuse("guidance", guidance, "is one number with a step-by-step sampler")
         result = _step_by_step(
             denoiser,
             start,
@@ -115,7 +130,7 @@ def sample(
             {
                 "cond": _conditioning(denoiser, "cond", cond),
                 "uncond": _conditioning(denoiser, "uncond", uncond),
-                "guidance": [check_number("guidance", guidance)],
+                "guidance": scale,
                 "cancel": cancel,
             },
             timeout=_seconds(deadline),
@@ -141,6 +156,7 @@ def sample(
         progress=progress,
         on_step=on_step,
         wants_denoised=bool(wants_denoised),
+        on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
     )
     result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
@@ -230,6 +246,25 @@ def _conditioning(
         is_number = array.dtype.kind in "biuf" and dtype in np.sctypeDict
         arrays[key] = array.astype(dtype, copy=False) if is_number else array
     return arrays
+
+
+def _typed(denoiser: Denoiser, on_evaluation: EvaluationCallback) -> EvaluationCallback:
+    """The callback with its results in the dtypes that the core takes."""
+
+    def call(index: int, latents: np.ndarray) -> dict[str, Any] | None:
+        changes = check_mapping("on_evaluation", on_evaluation(index, latents), _CHANGES)
+        for name, value in changes.items():
+            if name in ("cond", "uncond"):
+                changes[name] = _conditioning(denoiser, name, value)
+            elif name == "guidance":
+                changes[name] = check_number(name, value)
+            elif name in ("latents", "mask"):
+                changes[name] = to_float32(value, name)
+            else:
+                refuse("on_evaluation", name, _CHANGES)
+        return changes
+
+    return call
 
 
 def _seconds(deadline: float | None) -> float | None:

@@ -26,7 +26,7 @@ from .errors import (
     NumericalError,
     UnsupportedModelError,
 )
-from .models import ModelDirectory
+from .models import ModelDirectory, inpainting
 from .models.facts import DirectoryFacts
 from .models.signature import Ports
 from .samplers.scheduler_config import prediction_of
@@ -265,14 +265,23 @@ class Graphs:
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
         )
         encoder = directory.parts.get("vae_encoder")
-        network = session("unet")
+        facts = directory.facts
+        sample_name = unet.inputs["sample"].name
+        if facts.takes_mask:
+            graph = directory.parts["unet"].graph
+            parted, config = inpainting.part_sample(graph, sample_name, facts.latent_channels)
+            label = f"unet/{graph.name}"
+            network = create_session(parted, threads=threads, label=label, config=config)
+            sample_name = inpainting.LATENTS
+        else:
+            network = session("unet")
 
         def denoiser(images: int | None) -> Denoiser:
             return Denoiser(
                 network,
                 prediction=prediction_of(directory.scheduler_config),
                 inputs={
-                    "sample": unet.inputs["sample"].name,
+                    "sample": sample_name,
                     "noise_level": unet.inputs["timestep"].name,
                     "output": unet.outputs["out_sample"].name,
                 },
@@ -293,12 +302,12 @@ class Graphs:
                 session("vae_decoder"),
                 input_name=decoder.inputs["latent_sample"].name,
                 output=decoder.outputs["sample"].name,
-                scaling_factor=directory.facts.scaling_factor,
-                shift_factor=directory.facts.shift_factor,
+                scaling_factor=facts.scaling_factor,
+                shift_factor=facts.shift_factor,
             ),
             None
             if encoder is None
-            else Encoder(partial(session, "vae_encoder"), encoder.ports, directory.facts),
+            else Encoder(partial(session, "vae_encoder"), encoder.ports, facts),
         )
 
 

@@ -23,6 +23,7 @@ from textopia_fast.errors import (
     OutOfMemoryError,
 )
 from textopia_fast.samplers import from_config, trace_plan
+from textopia_fast.sampling import _native
 
 # The fake computes sums in the order of the CPU; what is left are the logarithms and cosines of
 # libm in its noise, and products of weights rounded once more, over up to 20 steps.
@@ -378,3 +379,15 @@ def test_threads_take_turns(fake):
         for found, wanted in zip(pool.map(run, range(6)), alone, strict=True):
             np.testing.assert_array_equal(found, wanted)
     assert fake.live() == {"stream": 1, "module": 1, "context": 1}
+
+
+def test_callbacks_between_evaluations_are_refused(fake):
+    denoiser = denoisers(fake, has_condition=False)[1]
+    with pytest.raises(InvalidRequestError, match="not after evaluations"):
+        _core.sample(
+            denoiser._native,
+            _native(program_of("euler", 2), 0.0),
+            random_latents(1),
+            on_evaluation=lambda *_: None,
+        )
+    assert "memory" not in fake.live()

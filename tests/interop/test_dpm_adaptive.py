@@ -82,6 +82,20 @@ def test_torch_and_the_original_live() -> None:
         assert float((mine - theirs).abs().max()) < TOLERANCE * float(theirs.abs().max())
 
 
+def test_inversion_with_a_denoiser() -> None:
+    denoiser = tx.Denoiser(tanh_network(has_condition=False), noise_input="sigma", threads=1)
+    x = np.random.default_rng(6).standard_normal((2, 4, 3, 2)).astype(np.float32)
+
+    def model(x: Any, sigma: Any) -> Any:
+        s = float(sigma[0])
+        return x - np.float32(s) * tanh_formula(x / np.float32((1 + s * s) ** 0.5), s)
+
+    got, expected = (
+        sample_dpm_adaptive(m, x, SIGMA_MAX, SIGMA_MIN, disable=True) for m in (denoiser, model)
+    )
+    assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
 def test_torch_equals_numpy() -> None:
     torch = pytest.importorskip("torch")
 

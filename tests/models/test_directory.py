@@ -40,6 +40,7 @@ def test_parts_and_facts(tiny_model: Path) -> None:
         "default_width": 64,
         "cross_attention_dim": 16,
         "time_cond_proj_dim": None,
+        "takes_mask": False,
         "max_tokens": 77,
     }
 
@@ -174,7 +175,8 @@ def test_keys_that_may_not_be_missing(root: Path, file: str, key: str) -> None:
         ("unet", {"sample_size": "64"}, ModelFormatError, "'sample_size' is '64'"),
         ("unet", {"cross_attention_dim": 32}, ModelFormatError, "must be the same"),
         ("unet", {"time_cond_proj_dim": 256}, ModelFormatError, "no input 'timestep_cond'"),
-        ("unet", {"in_channels": 9}, UnsupportedModelError, "inpainting"),
+        ("unet", {"in_channels": 5}, UnsupportedModelError, "9 for inpainting"),
+        ("unet", {"in_channels": 9}, ModelFormatError, "the graph has 4"),
         ("unet", {"out_channels": 8}, UnsupportedModelError, "4 latent channels"),
         ("vae_decoder", {"scaling_factor": 0}, ModelFormatError, "above 0"),
         ("vae_decoder", {"scaling_factor": 1e9}, ModelFormatError, "finite"),

@@ -25,6 +25,17 @@ with np.load(GOLDEN / "tiny_sd_edits.npz") as _file:
     PROVENANCE = json.loads(str(_file["provenance"]))
     IMAGES = _file["images"].astype(np.float32) / 65535
 
+# Those that begin or blend in a way of their own are compared live.
+LIVE = {
+    **inputs.SCHEDULERS,
+    "plms": ("PNDMScheduler", {"skip_prk_steps": True, "steps_offset": 1}),
+    "plms_v": (
+        "PNDMScheduler",
+        {"skip_prk_steps": True, "prediction_type": "v_prediction", "steps_offset": 1},
+    ),
+    "dpm_2": ("KDPM2DiscreteScheduler", {}),
+    "dpm_2_ancestral": ("KDPM2AncestralDiscreteScheduler", {"use_karras_sigmas": True}),
+}
 CLASS_NAMES = {
     "image": "StableDiffusionImg2ImgPipeline",
     "inpaint": "StableDiffusionInpaintPipeline",
@@ -44,7 +55,7 @@ def pipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tx.Pipe
         if sampler not in made:
             path = tmp_path_factory.mktemp("model") / "model"
             shutil.copytree(GOLDEN / "tiny_sd", path)
-            class_name, settings = inputs.SCHEDULERS[sampler]
+            class_name, settings = LIVE[sampler]
             config = {"_class_name": class_name, **inputs.SD, **settings}
             (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
             made[sampler] = tx.Pipeline.from_pretrained(path, threads=1)
@@ -80,14 +91,14 @@ def test_golden_picture(index: int, pipe_of: Callable[[str], tx.Pipeline]) -> No
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # diffusers'
 @pytest.mark.parametrize("kind", ["image", "inpaint"])
-@pytest.mark.parametrize("sampler", inputs.SCHEDULERS)
+@pytest.mark.parametrize("sampler", LIVE)
 def test_live_picture(sampler: str, kind: str, pipe_of: Callable[[str], tx.Pipeline]) -> None:
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
     from tests.support import diffusers_ort
 
-    class_name, settings = inputs.SCHEDULERS[sampler]
+    class_name, settings = LIVE[sampler]
     theirs = diffusers_ort.load(
         GOLDEN / "tiny_sd",
         getattr(diffusers, class_name)(**inputs.SD, **settings),
@@ -101,4 +112,30 @@ def test_live_picture(sampler: str, kind: str, pipe_of: Callable[[str], tx.Pipel
     expected = theirs(**options, **size, generator=generators).images
     ours = pipe_of(sampler)(**options, seed=[3, 2**40 + 1], keep_unmasked=False).images
     assert ours.shape == (2, 48, 80, 3)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # diffusers'
+@pytest.mark.parametrize("strength", [0.2, 0.95])
+@pytest.mark.parametrize("kind", ["image", "inpaint"])
+def test_plms_begins_late(
+    kind: str, strength: float, pipe_of: Callable[[str], tx.Pipeline]
+) -> None:
+    """As the class of diffusers does, whose list of timesteps has one entry more than steps."""
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from tests.support import diffusers_ort
+
+    class_name, settings = LIVE["plms"]
+    theirs = diffusers_ort.load(
+        GOLDEN / "tiny_sd",
+        getattr(diffusers, class_name)(**inputs.SD, **settings),
+        threads=1,
+        pipeline=getattr(diffusers, CLASS_NAMES[kind]),
+    )
+    options = request(kind, strength)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    expected = theirs(**options, generator=generators).images
+    ours = pipe_of("plms")(**options, seed=[3, 4], keep_unmasked=False).images
     np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE)

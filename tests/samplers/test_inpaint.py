@@ -49,6 +49,16 @@ def test_second_evaluations_see_the_known_part_too() -> None:
     assert levels == [5.0, 5.0, 2.0, 2.0, 0.7, 0.7, 0.2, 0.2, 0.0]
 
 
+def test_half_steps_of_diffusers_class_see_whole_levels() -> None:
+    config = {"_class_name": "KDPM2DiscreteScheduler", "timestep_spacing": "trailing"}
+    plan = from_config(config, 4)
+    sigmas = plan.schedule.sigmas
+    levels = [b.noise for b in blends(trace_plan(plan, inpaint=True))]
+    assert levels == [level for sigma in sigmas[1:-1] for level in (sigma, sigma)] + [0.0]
+    own = [b.noise for b in blends(trace("dpm_2", SCHEDULE, inpaint=True))]
+    np.testing.assert_allclose(own[:2], [(12.0 * 5.0) ** 0.5, 5.0])
+
+
 def test_churn_falls_back_to_the_schedule() -> None:
     program = trace("euler", SCHEDULE, inpaint=True, s_churn=1.0)
     assert [(b.known, b.noise) for b in blends(program)] == [(1.0, s) for s in SIGMAS[1:]]

@@ -432,8 +432,19 @@ def test_pndm_starts_as_its_config_says() -> None:
     told = trace_plan(skipped).noise_levels
     assert told[:4] == (901.0, 801.0, 801.0, 701.0)
     assert skipped.latent_scales == (1.0,) * 10
-    assert "restart" not in options(skipped.tail(3))
-    assert trace_plan(skipped.tail(3)).denoise_count == 8
+
+
+@pytest.mark.parametrize("start", [1, 2, 5, 9])
+def test_plms_in_the_middle_runs_diffusers_list_from_there(start: int) -> None:
+    plan = from_config(PNDM, 10)
+    told = trace_plan(plan).noise_levels
+    late = plan.tail(start)
+    assert trace_plan(late).noise_levels == told[start:]
+    assert options(late)["late"]
+    # the first step is made again from where the second timestep's predecessor stands
+    level = plan.schedule.table.sigma_of([told[start + 1] + 100])[0]
+    assert options(late)["restart"] == pytest.approx(level, rel=1e-12)
+    assert plan.tail(0) is plan
 
 
 def test_dpm_solver_algorithms_are_samplers_of_their_own() -> None:

@@ -78,8 +78,10 @@ class Unet(UNet2DConditionModel):
     dtype = property(lambda _: torch.float32)
     device = property(lambda _: torch.device("cpu"))
 
-    def forward(self, sample, timestep, encoder_hidden_states=None, **_):
+    def forward(self, sample, timestep, encoder_hidden_states=None, timestep_cond=None, **_):
         feeds = {"sample": sample.numpy(), "timestep": float(timestep)}
+        if timestep_cond is not None:
+            feeds["timestep_cond"] = timestep_cond.numpy()
         return self.graph(**feeds, encoder_hidden_states=encoder_hidden_states.numpy())
 
 

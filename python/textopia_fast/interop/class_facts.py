@@ -139,6 +139,11 @@ def set_timesteps_signature(name: str) -> Signature:
     return _signature(("num_inference_steps",), rest)
 
 
+def takes_schedule(name: str, kind: str) -> bool:
+    """Whether a class lets its caller choose `kind`, "timesteps" or "sigmas"."""
+    return name not in OFFERED or kind in set_timesteps_signature(name).parameters
+
+
 def _signature(needed: tuple[str, ...], optional: dict[str, Any]) -> Signature:
     kind = Parameter.POSITIONAL_OR_KEYWORD
     return Signature(

@@ -8,6 +8,7 @@ Constructor arguments, `from_config`, `set_timesteps`, `scale_model_input`, `ste
 the attributes that pipelines read are those of diffusers; latents and timesteps are torch tensors
 on any device, noise comes from the caller's generators in diffusers' order. `SCHEDULERS` has the
 names. `from_a1111` makes a scheduler from the name that A1111's web UI gives a sampler.
+`accelerate(pipe)` gives a pipeline of optimum-onnx the native loop.
 
 What is not supported raises UnsupportedModelError or UnsupportedParameterError.
 """
@@ -22,10 +23,11 @@ from typing import Any
 
 from ..errors import InvalidRequestError
 from ..samplers.scheduler_classes import CLASSES
+from .accelerate import accelerate
 from .class_facts import OFFERED, TWO_RUNS, class_keys, set_timesteps_signature, step_signature
 from .scheduler import SchedulerOutput, TracedScheduler
 
-__all__ = ["A1111", "SCHEDULERS", "SchedulerOutput", "TracedScheduler", "from_a1111"]
+__all__ = ["A1111", "SCHEDULERS", "SchedulerOutput", "TracedScheduler", "accelerate", "from_a1111"]
 
 SCHEDULERS: tuple[str, ...] = (*OFFERED, "ScoreSdeVeScheduler")
 

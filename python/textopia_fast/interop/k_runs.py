@@ -185,19 +185,20 @@ def run_adaptive(model: Any, given: KRun) -> tuple[Any, dict[str, int]]:
     if min(levels) <= 0.0:
         refuse("sigma_min, sigma_max", levels, "are finite numbers > 0")
     function = get(given.sampler).function
-    options = dict(step_by_step(given.sampler, levels, **given.options).options)  # checked
+    falling = tuple(sorted(levels, reverse=True))  # towards more noise it is an inversion
+    options = dict(step_by_step(given.sampler, falling, **given.options).options)  # checked
     with _bar(given.disable, None) as advance:
         if not isinstance(model, Denoiser):
             m = _CallersModel(model, given, advance)
             result = function(m, widened(given.x), levels, **options)
             return _as(given.x, result), m.counts
         extra = _native_extra(given)
-        schedule = _native_schedule(model, levels, extra.pop("table", None), given.name)
+        schedule = _native_schedule(model, falling, extra.pop("table", None), given.name)
         made: list[_AdaptiveModel] = []
 
-        def sampler(native: Any, x: Any, sigmas: Any) -> Any:
+        def sampler(native: Any, x: Any, _: Any) -> Any:
             made.append(_NativeModel(native, given, advance, "noise" in extra))
-            return function(made[0], x, sigmas, **options)
+            return function(made[0], x, levels, **options)
 
         start = given.x.detach().cpu() if _torch_of(given.x) else given.x
         program = step_by_step(sampler, schedule, model.prediction)

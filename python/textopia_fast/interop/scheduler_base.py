@@ -10,6 +10,7 @@ from ..errors import InvalidRequestError
 from ..samplers.scheduler_classes import SchedulerClass
 from .class_facts import OFFERED
 from .configs import CONFIG_NAME, FrozenDict, read_config, split_config, write_config
+from .outputs import NamedResult
 
 __all__ = ["ConfiguredScheduler", "SchedulerOutput"]
 
@@ -17,25 +18,12 @@ __all__ = ["ConfiguredScheduler", "SchedulerOutput"]
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
 
 
-class SchedulerOutput(dict):
-    """What `step` returns: items by name, by position and as attributes.
+class SchedulerOutput(NamedResult):
+    """What `step` returns.
 
     `prev_sample` is the latent for the next run, `pred_original_sample` the estimate of the clean
     one where the class gives it.
     """
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return dict.__getitem__(self, name)
-        except KeyError:
-            raise AttributeError(f"step gives no {name!r}, but {', '.join(self)}") from None
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The values in order."""
-        return tuple(self.values())
 
 
 class ConfiguredScheduler:

@@ -37,6 +37,12 @@ SUPPORTED_CLASSES = (
     "StableDiffusionPipeline",
     "ORTStableDiffusionPipeline",
     "OnnxStableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "ORTStableDiffusionImg2ImgPipeline",
+    "ORTStableDiffusionInpaintPipeline",
+    "LatentConsistencyModelPipeline",
+    "ORTLatentConsistencyModelPipeline",
 )
 _LEGACY_CLASS = "OnnxStableDiffusionPipeline"
 _REQUIRED_PARTS = ("text_encoder", "unet", "vae_decoder")

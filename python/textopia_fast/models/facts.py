@@ -42,6 +42,7 @@ class DirectoryFacts:
         default_width: The same for the width.
         cross_attention_dim: Width of the text embedding.
         time_cond_proj_dim: Width of the U-Net's `timestep_cond`, or None when it has none.
+        takes_mask: The U-Net sees mask and masked picture behind the latents (9 channels).
         max_tokens: Length of a tokenized prompt with its begin and end.
     """
 
@@ -53,6 +54,7 @@ class DirectoryFacts:
     default_width: int
     cross_attention_dim: int
     time_cond_proj_dim: int | None
+    takes_mask: bool
     max_tokens: int
 
 
@@ -135,10 +137,11 @@ def derive_facts(
             UnsupportedModelError,
         )
     in_channels = unet.integer("in_channels", 4)
-    if in_channels != latent_channels:
+    with_mask = 2 * latent_channels + 1  # latents, mask, latents of the masked picture
+    if in_channels not in (latent_channels, with_mask):
         unet.fail(
-            f"'in_channels' is {in_channels}, supported is {latent_channels}: inpainting and "
-            "depth models with more channels do not run in this version",
+            f"'in_channels' is {in_channels}, supported are {latent_channels}, and {with_mask} for "
+            "inpainting: depth models and others do not run in this version",
             UnsupportedModelError,
         )
     _same_size(unet, "in_channels", in_channels, ports["unet"].inputs["sample"].shape[1])
@@ -152,6 +155,7 @@ def derive_facts(
         default_width=width * scale,
         cross_attention_dim=_cross_attention_dim(unet, text, ports),
         time_cond_proj_dim=_time_cond_dim(unet, ports["unet"]),
+        takes_mask=in_channels == with_mask,
         max_tokens=_max_tokens(text, tokenizer_config, ports["text_encoder"], problems),
     )
 

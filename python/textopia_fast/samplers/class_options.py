@@ -22,6 +22,7 @@ __all__ = [
     "VP_SAMPLERS",
     "class_options",
     "class_sampler",
+    "late_plms",
     "latent_scale",
     "lcm_timesteps",
     "tcd_schedule",
@@ -243,6 +244,27 @@ def _pndm_levels(sampler: str, schedule: Schedule) -> dict[str, Any]:
     half = ratio // 2
     pairs = [(told[i] - half, told[i + 1] + half) for i in range(min(3, len(told) - 1))]
     return {"middles": tuple((float(a), float(b)) for a, b in table.sigma_of(np.array(pairs)))}
+
+
+def late_plms(schedule: Schedule, start: int) -> tuple[Schedule, dict[str, Any]]:
+    """PLMS after `start` > 0 steps, as diffusers' class begins there: (levels, options).
+
+    Its list of timesteps has the second one twice. What comes after `start` entries of that list
+    begins with a level that was passed already, and takes the next two entries for its first step.
+    """
+    told, table = schedule.timesteps, schedule.table
+    if table is None or schedule.targets is None:
+        return schedule.tail(start), {}
+    late = schedule.tail(start - 1)
+    if start == 1 and late.targets is not None:
+        late = replace(
+            late,
+            sigmas=(late.sigmas[1], *late.sigmas[1:]),
+            timesteps=(late.timesteps[1], *late.timesteps[1:]),
+            targets=(late.targets[1], *late.targets[1:]),
+        )
+    ratio = table.steps // len(told)
+    return late, {"late": True, "restart": float(table.sigma_of([late.timesteps[1] + ratio])[0])}
 
 
 def _eta(eta: float) -> float:

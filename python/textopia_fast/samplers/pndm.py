@@ -29,6 +29,7 @@ def plms(
     targets: Sequence[float] | None = None,
     restart: float | None = None,
     velocity: bool = False,
+    late: bool = False,
 ) -> Any:
     """Liu et al. 2022 (PNDM), equations 9 and 12, started by one step of second order: n+1 runs.
 
@@ -36,15 +37,21 @@ def plms(
     restart: the level that the second estimate of the first step starts from, sigmas[0] unless
     given (diffusers' timestep t1 + T//n).
     velocity: combine the outputs as v and not as eps, as diffusers does for v_prediction.
+    late: the second run of the start takes the place of a step, so that from then on the network is
+    told one level less than x has (diffusers' class when it begins in the middle); n runs.
     """
     targets = sigmas[1:] if targets is None else targets
     x = x / sqrt(1 + sigmas[0] ** 2)
-    past: list[Any] = []
+    start, past = x, list[Any]()
     for i, (s, t) in enumerate(zip(sigmas, targets, strict=False)):
         e, x0 = _output(m, x, s, velocity)
+        if late and i == 1:
+            x = _transfer(start, restart or sigmas[0], s, (past[0] + e) / 2, velocity)
+            m.step(x, denoised=x0)
+            continue
         past = [e, *past[:3]]
         y = _transfer(x, s, t, _adams_bashforth(past), velocity)
-        if i == 0 and len(sigmas) > 2:
+        if i == 0 and len(sigmas) > 2 and not late:
             e2, _ = _output(m, y, sigmas[1], velocity)
             y = _transfer(x, restart or s, sigmas[1], (e + e2) / 2, velocity)
         x = y

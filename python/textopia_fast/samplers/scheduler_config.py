@@ -23,6 +23,7 @@ from .class_options import (
     VP_SAMPLERS,
     class_options,
     class_sampler,
+    late_plms,
     latent_scale,
     tcd_schedule,
     threshold_options,
@@ -85,8 +86,14 @@ class Plan:
 
     def tail(self, start: int) -> Plan:
         """The plan without its first `start` steps (image-to-image)."""
-        options = tuple(o for o in self.options if o[0] not in OF_THE_FIRST_STEPS or start == 0)
-        return replace(self, schedule=self.schedule.tail(start), options=options)
+        if start == 0:
+            return self
+        options = {k: v for k, v in self.options if k not in OF_THE_FIRST_STEPS}
+        if self.sampler == "plms":
+            schedule, more = late_plms(self.schedule, start)
+        else:
+            schedule, more = self.schedule.tail(start), {}
+        return replace(self, schedule=schedule, options=tuple(sorted({**options, **more}.items())))
 
 
 def from_config(
@@ -233,7 +240,12 @@ def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
 @lru_cache(maxsize=128)
 def _traced(plan: Plan, inpaint: bool) -> Program:
     return make_program(
-        plan.sampler, plan.schedule, plan.prediction, dict(plan.options), inpaint=inpaint
+        plan.sampler,
+        plan.schedule,
+        plan.prediction,
+        dict(plan.options),
+        inpaint=inpaint,
+        whole_levels=plan.sampler == "dpm_2",
     )
 
 

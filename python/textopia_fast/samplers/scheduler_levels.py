@@ -20,6 +20,7 @@ from .scheduler_classes import SchedulerClass
 from .schedules import (
     Schedule,
     beta_sigmas,
+    check_falling,
     exponential_sigmas,
     final_sigma,
     karras_sigmas,
@@ -95,6 +96,7 @@ def class_schedule(
         levels = np.asarray(check_numbers("sigmas", sigmas))
         if len(levels) < 2:
             refuse("sigmas", sigmas, "are at least two numbers, the last usually 0")
+        check_falling(levels.tolist())
         told = table.timestep_of(levels[:-1])
         return _finish(settings, rules, table, told, levels)
     curve = _curve(settings)

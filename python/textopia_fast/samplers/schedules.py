@@ -33,6 +33,7 @@ __all__ = [
     "Schedule",
     "TrainingTable",
     "beta_sigmas",
+    "check_falling",
     "discrete",
     "explicit",
     "exponential",
@@ -97,13 +98,6 @@ class Schedule:
                 f"{_MOST_LEVELS + 1}, all > 0 but for the last, which may be 0.",
                 param="sigmas",
             )
-        rising = next((i for i, (a, b) in enumerate(pairwise(self.sigmas)) if b > a), None)
-        if rising is not None:
-            raise InvalidRequestError(
-                f"sigmas: {self.sigmas[rising + 1]:.6g} after {self.sigmas[rising]:.6g}, allowed "
-                "are numbers that do not rise.",
-                param="sigmas",
-            )
         for name in ("timesteps", "targets"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.sigmas) - 1:
@@ -144,6 +138,16 @@ class Schedule:
         for sigma, timestep in zip(self.sigmas, self.timesteps, strict=False):
             levels.setdefault(sigma, timestep)
         return levels
+
+
+def check_falling(sigmas: Sequence[float]) -> None:
+    """Refuses noise levels that rise; only adaptive samplers go up, from data to noise."""
+    for before, after in pairwise(sigmas):
+        if after > before:
+            raise InvalidRequestError(
+                f"sigmas: {after:.6g} after {before:.6g}, allowed are numbers that do not rise.",
+                param="sigmas",
+            )
 
 
 def explicit(

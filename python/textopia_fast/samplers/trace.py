@@ -36,7 +36,7 @@ from .options import bind_options, is_own, takes
 from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Blend, Clamp, Denoise, LangevinStep, Program, Step, Threshold
 from .recording import Recording
-from .schedules import Schedule, explicit
+from .schedules import Schedule, check_falling, explicit
 from .symbols import Linear
 
 __all__ = [
@@ -63,9 +63,12 @@ class Tracer(Recording):
         prediction: str,
         inpaint_sigmas: Sequence[float] | None = None,
         threshold: tuple[float, float] | None = None,
+        whole_levels: bool = False,
     ) -> None:
         """`inpaint_sigmas`: the schedule's noise levels, for inpainting; None without. `threshold`:
-        (ratio, high) of dynamic thresholding of every estimate; None without."""
+        (ratio, high) of dynamic thresholding of every estimate; None without. `whole_levels`:
+        calls between two levels see the known part at the lower one (diffusers'
+        KDPM2DiscreteScheduler), and not at their own."""
         super().__init__()
         self._noise_level = noise_level
         self._coefficients = coefficients(prediction)
@@ -74,6 +77,7 @@ class Tracer(Recording):
         self.step_count = 0
         self.initial = Linear(self, {0: 1.0})
         self._inpaint_sigmas = inpaint_sigmas
+        self._whole_levels = whole_levels
         self.intervals: dict[int, tuple[float, float]] = {}  # noise value -> what it stands between
         self._blends: dict[int, int] = {}  # blended value -> its node
         self._open_blends: set[int] = set()  # those whose frame no DENOISE has shown yet
@@ -229,6 +233,8 @@ class Tracer(Recording):
             self.nodes[node] = self.nodes[node]._replace(facts=(1.0 / scale, sigma / scale))
         if first or source in self._blends:
             return source
+        if self._whole_levels and self._inpaint_sigmas is not None:
+            sigma = self._inpaint_sigmas[self.step_count + 1]
         blended = self._blend(source, 1.0 / scale, sigma / scale)
         if x.base.weights == {source: 1.0}:
             x.base.weights = {blended: 1.0}
@@ -308,14 +314,16 @@ def make_program(
     options: dict[str, Any],
     *,
     inpaint: bool = False,
+    whole_levels: bool = False,
 ) -> Program:
-    """`trace` for options that may have any name."""
+    """`trace` for options that may have any name; `whole_levels` as of `Tracer`."""
     name, function = registry.resolve(sampler)
     if not isinstance(schedule, Schedule):
         schedule = explicit(schedule)
+    check_falling(schedule.sigmas)
     check_choice("prediction", prediction, PREDICTIONS)
     tracer, result = _record(
-        name, function, schedule, schedule.noise_level, prediction, options, inpaint
+        name, function, schedule, schedule.noise_level, prediction, options, inpaint, whole_levels
     )
     intervals = tuple(map(tracer.intervals.get, draws_used(tracer.nodes, tracer.kinds)))
     lowered = lower(tracer.nodes, tracer.kinds, tracer.halves, 0, result)
@@ -353,6 +361,7 @@ def _record(
     prediction: str,
     options: dict[str, Any],
     inpaint: bool,
+    whole_levels: bool = False,
 ) -> tuple[Tracer, int]:
     """Runs a sampler on symbols: what it did, and the value of its result."""
     options, threshold = _split_threshold(function, options)
@@ -362,6 +371,7 @@ def _record(
         prediction,
         schedule.sigmas if inpaint else None,
         threshold,
+        whole_levels,
     )
     try:
         x = function(tracer, tracer.initial, schedule.sigmas, **options)
