@@ -53,7 +53,7 @@ from .request import (
 )
 from .samplers import Schedule, StepByStep
 from .samplers.class_draws import unused_draws
-from .samplers.scheduler_config import from_config, trace_plan
+from .samplers.scheduler_config import from_config, runnable_of
 from .sampling import check_watchers, sample
 from .stages import Graphs, StageClock, to_embeddings
 from .start import make_start
@@ -336,7 +336,7 @@ class Pipeline:
         if edit is not None:
             need_encoder(graphs.encoder)
             plan = shorten(plan, edit.strength)
-        program = trace_plan(plan, inpaint=mask_image is not None and not facts.takes_mask)
+        program = runnable_of(plan, inpaint=mask_image is not None and not facts.takes_mask)
         if guidance_scale is None and reads_uncond(program):
             request = replace(request, guidance=CFG_PP_GUIDANCE)
         guidance = run_guidance(plan, program, request.guidance, request.guidance_interval)

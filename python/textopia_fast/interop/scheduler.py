@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InvalidRequestError, UnsupportedParameterError
-from ..samplers import Program, trace_plan
+from ..samplers import trace_plan
 from ..samplers.prediction import coefficients
 from ..samplers.reference import thresholded
 from .class_facts import DRAWS_ALWAYS, GIVES_X0
@@ -134,7 +134,6 @@ class TracedScheduler(LeveledScheduler):
                 )
             plan = self._planned(self.num_inference_steps, **{**self._given, **traced})
             program = trace_plan(plan.tail(first // self.order))
-            assert isinstance(program, Program)  # these classes have no step-by-step sampler
             _, segments = cut(program)
             told = self.timesteps[first:].tolist()
             if len(told) != len(segments) or any(

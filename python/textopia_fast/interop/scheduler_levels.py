@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks import check_integer, check_numbers, refuse
 from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
-from ..samplers import Plan, Program, Schedule, TrainingTable, from_config, trace_plan
+from ..samplers import Plan, Schedule, TrainingTable, from_config, trace_plan
 from ..samplers.continuous import flow_schedule
 from ..samplers.flow_times import flow_times, shifted_by
 from ..samplers.prediction import coefficients
@@ -147,7 +147,6 @@ class LeveledScheduler(ConfiguredScheduler):
         self._plan = self._planned(count, **self._given)
         self.num_inference_steps = count
         program = trace_plan(self._plan)
-        assert isinstance(program, Program)  # these classes have no step-by-step sampler
         told = torch.tensor(program.noise_levels, dtype=torch.float64)
         self.timesteps = told.to(self._timestep_dtype(torch)).to(device)
         if self._has_sigmas():

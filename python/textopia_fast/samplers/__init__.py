@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from . import schedules
 from .program import Program
 from .registry import SAMPLERS, STEP_BY_STEP, SamplerInfo, get, names
@@ -30,3 +33,6 @@ __all__ = [
     "trace",
     "trace_plan",
 ]
+
+for _file in pkgutil.iter_modules(__path__):  # every sampler enters itself in the registry
+    importlib.import_module(f"{__name__}.{_file.name}")

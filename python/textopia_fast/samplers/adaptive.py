@@ -13,6 +13,7 @@ from typing import Any
 from ..checks import refuse
 from ..errors import NumericalError
 from .euler import ancestral_split
+from .registry import sampler
 
 __all__ = ["dpm_adaptive", "rk45"]
 
@@ -34,6 +35,12 @@ _NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
+@sampler(
+    "probability-flow ODE, adaptive Runge-Kutta 5(4), to a tolerance",
+    update="Dormand–Prince 5(4); the step follows from their difference",
+    paper="Song et al. 2021, arXiv 2011.13456",
+    is_traced=False,
+)
 def rk45(m: Any, x: Any, sigmas: Sequence[float], rtol: float = 1e-5, atol: float = 1e-5) -> Any:
     """Dormand & Prince 1980: the probability-flow ODE by their 5(4) pair, which chooses its steps.
 
@@ -93,6 +100,12 @@ class StepSize:
         return is_accepted
 
 
+@sampler(
+    "adaptive DPM-Solver of orders 1-2 or 2-3, with k-diffusion's controller",
+    update="DPM-Solver of two orders; h follows from their difference",
+    paper="Lu et al. 2022, arXiv 2206.00927",
+    is_traced=False,
+)
 def dpm_adaptive(
     m: Any,
     x: Any,

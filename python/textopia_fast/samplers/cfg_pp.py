@@ -17,6 +17,7 @@ from typing import Any
 from ..checks import refuse
 from .ddim import split, step_beta
 from .euler import ancestral_split, pairs
+from .registry import sampler
 
 __all__ = [
     "ddim_cfg_pp",
@@ -27,6 +28,11 @@ __all__ = [
 ]
 
 
+@sampler(
+    "euler with CFG++: guidance 0 to 1, unconditional noise",
+    update="D + t·(x − U)/s, U the unconditional estimate",
+    paper="Chung et al. 2024, arXiv 2406.08070",
+)
 def euler_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
     """Chung et al. 2024, algorithm 2 in the frame x0 + sigma*eps."""
     for s, t in pairs(sigmas):
@@ -36,6 +42,12 @@ def euler_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
     return x
 
 
+@sampler(
+    "euler_ancestral with CFG++",
+    update="D + s↓·(x − U)/s + s↑·z",
+    paper="Chung et al. 2024, arXiv 2406.08070",
+    diffusers_class="EulerAncestralDiscreteScheduler",
+)
 def euler_ancestral_cfg_pp(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:
@@ -50,6 +62,13 @@ def euler_ancestral_cfg_pp(
     return x
 
 
+@sampler(
+    "ddim with CFG++",
+    update="ddim with ε of the unconditional half",
+    paper="Chung et al. 2024, arXiv 2406.08070",
+    schedule="leading",
+    diffusers_class="DDIMScheduler",
+)
 def ddim_cfg_pp(
     m: Any,
     x: Any,
@@ -79,6 +98,12 @@ def ddim_cfg_pp(
     return x
 
 
+@sampler(
+    "dpmpp_2m with CFG++, one network run per step",
+    update="dpmpp_2m with D in the step and U in the slope",
+    paper="Chung et al. 2024, arXiv 2406.08070",
+    schedule="karras",
+)
 def dpmpp_2m_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
     """Chung et al. 2024 on DPM-Solver++ 2M, with the slope of u0 as in the authors' own code."""
     u_last: Any = None
@@ -95,6 +120,13 @@ def dpmpp_2m_cfg_pp(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
     return x
 
 
+@sampler(
+    "dpmpp_2s_ancestral with CFG++, two network runs per step",
+    update="dpmpp_2s_ancestral with U in both slopes",
+    paper="Chung et al. 2024, arXiv 2406.08070",
+    schedule="karras",
+    diffusers_class="EulerAncestralDiscreteScheduler",
+)
 def dpmpp_2s_ancestral_cfg_pp(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:

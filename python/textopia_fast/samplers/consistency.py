@@ -11,12 +11,20 @@ from typing import Any
 
 from ..checks import refuse
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["lcm", "tcd"]
 
 _SIGMA_DATA = 0.5
 
 
+@sampler(
+    "for latent consistency models: 1 to 8 steps with fresh noise",
+    update="D + t·z",
+    paper="Luo et al. 2023, arXiv 2310.04378",
+    schedule="trailing",
+    diffusers_class="LCMScheduler",
+)
 def lcm(
     m: Any,
     x: Any,
@@ -46,6 +54,13 @@ def lcm(
     return x
 
 
+@sampler(
+    "for trajectory consistency models: 1 to 8 steps, noise by eta",
+    update="ddim to a level u below t by γ, then noise up to t",
+    paper="Zheng et al. 2024, arXiv 2402.19159",
+    schedule="trailing",
+    diffusers_class="TCDScheduler",
+)
 def tcd(
     m: Any,
     x: Any,

@@ -12,10 +12,18 @@ from typing import Any
 
 from ..checks import check_choice, refuse
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["ddim", "ddpm", "split", "step_beta"]
 
 
+@sampler(
+    "first order, deterministic at eta = 0",
+    update="a_t·D + √(1 − a_t² − v²)·ε + v·z, v = η·(standard deviation of the posterior)",
+    paper="Song, Meng & Ermon 2021, arXiv 2010.02502",
+    schedule="leading",
+    diffusers_class="DDIMScheduler",
+)
 def ddim(
     m: Any,
     x: Any,
@@ -53,6 +61,13 @@ def ddim(
     return x
 
 
+@sampler(
+    "the ancestral sampler of the training process; needs many steps",
+    update="mean and noise of q(x_t given x_s, x₀ = D)",
+    paper="Ho, Jain & Abbeel 2020, arXiv 2006.11239",
+    schedule="leading",
+    diffusers_class="DDPMScheduler",
+)
 def ddpm(
     m: Any,
     x: Any,

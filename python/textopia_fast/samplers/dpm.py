@@ -8,10 +8,18 @@ from typing import Any
 
 from ..checks import refuse
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["dpmpp_2m"]
 
 
+@sampler(
+    "second order multistep, one network run per step: good at 15-25 steps",
+    update="(t/s)·x + (1 − t/s)·(D + (D − D₋₁)·h/2h₋₁)",
+    paper="Lu et al. 2022, arXiv 2211.01095",
+    schedule="karras",
+    diffusers_class="DPMSolverMultistepScheduler",
+)
 def dpmpp_2m(
     m: Any,
     x: Any,

@@ -10,10 +10,17 @@ from math import inf, sqrt
 from typing import Any
 
 from .euler import ancestral_split, churned, pairs
+from .registry import sampler
 
 __all__ = ["dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral"]
 
 
+@sampler(
+    "second order midpoint rule, two network runs per step",
+    update="x + (t − s)·d(x + (m − s)·d; m), m = √(s·t)",
+    paper="Lu et al. 2022, arXiv 2206.00927",
+    diffusers_class="KDPM2DiscreteScheduler",
+)
 def dpm_2(
     m: Any,
     x: Any,
@@ -32,6 +39,12 @@ def dpm_2(
     return x
 
 
+@sampler(
+    "dpm_2 with fresh noise in every step",
+    update="dpm_2 down to s↓, then + s↑·z",
+    paper="Lu et al. 2022, arXiv 2206.00927",
+    diffusers_class="KDPM2AncestralDiscreteScheduler",
+)
 def dpm_2_ancestral(
     m: Any,
     x: Any,
@@ -56,6 +69,13 @@ def dpm_2_ancestral(
     return x
 
 
+@sampler(
+    "second order with fresh noise, two network runs per step",
+    update="(s↓/s)·x + (1 − s↓/s)·D(u; m) + s↑·z, u one such step to m = √(s·s↓)",
+    paper="Lu et al. 2022, arXiv 2211.01095",
+    schedule="karras",
+    diffusers_class="KDPM2AncestralDiscreteScheduler",
+)
 def dpmpp_2s_ancestral(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:

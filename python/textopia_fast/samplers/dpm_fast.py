@@ -13,10 +13,17 @@ from typing import Any
 from ..checks import refuse
 from .euler import ancestral_split, pairs
 from .exponential import phi
+from .registry import sampler
 
 __all__ = ["dpm_fast", "fast_orders"]
 
 
+@sampler(
+    "DPM-Solver of order 3 with three network runs in each step",
+    update="steps of DPM-Solver-3 between levels equal in λ, one of order 1 or 2 at the end",
+    paper="Lu et al. 2022, arXiv 2206.00927",
+    schedule="exponential",
+)
 def dpm_fast(
     m: Any,
     x: Any,

@@ -14,12 +14,19 @@ from typing import Any
 from ..errors import InvalidRequestError
 from .euler import pairs
 from .exponential import phi
+from .registry import sampler
 
 __all__ = ["dpm_multistep", "dpm_singlestep"]
 
 Past = list[tuple[float, Any]]  # lambda and what the network said there, latest first
 
 
+@sampler(
+    "DPM-Solver of order 1 to 3 with one network run per step",
+    update="exp. integral over λ of a polynomial of degree p − 1 through D, D₋₁, ... (or ε)",
+    paper="Lu et al. 2022, arXiv 2211.01095",
+    diffusers_class="DPMSolverMultistepScheduler",
+)
 def dpm_multistep(
     m: Any,
     x: Any,
@@ -60,6 +67,12 @@ def dpm_multistep(
     return x
 
 
+@sampler(
+    "DPM-Solver of order 1 to 3 in groups of as many steps",
+    update="the same within a group of p steps that begins at one latent",
+    paper="Lu et al. 2022, arXiv 2206.00927",
+    diffusers_class="DPMSolverSinglestepScheduler",
+)
 def dpm_singlestep(
     m: Any,
     x: Any,

@@ -14,10 +14,17 @@ from ..checks import refuse
 from ..errors import InvalidRequestError
 from .euler import ancestral_split, pairs
 from .exponential import phi
+from .registry import sampler
 
 __all__ = ["dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde"]
 
 
+@sampler(
+    "second order on the reverse SDE, two network runs per step",
+    update="as dpmpp_2s_ancestral, with noise in the first stage, too",
+    paper="Lu et al. 2022, arXiv 2211.01095",
+    schedule="karras",
+)
 def dpmpp_sde(
     m: Any,
     x: Any,
@@ -52,6 +59,13 @@ def dpmpp_sde(
     return x
 
 
+@sampler(
+    "second order multistep on the reverse SDE, one network run per step",
+    update="e^(−(1+η)h)·x + (1 − e^(−(1+η)h))·(D + (D − D₋₁)·h/2h₋₁) + t·√(1 − e^(−2ηh))·z",
+    paper="Lu et al. 2022, arXiv 2211.01095",
+    schedule="karras",
+    diffusers_class="DPMSolverMultistepScheduler",
+)
 def dpmpp_2m_sde(
     m: Any,
     x: Any,
@@ -88,6 +102,12 @@ def dpmpp_2m_sde(
     return x
 
 
+@sampler(
+    "third order multistep on the reverse SDE, one network run per step",
+    update="the same with first and second differences of D",
+    paper="Lu et al. 2022, arXiv 2211.01095",
+    schedule="exponential",
+)
 def dpmpp_3m_sde(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:

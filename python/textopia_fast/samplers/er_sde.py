@@ -15,10 +15,17 @@ import numpy as np
 
 from ..checks import check_integer
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["er_sde"]
 
 
+@sampler(
+    "third order multistep on an SDE with little noise, one network run per step",
+    update="(g_t/g_s)·x + (1 − g_t/g_s)·D + differences of D + noise, g = σ·(e^(σ^0.3) + 10)",
+    paper="Cui et al. 2023, arXiv 2309.06169",
+    schedule="karras",
+)
 def er_sde(m: Any, x: Any, sigmas: Sequence[float], order: int = 3, s_noise: float = 1.0) -> Any:
     """Cui et al. 2023 (ER-SDE), VE ER-SDE-Solver-1, -2, -3 by `order`; lower in the first steps."""
     check_integer("order", order, 1, 3)

@@ -11,10 +11,16 @@ from math import inf, sqrt
 from typing import Any
 
 from ..checks import refuse
+from .registry import sampler
 
 __all__ = ["ancestral_split", "churned", "euler", "euler_ancestral", "pairs"]
 
 
+@sampler(
+    "first order, one network run per step, optional churn",
+    update="x + (t − s)·d",
+    paper="Karras et al. 2022, arXiv 2206.00364",
+)
 def euler(
     m: Any,
     x: Any,
@@ -37,6 +43,12 @@ def euler(
     return x
 
 
+@sampler(
+    "first order with fresh noise in every step",
+    update="x + (s↓ − s)·d + s↑·z, s↑² = η²·t²(s² − t²)/s², s↓² = t² − s↑²",
+    paper="Song et al. 2021, arXiv 2011.13456",
+    diffusers_class="EulerAncestralDiscreteScheduler",
+)
 def euler_ancestral(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 1.0, s_noise: float = 1.0
 ) -> Any:

@@ -10,10 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["flow_euler", "flow_heun"]
 
 
+@sampler(
+    "euler in the time of a flow, for flow matching models",
+    update="x + (t − s)·v",
+    paper="Lipman et al. 2023, arXiv 2210.02747",
+)
 def flow_euler(m: Any, x: Any, sigmas: Sequence[float], stochastic: bool = False) -> Any:
     """Lipman et al. 2023 (flow matching), equation 1 by Euler's method, from tau = 1 to 0.
 
@@ -33,6 +39,11 @@ def flow_euler(m: Any, x: Any, sigmas: Sequence[float], stochastic: bool = False
     return y
 
 
+@sampler(
+    "heun in the time of a flow, for flow matching models",
+    update="x + (t − s)·(v + v′)/2, v′ at x + (t − s)·v and t",
+    paper="Lipman et al. 2023, arXiv 2210.02747",
+)
 def flow_heun(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
     """Lipman et al. 2023 (flow matching), equation 1 by the trapezoidal rule; Euler to 0."""
     y = x / (1 + sigmas[0])

@@ -7,10 +7,17 @@ from math import inf
 from typing import Any
 
 from .euler import churned, pairs
+from .registry import sampler
 
 __all__ = ["heun"]
 
 
+@sampler(
+    "second order, two network runs per step",
+    update="x + (t − s)·(d + d′)/2, d′ at x + (t − s)·d and t",
+    paper="Karras et al. 2022, arXiv 2206.00364",
+    diffusers_class="HeunDiscreteScheduler",
+)
 def heun(
     m: Any,
     x: Any,

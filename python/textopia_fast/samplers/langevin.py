@@ -12,10 +12,16 @@ from math import exp, sqrt
 from typing import Any
 
 from ..checks import check_choice, refuse
+from .registry import sampler
 
 __all__ = ["annealed_langevin", "langevin", "underdamped_langevin"]
 
 
+@sampler(
+    "unadjusted Langevin dynamics, one update per noise level",
+    update="x + η·∇log p + √(2η)·z",
+    paper="Roberts & Tweedie 1996, Bernoulli 2(4)",
+)
 def langevin(
     m: Any,
     x: Any,
@@ -45,6 +51,11 @@ def langevin(
     return x
 
 
+@sampler(
+    "several Langevin updates at each noise level",
+    update="n times x + ηₛ·∇log p + √(2ηₛ)·z at each s, ηₛ = step·s²",
+    paper="Song & Ermon 2019, arXiv 1907.05600",
+)
 def annealed_langevin(
     m: Any,
     x: Any,
@@ -79,6 +90,11 @@ def annealed_langevin(
     return x
 
 
+@sampler(
+    "Langevin dynamics with momentum, several updates at each noise level",
+    update="v + ½δ·∇log p; x + ½δ·v; v·c + √(1 − c²)·z; x + ½δ·v; v + ½δ·∇log p",
+    paper="Leimkuhler & Matthews 2013, arXiv 1203.5428",
+)
 def underdamped_langevin(
     m: Any,
     x: Any,

@@ -16,10 +16,17 @@ from ..errors import InvalidRequestError
 from .euler import pairs
 from .exponential import weights_at
 from .pndm import ADAMS_BASHFORTH
+from .registry import sampler
 
 __all__ = ["deis", "gradient_estimation", "ipndm", "lms"]
 
 
+@sampler(
+    "multistep with slopes of up to four steps, one network run per step",
+    update="x + Σ_j d₋ⱼ·∫ₛᵗ Lⱼ(σ)dσ, L the Lagrange basis in σ",
+    paper="Zhang & Chen 2022, arXiv 2204.13902",
+    diffusers_class="LMSDiscreteScheduler",
+)
 def lms(m: Any, x: Any, sigmas: Sequence[float], order: int = 4) -> Any:
     """Zhang & Chen 2022 (DEIS), "rhoAB" with rho = sigma: integrates a polynomial through slopes.
 
@@ -38,6 +45,12 @@ def lms(m: Any, x: Any, sigmas: Sequence[float], order: int = 4) -> Any:
     return x
 
 
+@sampler(
+    "multistep with a polynomial in log sigma, one network run per step",
+    update="x + Σ_j d₋ⱼ·∫ₛᵗ Lⱼ(log σ)dσ",
+    paper="Zhang & Chen 2022, arXiv 2204.13902",
+    diffusers_class="DEISMultistepScheduler",
+)
 def deis(
     m: Any,
     x: Any,
@@ -71,6 +84,11 @@ def deis(
     return x
 
 
+@sampler(
+    "multistep with the fixed weights of equal steps",
+    update="x + (t − s)·(55d − 59d₋₁ + 37d₋₂ − 9d₋₃)/24",
+    paper="Zhang & Chen 2022, arXiv 2204.13902",
+)
 def ipndm(
     m: Any, x: Any, sigmas: Sequence[float], order: int = 4, from_pure_noise: bool = False
 ) -> Any:
@@ -91,6 +109,12 @@ def ipndm(
     return x
 
 
+@sampler(
+    "two-step method that corrects the last slope, one network run per step",
+    update="x + (t − s)·(γ·d + (1 − γ)·d₋₁)",
+    paper="Permenter & Yuan 2024, arXiv 2306.04848",
+    schedule="karras",
+)
 def gradient_estimation(m: Any, x: Any, sigmas: Sequence[float], gamma: float = 2.0) -> Any:
     """Permenter & Yuan 2024, algorithm 2: a step along gamma*d + (1 - gamma)*d_last; x0 at the end.
 

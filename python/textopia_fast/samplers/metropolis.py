@@ -10,10 +10,17 @@ import numpy as np
 
 from ..checks import refuse
 from ..errors import InvalidRequestError
+from .registry import sampler
 
 __all__ = ["mala"]
 
 
+@sampler(
+    "Metropolis-adjusted Langevin, where the density is known",
+    update="a Langevin update, kept with probability min(1, p(x′)q(x;x′)/p(x)q(x′;x))",
+    paper="Roberts & Tweedie 1996, Bernoulli 2(4)",
+    is_traced=False,
+)
 def mala(
     m: Any,
     x: Any,

@@ -13,14 +13,11 @@ from .schedules import Schedule
 
 __all__ = ["bind_options", "is_own", "takes"]
 
-_OWN = tuple(
-    info.function for info in (*registry.SAMPLERS.values(), *registry.STEP_BY_STEP.values())
-)
-
 
 def is_own(function: Callable[..., Any]) -> bool:
     """Whether it is a sampler of this package."""
-    return any(function is own for own in _OWN)
+    own = (*registry.SAMPLERS.values(), *registry.STEP_BY_STEP.values())
+    return any(function is info.function for info in own)
 
 
 def takes(function: Callable[..., Any], option: str) -> bool:

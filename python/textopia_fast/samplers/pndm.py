@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
+from .registry import sampler
+
 __all__ = ["ADAMS_BASHFORTH", "plms", "pndm"]
 
 # Weights of the latest, the one before, ...: orders 1 to 4 at equal steps.
@@ -22,6 +24,13 @@ ADAMS_BASHFORTH = (
 )
 
 
+@sampler(
+    "fourth order multistep, n+1 network runs: Stable Diffusion's first sampler",
+    update="ddim along (55ε − 59ε₋₁ + 37ε₋₂ − 9ε₋₃)/24",
+    paper="Liu et al. 2022, arXiv 2202.09778",
+    schedule="leading",
+    diffusers_class="PNDMScheduler",
+)
 def plms(
     m: Any,
     x: Any,
@@ -59,6 +68,13 @@ def plms(
     return x
 
 
+@sampler(
+    "plms started by three Runge-Kutta steps of four network runs each",
+    update="three steps of (ε + 2ε′ + 2ε″ + ε‴)/6, then plms",
+    paper="Liu et al. 2022, arXiv 2202.09778",
+    schedule="leading",
+    diffusers_class="PNDMScheduler",
+)
 def pndm(
     m: Any,
     x: Any,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checks import check_choice, refuse
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["predictor_corrector"]
 
@@ -22,6 +23,12 @@ PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral", "none")
 CORRECTORS = ("langevin", "ald", "none")
 
 
+@sampler(
+    "reverse diffusion steps with Langevin corrections in between",
+    update="n times x + δ·∇log p + √(2δ)·z, δ = 2(snr·‖z‖/‖∇log p‖)²; then "
+    "x + (s² − t²)·∇log p + √(s² − t²)·z",
+    paper="Song et al. 2021, arXiv 2011.13456",
+)
 def predictor_corrector(
     m: Any,
     x: Any,

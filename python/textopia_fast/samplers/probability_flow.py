@@ -11,10 +11,16 @@ from math import log
 from typing import Any
 
 from .euler import pairs
+from .registry import sampler
 
 __all__ = ["probability_flow"]
 
 
+@sampler(
+    "fourth order, four network runs per step",
+    update="x + (t − s)·(k₁ + 2k₂ + 2k₃ + k₄)/6",
+    paper="Song et al. 2021, arXiv 2011.13456",
+)
 def probability_flow(m: Any, x: Any, sigmas: Sequence[float]) -> Any:
     """Song et al. 2021 (score SDE), section 4.3: the ODE by Kutta's fixed step of order 4.
 

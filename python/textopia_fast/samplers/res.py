@@ -12,10 +12,17 @@ from typing import Any
 
 from .euler import ancestral_split, pairs
 from .exponential import phi
+from .registry import sampler
 
 __all__ = ["res_multistep"]
 
 
+@sampler(
+    "second order multistep without the midpoint rule, noise by eta",
+    update="(t/s)·x + h·(b₁·D + b₂·D₋₁), b from φ₁, φ₂ of −h",
+    paper="Zhang et al. 2023, arXiv 2308.02157",
+    schedule="karras",
+)
 def res_multistep(
     m: Any, x: Any, sigmas: Sequence[float], eta: float = 0.0, s_noise: float = 1.0
 ) -> Any:

@@ -11,11 +11,18 @@ from typing import Any
 
 from ..checks import check_integer, refuse
 from .euler import pairs
+from .registry import sampler
 from .schedules import karras_sigmas
 
 __all__ = ["restart"]
 
 
+@sampler(
+    "heun that goes back to a high noise level once or more on its way",
+    update="heun; from `low` noise is added up to `high`, and again down, k times",
+    paper="Xu et al. 2023, arXiv 2306.14878",
+    schedule="karras",
+)
 def restart(
     m: Any,
     x: Any,

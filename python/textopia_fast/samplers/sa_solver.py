@@ -14,6 +14,7 @@ from typing import Any
 from ..checks import check_integer, check_number, refuse
 from .euler import pairs
 from .exponential import phi, weights_at
+from .registry import sampler
 
 __all__ = ["sa_solver"]
 
@@ -23,6 +24,12 @@ _NOTHING = 2.0**-100
 Past = list[tuple[float, Any]]  # lambda and what the network said there, latest first
 
 
+@sampler(
+    "predictor and corrector on the reverse SDE in one network run per step, noise by tau",
+    update="exp. integral of D, D₋₁, ... over the SDE with noise τ; the next D corrects it",
+    paper="Xue et al. 2023, arXiv 2309.05019",
+    diffusers_class="SASolverScheduler",
+)
 def sa_solver(
     m: Any,
     x: Any,

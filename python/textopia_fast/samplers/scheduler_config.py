@@ -40,7 +40,7 @@ from .schedules import SPACINGS, Schedule
 from .stepwise import StepByStep, step_by_step
 from .trace import Sampler, make_program
 
-__all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "trace_plan"]
+__all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "runnable_of", "trace_plan"]
 
 _ALIASES = {"original_sample": "sample", "flow_prediction": "flow"}
 # Names that `schedule=` takes.
@@ -217,24 +217,31 @@ def prediction_of(config: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and found in PREDICTIONS else "epsilon"
 
 
-def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
-    """The program of a plan, or what stands for it where the sampler runs step by step.
-
-    Repeated calls give the same program.
+def trace_plan(plan: Plan, *, inpaint: bool = False) -> Program:
+    """The program of a plan; repeated calls give the same object.
 
     Raises:
-        InvalidRequestError: As of `trace`.
+        InvalidRequestError: As of `trace`; among it that the sampler runs step by step.
     """
     check_instance("plan", plan, Plan, "is what from_config gives")
-    if isinstance(plan.sampler, str) and plan.sampler in registry.STEP_BY_STEP:
-        if inpaint:
-            refuse("sampler", plan.sampler, "for inpainting are those that are traced")
-        return step_by_step(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
     try:
         hash(plan)
     except TypeError:  # an option of the caller's own sampler cannot be hashed
         return _traced.__wrapped__(plan, inpaint)
     return _traced(plan, inpaint)
+
+
+def runnable_of(plan: Plan, *, inpaint: bool = False) -> Program | StepByStep:
+    """What `sample` runs for a plan: its program, or what stands for it step by step.
+
+    Raises:
+        InvalidRequestError: As of `trace`; or inpainting step by step.
+    """
+    if not (isinstance(plan.sampler, str) and plan.sampler in registry.STEP_BY_STEP):
+        return trace_plan(plan, inpaint=inpaint)
+    if inpaint:
+        refuse("sampler", plan.sampler, "for inpainting are those that are traced")
+    return step_by_step(plan.sampler, plan.schedule, plan.prediction, **dict(plan.options))
 
 
 @lru_cache(maxsize=128)

@@ -13,12 +13,19 @@ from typing import Any
 from ..errors import InvalidRequestError
 from .euler import pairs
 from .exponential import weights_at
+from .registry import sampler
 
 __all__ = ["unipc"]
 
 Past = list[tuple[float, Any]]  # lambda and what the network said there, latest first
 
 
+@sampler(
+    "predictor and corrector in one network run per step: good at 5-15 steps",
+    update="dpm_multistep as predictor; the next D corrects the step that led to it",
+    paper="Zhao et al. 2023, arXiv 2302.04867",
+    diffusers_class="UniPCMultistepScheduler",
+)
 def unipc(
     m: Any,
     x: Any,

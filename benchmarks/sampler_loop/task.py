@@ -1,0 +1,110 @@
+"""Whole sampling loops: every sampler's own cost, and small networks end to end; one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import textopia_fast as tx
+from benchmarks.report import Report, number
+from benchmarks.sampler_loop import (
+    diffusers_torch,
+    k_diffusion_torch,
+    langevin,
+    networks,
+    ours,
+)
+from benchmarks.sampler_loop.case import STEPS, Case, Loop
+from benchmarks.timing import NotInstalledError, alternate, one_torch_thread
+
+COMPETITORS = (ours, diffusers_torch, k_diffusion_torch)
+# float32 trajectories with sigmas in float32 there and float64 here
+TOLERANCE = 1e-3
+COLUMNS = (ours.NAME, "diffusers", "k-diffusion", "torch loop")
+SMALL = ("euler", "ddim", "dpmpp_2m", "euler_ancestral")
+CHAINS = (1, 64, 1024)
+
+
+def run(quick: bool = False) -> Report:
+    report = Report(
+        "sampler_loop",
+        f"Sampling loops: milliseconds of {STEPS} steps at [1,4,64,64], or of "
+        f"{langevin.UPDATES} Langevin updates; in brackets without the network",
+        [
+            "network, sampler",
+            ours.NAME,
+            "diffusers",
+            "k-diffusion",
+            "torch loop",
+            "outside",
+            "end to end",
+        ],
+    )
+    rounds = 5 if quick else 31
+    with one_torch_thread():
+        trivial = networks.trivial()
+        for name, info in tx.samplers.SAMPLERS.items():
+            if getattr(info, "steps", "fixed") == "fixed":
+                _loops(report, "trivial", Case(name, trivial), rounds)
+        small = networks.convolutions()
+        for name in SMALL:
+            _loops(report, "convolutions", Case(name, small), rounds)
+        plane = networks.score_of_plane()
+        for name in langevin.programs():
+            for chains in CHAINS:
+                loops = {
+                    who: make(name, plane, chains) for who, make in langevin.COMPETITORS.items()
+                }
+                _measure(report, f"2-D score, {name}, {chains} chains", loops, rounds)
+    report.notes += [
+        "outside: the nearest competitor's time without the network by ours; end to end: the same "
+        "of the whole loops. One thread everywhere.",
+        "Ours runs the network in ONNX Runtime, the others in torch, each at its best; what the "
+        "bare network runs cost in each is subtracted for the numbers in brackets.",
+        "Samplers that no competitor has are left out.",
+    ]
+    return report
+
+
+def _loops(report: Report, network: str, case: Case, rounds: int) -> None:
+    loops: dict[str, Loop] = {}
+    for module in COMPETITORS:
+        try:
+            loops[module.NAME] = module.make(case)
+        except NotInstalledError:
+            continue
+    if len(loops) < 2:
+        return
+    expected = loops[ours.NAME].run()
+    differences = {
+        name: float(np.abs(loop.run() - expected).max() / np.abs(expected).max())
+        for name, loop in loops.items()
+    }
+    same = {name: loops[name] for name, found in differences.items() if found < TOLERANCE}
+    label = f"{network}, {case.sampler}"
+    _measure(report, label, loops, rounds)
+    different = {name: f"{differences[name]:.1e}" for name in loops.keys() - same.keys()}
+    report.data[label]["relative_difference"] = differences
+    if different:
+        report.notes.append(f"{label}: results differ from ours by {different}.")
+
+
+def _measure(report: Report, label: str, loops: dict[str, Loop], rounds: int) -> None:
+    turns = {name: loop.run for name, loop in loops.items()}
+    turns |= {f"{name} bare": loop.bare for name, loop in loops.items()}
+    times = alternate(turns, rounds)
+    outside = {name: max(times[name].median - times[f"{name} bare"].median, 1e-6) for name in loops}
+    cells = {name: f"{number(times[name].median)} ({number(outside[name])})" for name in loops}
+    others = [name for name in loops if name != ours.NAME]
+    nearest = min(outside[name] for name in others) / outside[ours.NAME]
+    whole = min(times[name].median for name in others) / times[ours.NAME].median
+    columns = (ours.NAME, "diffusers", "k-diffusion", "torch loop")
+    report.add(
+        label,
+        *(cells.get(name, "-") for name in columns),
+        f"{number(nearest)}x",
+        f"{number(whole)}x",
+    )
+    report.data[label] = {
+        "milliseconds": {name: found.to_dict() for name, found in times.items()},
+        "outside_ms": outside,
+    }
