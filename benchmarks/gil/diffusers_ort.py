@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from tests.support.cheap_unet import TOKENS, cheap_unet
 
 from benchmarks.gil.ours import WIDTH
 from benchmarks.timing import require
-from tests.support.cheap_unet import TOKENS, cheap_unet
 
 NAME = "diffusers + onnxruntime"
 STEPS = 100

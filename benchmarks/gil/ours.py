@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from tests.support.cheap_unet import TOKENS, cheap_unet
 
 import textopia_fast as tx
-from tests.support.cheap_unet import TOKENS, cheap_unet
 
 NAME = "textopia_fast"
 WIDTH = 8

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from kernels import manifest
 from kernels.variant import Variant
+
 from textopia_fast import _core, devices
 
 _FORMATS = {"i32": "i", "u32": "I", "fp32": "f", "i64": "q", "u64": "Q", "fp64": "d"}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from kernels import attention, combine, geglu, group_norm, manifest
 from kernels.variant import LOG2_E, Variant, to_storage
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from tests.support.cheap_unet import TOKENS, cheap_unet
 
 import textopia_fast as tx
-from tests.support.cheap_unet import TOKENS, cheap_unet
 
 WIDTH = 8
 STEPS = 50

@@ -29,7 +29,6 @@ pipe({PROMPT!r}, num_inference_steps={STEPS}, guidance_scale={GUIDANCE}, generat
 def load(case: Case) -> Any:
     require("torch", "diffusers", "transformers", "onnxruntime")
     import diffusers
-
     from tests.support import diffusers_ort
 
     path = case.directory / "scheduler" / "scheduler_config.json"

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 
 from kernels import combine, manifest
 from kernels.interpreted import launch
+
 from textopia_fast import _core
 
 VARIANTS = [v for v in manifest.variants() if v.dtype != "bf16"]  # see kernels/interpreted.py
