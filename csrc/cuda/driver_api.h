@@ -35,7 +35,6 @@ enum ResultCode : Result {
   kNvlinkUncorrectable = 220,
   kInvalidPtx = 218,
   kUnsupportedPtxVersion = 222,
-  kNotReady = 600,
   kIllegalAddress = 700,
   kLaunchTimeout = 702,
   kContextIsDestroyed = 709,
@@ -53,7 +52,6 @@ enum ResultCode : Result {
 inline constexpr int kMultiprocessorCount = 16;  // CUdevice_attribute
 inline constexpr int kComputeCapabilityMajor = 75;
 inline constexpr int kComputeCapabilityMinor = 76;
-inline constexpr int kMaxSharedBytesOptin = 97;
 inline constexpr int kMaxDynamicSharedBytes = 8;  // CUfunction_attribute
 inline constexpr unsigned kNonBlocking = 1;       // CUstream_flags: does not wait for the legacy stream
 inline constexpr unsigned kDisableTiming = 2;     // CUevent_flags
