@@ -18,6 +18,7 @@ PYTHON_RUNGS = [
     {"_ort", "arrays", "devices"},
     {"noise_streams"},
     {"noise", "samplers", "models"},
+    {"graph"},
     {"text", "denoiser"},
     {"stepping"},
     {"sampling", "request", "guidance", "output", "callbacks"},

@@ -25,7 +25,7 @@ def test_import_is_light_and_starts_no_thread() -> None:
     python_threads, new_threads, *loaded = done.stdout.split()
     assert python_threads == "1"
     assert new_threads == "0"
-    heavy = {"onnx", "onnxruntime", "PIL", "rich", "tokenizers", "torch", "typer"}
+    heavy = {"onnx", "onnx_ir", "onnxruntime", "PIL", "rich", "tokenizers", "torch", "typer"}
     assert not heavy & set(loaded)
     assert done.stderr == ""
 

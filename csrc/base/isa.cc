@@ -1,13 +1,18 @@
 #include "base/isa.h"
 
+#include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 
 #include "base/error.h"
 
 #ifdef TEXTOPIA_X86
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace textopia {
@@ -96,6 +101,50 @@ bool has_all(std::initializer_list<const char*> names) {
   return true;
 }
 
+// Linux grants the 8 KB of tile registers per process, and only to those who ask. Returns 0 or an errno.
+int ask_for_tiles() {
+#if defined(TEXTOPIA_X86) && defined(SYS_arch_prctl)
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 ? 0 : errno;
+#else
+  return ENOSYS;
+#endif
+}
+
+bool has_tiles() {
+  static const bool is_there =
+      has_all({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"});
+  return is_there;
+}
+
+int tile_permission() {
+  static const int answer = has_tiles() ? ask_for_tiles() : ENOSYS;
+  return answer;
+}
+
+bool is_supported(MatrixUnit unit) {
+  static const bool is_bf16 = has_all({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "fma"});
+  if (unit == MatrixUnit::kAmxBf16) return has_tiles() && tile_permission() == 0;
+  return unit == MatrixUnit::kScalar || is_bf16;
+}
+
+MatrixUnit choose_matrix_unit() {
+  const Isa isa = active_isa();
+  const char* forced = std::getenv("TEXTOPIA_FORCE_ISA");
+  const bool is_forced = forced != nullptr && *forced != '\0';
+  for (MatrixUnit unit : supported_matrix_units()) {
+    if (unit == MatrixUnit::kAmxBf16 && is_forced) continue;
+    if (unit == MatrixUnit::kScalar || isa == Isa::kAvx512) return unit;
+  }
+  return MatrixUnit::kScalar;
+}
+
+std::atomic<MatrixUnit>& matrix_unit() {
+  static std::atomic<MatrixUnit> unit{choose_matrix_unit()};
+  return unit;
+}
+
 Isa choose_isa() {
   const char* forced = std::getenv("TEXTOPIA_FORCE_ISA");
   if (forced == nullptr || *forced == '\0') return supported_isas().front();
@@ -144,6 +193,39 @@ std::vector<Isa> supported_isas() {
 Isa active_isa() {
   static const Isa isa = choose_isa();
   return isa;
+}
+
+const char* name_of(MatrixUnit unit) {
+  switch (unit) {
+    case MatrixUnit::kAmxBf16: return "amx_bf16";
+    case MatrixUnit::kAvx512Bf16: return "avx512_bf16";
+    case MatrixUnit::kScalar: return "scalar";
+  }
+  return "unknown";
+}
+
+std::vector<MatrixUnit> supported_matrix_units() {
+  std::vector<MatrixUnit> units;
+  for (MatrixUnit unit : {MatrixUnit::kAmxBf16, MatrixUnit::kAvx512Bf16, MatrixUnit::kScalar})
+    if (is_supported(unit)) units.push_back(unit);
+  return units;
+}
+
+MatrixUnit active_matrix_unit() { return matrix_unit().load(); }
+
+void set_matrix_unit(const std::string& name) {
+  std::string allowed;
+  for (MatrixUnit unit : supported_matrix_units()) {
+    if (name == name_of(unit)) return matrix_unit().store(unit);
+    allowed += (allowed.empty() ? "" : ", ") + std::string(name_of(unit));
+  }
+  throw Error(code::kConfiguration, text("matrix unit '", name, "', this machine allows ", allowed),
+              {{"param", "unit"}});
+}
+
+std::string amx_refusal() {
+  if (!has_tiles() || tile_permission() == 0) return "";
+  return text("the kernel refuses the tile registers (", std::strerror(tile_permission()), ")");
 }
 
 std::vector<std::string> cpu_features() {

@@ -11,6 +11,7 @@ namespace textopia::binding {
 pybind11::str decode(const std::string& bytes);
 
 void register_kernels(pybind11::module_& module);
+void register_matrix(pybind11::module_& module);
 void register_noise(pybind11::module_& module);
 void register_request(pybind11::module_& module);
 void register_session(pybind11::module_& module);

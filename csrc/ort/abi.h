@@ -13,8 +13,12 @@ namespace textopia::ort::abi {
 
 struct Allocator;
 struct CudaProviderOptions;
+struct CustomOp;
+struct CustomOpDomain;
 struct Env;
 struct IoBinding;
+struct KernelContext;
+struct KernelInfo;
 struct MemoryInfo;
 struct RunOptions;
 struct Session;
@@ -49,6 +53,40 @@ inline constexpr int kSequential = 0;       // ExecutionMode
 inline constexpr int kDeviceAllocator = 0;  // OrtAllocatorType
 inline constexpr int kArenaAllocator = 1;
 inline constexpr int kMemoryDefault = 0;  // OrtMemType
+inline constexpr int kAnyType = 0;        // ONNXTensorElementDataType of an argument that may have several
+inline constexpr int kRequired = 0;       // OrtCustomOpInputOutputCharacteristic
+inline constexpr int kOptional = 1;
+
+// An operator of ours as ORT sees it: a table of functions that get their own table as the first argument.
+struct CustomOp {
+  uint32_t version;
+  void* (*CreateKernel)(const CustomOp*, const void* api, const KernelInfo*);
+  const char* (*GetName)(const CustomOp*);
+  const char* (*GetExecutionProviderType)(const CustomOp*);
+  int (*GetInputType)(const CustomOp*, size_t index);
+  size_t (*GetInputTypeCount)(const CustomOp*);
+  int (*GetOutputType)(const CustomOp*, size_t index);
+  size_t (*GetOutputTypeCount)(const CustomOp*);
+  void (*KernelCompute)(void* kernel, KernelContext*);
+  void (*KernelDestroy)(void* kernel);
+  int (*GetInputCharacteristic)(const CustomOp*, size_t index);
+  int (*GetOutputCharacteristic)(const CustomOp*, size_t index);
+  int (*GetInputMemoryType)(const CustomOp*, size_t index);
+  int (*GetVariadicInputMinArity)(const CustomOp*);
+  int (*GetVariadicInputHomogeneity)(const CustomOp*);
+  int (*GetVariadicOutputMinArity)(const CustomOp*);
+  int (*GetVariadicOutputHomogeneity)(const CustomOp*);
+  Status* (*CreateKernelV2)(const CustomOp*, const void* api, const KernelInfo*, void** kernel);
+  Status* (*KernelComputeV2)(void* kernel, KernelContext*);
+  Status* (*InferOutputShapeFn)(const CustomOp*, void* context);
+  int (*GetStartVersion)(const CustomOp*);
+  int (*GetEndVersion)(const CustomOp*);
+  size_t (*GetMayInplace)(int** inputs, int** outputs);
+  void (*ReleaseMayInplace)(int* inputs, int* outputs);
+  size_t (*GetAliasMap)(int** inputs, int** outputs);
+  void (*ReleaseAliasMap)(int* inputs, int* outputs);
+};
+static_assert(sizeof(CustomOp) == 26 * sizeof(void*));
 
 // The newest API version whose table was checked; newer libraries are asked for this one.
 inline constexpr uint32_t kKnownVersion = 29;
@@ -56,6 +94,7 @@ inline constexpr int kKnownSlots = 425;
 
 // X(slot, first API version that has it, name, return type, (arguments))
 #define TEXTOPIA_ORT_SLOTS(X)                                                                               \
+  X(0, 1, CreateStatus, Status*, (int code, const char* message))                                           \
   X(1, 1, GetErrorCode, int, (const Status*))                                                               \
   X(2, 1, GetErrorMessage, const char*, (const Status*))                                                    \
   X(4, 1, CreateEnvWithCustomLogger, Status*, (LogFunction, void* param, int severity, const char*, Env**)) \
@@ -68,6 +107,9 @@ inline constexpr int kKnownSlots = 425;
   X(23, 1, SetSessionGraphOptimizationLevel, Status*, (SessionOptions*, int level))                         \
   X(24, 1, SetIntraOpNumThreads, Status*, (SessionOptions*, int count))                                     \
   X(25, 1, SetInterOpNumThreads, Status*, (SessionOptions*, int count))                                     \
+  X(26, 1, CreateCustomOpDomain, Status*, (const char* name, CustomOpDomain**))                             \
+  X(27, 1, CustomOpDomain_Add, Status*, (CustomOpDomain*, const CustomOp*))                                 \
+  X(28, 1, AddCustomOpDomain, Status*, (SessionOptions*, CustomOpDomain*))                                  \
   X(30, 1, SessionGetInputCount, Status*, (const Session*, size_t*))                                        \
   X(31, 1, SessionGetOutputCount, Status*, (const Session*, size_t*))                                       \
   X(33, 1, SessionGetInputTypeInfo, Status*, (const Session*, size_t index, TypeInfo**))                    \
@@ -91,6 +133,14 @@ inline constexpr int kKnownSlots = 425;
   X(69, 1, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))               \
   X(76, 1, AllocatorFree, Status*, (Allocator*, void*))                                                     \
   X(78, 1, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                          \
+  X(85, 1, KernelInfoGetAttribute_float, Status*, (const KernelInfo*, const char* name, float*))            \
+  X(86, 1, KernelInfoGetAttribute_int64, Status*, (const KernelInfo*, const char* name, int64_t*))          \
+  X(87, 1, KernelInfoGetAttribute_string, Status*,                                                          \
+    (const KernelInfo*, const char* name, char*, size_t* size))                                             \
+  X(88, 1, KernelContext_GetInputCount, Status*, (const KernelContext*, size_t*))                           \
+  X(90, 1, KernelContext_GetInput, Status*, (const KernelContext*, size_t index, const Value**))            \
+  X(91, 1, KernelContext_GetOutput, Status*,                                                                \
+    (KernelContext*, size_t index, const int64_t* sizes, size_t rank, Value**))                             \
   X(93, 1, ReleaseStatus, void, (Status*))                                                                  \
   X(94, 1, ReleaseMemoryInfo, void, (MemoryInfo*))                                                          \
   X(95, 1, ReleaseSession, void, (Session*))                                                                \
@@ -116,7 +166,13 @@ inline constexpr int kKnownSlots = 425;
   X(206, 11, UpdateCUDAProviderOptions, Status*,                                                            \
     (CudaProviderOptions*, const char* const* keys, const char* const* values, size_t count))               \
   X(208, 11, ReleaseCUDAProviderOptions, void, (CudaProviderOptions*))                                      \
-  X(263, 16, UpdateCUDAProviderOptionsWithValue, Status*, (CudaProviderOptions*, const char* key, void*))
+  X(230, 14, KernelInfo_GetInputCount, Status*, (const KernelInfo*, size_t*))                               \
+  X(244, 15, KernelInfo_GetNodeName, Status*, (const KernelInfo*, char*, size_t* size))                     \
+  X(249, 15, KernelInfoGetConstantInput_tensor, Status*,                                                    \
+    (const KernelInfo*, size_t index, int* is_constant, const Value**))                                     \
+  X(263, 16, UpdateCUDAProviderOptionsWithValue, Status*, (CudaProviderOptions*, const char* key, void*))   \
+  X(274, 17, KernelContext_ParallelFor, Status*,                                                            \
+    (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))
 
 // One slot of the table. Calling one that the opened library does not have throws instead of jumping nowhere.
 template <typename Signature>

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "base/threads.h"
+#include "ort/custom_op_domain.h"
 #include "ort/session_impl.h"
 
 namespace textopia::ort {
@@ -76,6 +77,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   if (options.cuda) add_cuda(library, raw, *options.cuda, label);
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
+  add_custom_ops(library, raw, label);
   return handle;
 }
 

@@ -25,6 +25,8 @@ __all__: list[str] = [
     "Session",
     "TensorInfo",
     "active_isa",
+    "active_matrix_unit",
+    "amx_refusal",
     "bfloat16_to_float",
     "cgroup_cpu_limit",
     "combine",
@@ -33,9 +35,13 @@ __all__: list[str] = [
     "float_to_half",
     "half_to_float",
     "ort_info",
+    "pack_conv",
+    "pack_linear",
     "sample",
+    "set_matrix_unit",
     "set_ort_candidates",
     "supported_isas",
+    "supported_matrix_units",
     "threshold",
     "usable_cpus",
 ]
@@ -384,6 +390,16 @@ def active_isa() -> str:
     The ISA in use: the best one, or TEXTOPIA_FORCE_ISA. Raises ConfigurationError when that is unknown here.
     """
 
+def active_matrix_unit() -> str:
+    """
+    The unit that new sessions take: the best one that TEXTOPIA_FORCE_ISA allows.
+    """
+
+def amx_refusal() -> str:
+    """
+    Why a CPU with AMX cannot use it; empty otherwise.
+    """
+
 def bfloat16_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
     """
     The bits of bfloat16 (uint16) to float32, exact.
@@ -422,6 +438,20 @@ def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy
     """
 
 def ort_info() -> dict: ...
+def pack_conv(
+    weight: numpy.ndarray, *, upsample: bool = False
+) -> numpy.typing.NDArray[numpy.uint16]:
+    """
+    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16; with upsample, the four phase kernels. Raises InvalidRequestError.
+    """
+
+def pack_linear(
+    weight: numpy.ndarray, *, geglu: bool = False
+) -> numpy.typing.NDArray[numpy.uint16]:
+    """
+    float32 [out, in] as the `bf16_panels` of Linear, uint16; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
+    """
+
 def sample(
     denoiser: Denoiser,
     program: Program,
@@ -446,10 +476,20 @@ def sample(
     Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].
     """
 
+def set_matrix_unit(name: str) -> None:
+    """
+    The unit that new sessions take from now on, for tests and comparisons. Raises ConfigurationError when this machine lacks it.
+    """
+
 def set_ort_candidates(paths: collections.abc.Sequence[str]) -> None: ...
 def supported_isas() -> list[str]:
     """
     Names of the ISAs that this machine can run, best first.
+    """
+
+def supported_matrix_units() -> list[str]:
+    """
+    What can multiply bfloat16 matrices here, best first.
     """
 
 def threshold(

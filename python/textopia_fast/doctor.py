@@ -43,6 +43,7 @@ def examine() -> tuple[Finding, ...]:
         ("platform", _platform),
         ("cpu features", _cpu_features),
         ("instruction set", _instruction_set),
+        ("matrix unit", _matrix_unit),
         ("usable cpus", _cpus),
         ("onnx runtime", _runtime),
         ("gpu", _gpu),
@@ -91,6 +92,13 @@ def _instruction_set() -> Finding:
     supported = ", ".join(_core.supported_isas())
     forced = " (TEXTOPIA_FORCE_ISA)" if os.environ.get("TEXTOPIA_FORCE_ISA") else ""
     return Finding("instruction set", f"{_core.active_isa()}{forced} of {supported}")
+
+
+def _matrix_unit() -> Finding:
+    supported = ", ".join(_core.supported_matrix_units())
+    refusal = _core.amx_refusal()
+    note = f"; amx_bf16: {refusal}" if refusal else ""
+    return Finding("matrix unit", f"{_core.active_matrix_unit()} of {supported}{note}")
 
 
 def _cpus() -> Finding:

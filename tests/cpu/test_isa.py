@@ -12,11 +12,11 @@ import pytest
 from textopia_fast import _core
 
 
-def run_with_isa(name: str) -> subprocess.CompletedProcess[str]:
+def run_with_isa(name: str, show: str = "active_isa") -> subprocess.CompletedProcess[str]:
     program = (
         "from textopia_fast import _core, errors\n"
         "try:\n"
-        "    print(_core.active_isa())\n"
+        f"    print(_core.{show}())\n"
         "except errors.ConfigurationError as error:\n"
         "    print('refused:', error)\n"
     )
@@ -73,3 +73,26 @@ def test_an_unknown_isa_is_refused_by_name(name):
     assert "TEXTOPIA_FORCE_ISA" in answer
     assert name.strip() in answer
     assert "scalar" in answer
+
+
+def test_supported_matrix_units_end_with_scalar_and_hold_the_active_one():
+    units = _core.supported_matrix_units()
+    assert units == [u for u in ("amx_bf16", "avx512_bf16", "scalar") if u in units]
+    assert units[-1] == "scalar"
+    assert _core.active_matrix_unit() in units
+
+
+def test_matrix_units_follow_the_features():
+    """AMX may be there and refused by the kernel, which then has to be said."""
+    units, features = _core.supported_matrix_units(), _core.cpu_features()
+    has_pairs = {"avx512_bf16", "avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(features)
+    assert ("avx512_bf16" in units) == has_pairs
+    has_tiles = has_pairs and {"amx_tile", "amx_bf16"} <= set(features)
+    assert has_tiles == ("amx_bf16" in units or bool(_core.amx_refusal()))
+
+
+@pytest.mark.parametrize("isa", _core.supported_isas())
+def test_a_forced_isa_limits_the_matrix_unit(isa):
+    units = [u for u in _core.supported_matrix_units() if u != "amx_bf16"]
+    expected = units[0] if isa == "avx512" else "scalar"
+    assert run_with_isa(isa, "active_matrix_unit").stdout.strip() == expected

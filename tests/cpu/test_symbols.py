@@ -17,6 +17,9 @@ EXPORTS = {
     "combine_avx2": {"textopia::cpu::combine_avx2"},
     "combine_avx512": {"textopia::cpu::combine_avx512"},
     "convert_avx2": {"textopia::cpu::convert_kernels_avx2"},
+    "matrix_amx_bf16": {"textopia::cpu::matrix_kernels_amx_bf16"},
+    "matrix_avx512_bf16": {"textopia::cpu::matrix_kernels_avx512_bf16"},
+    "norm_avx512_bf16": {"textopia::cpu::norm_kernels_avx512_bf16"},
     "normal_avx2": {"textopia::rng::normal_kernels_avx2"},
     "normal_avx512": {"textopia::rng::normal_kernels_avx512"},
 }
@@ -44,5 +47,7 @@ def test_only_the_kernel_is_exported(stem: str) -> None:
 
 
 def test_every_file_of_one_isa_is_looked_at() -> None:
-    files = {path.stem for path in (ROOT / "csrc").glob("*/*_avx*.cc")}
+    files = {
+        path.stem for name in ("avx", "amx") for path in (ROOT / "csrc").glob(f"*/*_{name}*.cc")
+    }
     assert files == set(EXPORTS)

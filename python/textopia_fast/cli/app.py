@@ -17,6 +17,7 @@ import typer
 from .. import _core
 from ..doctor import can_generate, examine
 from . import exits
+from .compiling import clean_cache, compile_model, list_cache, print_coverage
 from .generate import Job, parse_size, run
 from .listings import print_findings, print_model, print_samplers
 
@@ -148,9 +149,56 @@ def samplers() -> Work:
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Also what the graph compiler fuses; takes seconds.")
+    ] = False,
 ) -> Work:
     """Show what is in a model: graphs, inputs and outputs, sizes, scheduler, tokenizer."""
-    return partial(print_model, model)
+
+    def work() -> None:
+        print_model(model)
+        if coverage:
+            print_coverage(model)
+
+    return work
+
+
+@app.command("compile")
+def compile_(
+    model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
+    target: Annotated[
+        str, typer.Option("--target", help="cpu-bf16, cpu-fp32, cuda-fp16 or cuda-bf16.")
+    ] = "cpu-bf16",
+    cache_dir: Annotated[
+        str | None, typer.Option("--cache-dir", metavar="DIR", help="Where engines are kept.")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="No progress bar, only the path.")
+    ] = False,
+) -> Work:
+    """Compile a model's graphs into an engine and print where it is."""
+    return partial(compile_model, model, target, cache_dir, quiet)
+
+
+@app.command()
+def cache(
+    cache_dir: Annotated[
+        str | None, typer.Option("--cache-dir", metavar="DIR", help="Where engines are kept.")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove damaged engines and those above --keep.")
+    ] = False,
+    keep: Annotated[
+        float, typer.Option("--keep", metavar="GB", help="Gigabytes that --prune leaves.", min=0.0)
+    ] = 0.0,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the checksums of all files.")
+    ] = False,
+) -> Work:
+    """List the compiled engines, or remove some."""
+    if prune:
+        return partial(clean_cache, cache_dir, keep)
+    return partial(list_cache, cache_dir, verify)
 
 
 @app.command()

@@ -39,14 +39,7 @@ from .recording import Recording
 from .schedules import Schedule, check_falling, explicit
 from .symbols import Linear
 
-__all__ = [
-    "Sampler",
-    "Tracer",
-    "langevin_factor",
-    "make_program",
-    "seen_sigmas",
-    "trace",
-]
+__all__ = ["Sampler", "Tracer", "langevin_factor", "make_program", "seen_sigmas", "trace"]
 
 Sampler = Callable[..., Any]
 """A function `sampler(m, x, sigmas, **options) -> x`."""

@@ -1,0 +1,21 @@
+// The fused operators of the graphs that the compiler writes, domain "ai.textopia". Images are [B, H, W, C],
+// tokens [B, S, C]; activations bfloat16 (float32 too, in plain code), biases, gamma and beta float32.
+#pragma once
+
+#include "ort/custom_op.h"
+
+namespace textopia::ops {
+
+inline constexpr const char* kDomain = "ai.textopia";
+
+extern const ort::OpDefinition kAttention;
+extern const ort::OpDefinition kConv;
+extern const ort::OpDefinition kGroupNorm;
+extern const ort::OpDefinition kLayerNorm;
+extern const ort::OpDefinition kLinear;
+extern const ort::OpDefinition kLinearGeglu;
+
+// Makes them known to every session. Called once, when the package is imported.
+void register_ops();
+
+}  // namespace textopia::ops

@@ -1,0 +1,100 @@
+"""The commands `compile` and `cache`, and what `inspect --coverage` adds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..graph.cache import EngineCache, default_cache_dir
+from ..graph.engine import compile_directory, measure_coverage
+from ..models import open_directory
+
+__all__ = ["clean_cache", "compile_model", "list_cache", "print_coverage"]
+
+
+def compile_model(model: str, target: str, cache_dir: str | None, quiet: bool) -> None:
+    """Compiles a model into the cache; prints where the engine is."""
+    directory = open_directory(model)
+    started = time.perf_counter()
+    with _progress_bar(quiet) as progress:
+        engine = compile_directory(directory, target, cache_dir, progress)
+    if not quiet:
+        for name, part in engine.parts.items():
+            graphs = ", ".join(part.graphs)
+            print(f"{name}: {part.share:.2%} of the arithmetic in fused operators ({graphs})")
+        seconds = time.perf_counter() - started
+        print(f"{_bytes(engine.bytes)} in {seconds:.1f} s")
+    print(engine.path)
+
+
+def list_cache(cache_dir: str | None, verify: bool) -> None:
+    """One line per engine: size, target, last use, model, folder."""
+    cache = _cache(cache_dir)
+    entries = cache.entries("full" if verify else "size")
+    for entry in entries:
+        day = time.strftime("%Y-%m-%d", time.localtime(entry.used))
+        state = "damaged" if entry.problem else entry.target
+        print(f"{_bytes(entry.bytes):>8}  {state:10}  {day}  {entry.model:20}  {entry.path}")
+    total = sum(entry.bytes for entry in entries)
+    print(f"{len(entries)} engines, {_bytes(total)} in {cache.root}")
+
+
+def clean_cache(cache_dir: str | None, keep_gigabytes: float) -> None:
+    """Removes damaged engines and those unused longest; prints what went."""
+    removed = _cache(cache_dir).prune(int(keep_gigabytes * 1e9))
+    for entry in removed:
+        print(f"removed {entry.path}")
+    print(f"{len(removed)} engines, {_bytes(sum(entry.bytes for entry in removed))} freed")
+
+
+def print_coverage(model: str) -> None:
+    """How much of each graph's arithmetic fused operators take, and why not the rest."""
+    directory = open_directory(model)
+    print("\ncompiled (fused operators, at the default size)")
+    for name, part in directory.parts.items():
+        found = measure_coverage(directory, part)
+        fused = ", ".join(f"{count} {op}" for op, count in sorted(found.fused.items()))
+        print(f"  {name}: {found.total / 1e9:,.4g} GFLOP, {found.share:.3%} fused: {fused}")
+        for left in found.leftovers[:5]:
+            share = left.flops / found.total
+            if share >= 1e-6:
+                print(f"    {share:.4%} in {left.count} {left.op}: {left.reason}")
+
+
+def _cache(cache_dir: str | None) -> EngineCache:
+    return EngineCache(default_cache_dir() if cache_dir is None else Path(cache_dir))
+
+
+@contextmanager
+def _progress_bar(quiet: bool) -> Iterator[Any]:
+    """A callback that draws a bar on stderr when that is a terminal, else None."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def report(part: str, done: int, total: int) -> None:
+            bar.update(task, description=part, completed=done, total=total)
+
+        yield report
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

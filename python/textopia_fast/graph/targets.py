@@ -1,0 +1,57 @@
+"""What graphs can be compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ..checks import refuse
+from ..errors import ConfigurationError
+
+__all__ = ["COMPILER_VERSION", "TARGETS", "Target", "find_target"]
+
+COMPILER_VERSION = 1
+"""Part of the key of an engine: it changes with anything that changes what is written."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine and the precision of its engines.
+
+    Attributes:
+        name: Stands in keys and messages.
+        dtype: Element type of activations: "float32", "bfloat16" or "float16".
+        weight_format: Of fused operators: "plain" or "bf16_panels".
+        fuses: Whether the fused operators of the domain `ai.textopia` run there.
+        shares_prefix: Whether the halves of guidance share what comes before the prompt. Repeating
+            it takes row numbers out of the sizes, which a captured CUDA graph cannot hold.
+    """
+
+    name: str
+    dtype: str
+    weight_format: str
+    fuses: bool = True
+    shares_prefix: bool = True
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        target.name: target
+        for target in (
+            Target("cpu-bf16", "bfloat16", "bf16_panels"),
+            Target("cpu-fp32", "float32", "plain", fuses=False),
+            Target("cuda-fp16", "float16", "plain", shares_prefix=False),
+            Target("cuda-bf16", "bfloat16", "plain", shares_prefix=False),
+            # Every operator in float32 with plain weights: what tests compare with the export.
+            Target("reference", "float32", "plain"),
+        )
+    }
+)
+
+
+def find_target(name: str) -> Target:
+    """The target of this name. Raises ConfigurationError."""
+    if not isinstance(name, str) or name not in TARGETS:
+        refuse("target", name, f"are {', '.join(TARGETS)}", kind=ConfigurationError)
+    return TARGETS[name]
