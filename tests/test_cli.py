@@ -83,7 +83,7 @@ def test_one_picture(fake: FakePipeline, capsys: pytest.CaptureFixture[str]) -> 
     with Image.open("cat.png") as image:
         assert image.size == (16, 8)
         assert not image.text
-    assert fake.opened == ("tiny-shapes", None)
+    assert fake.opened == ("tiny-shapes", None, "auto")
     # Nothing that was not given: the defaults are the pipeline's.
     assert (fake.prompts, fake.options) == (["a cat"], {})
 
@@ -91,10 +91,10 @@ def test_one_picture(fake: FakePipeline, capsys: pytest.CaptureFixture[str]) -> 
 def test_every_option_arrives(fake: FakePipeline) -> None:
     arguments = (
         "generate cat -o x.png -m dir -n dog --steps 7 --guidance 2.5 --seed 9 --size 64x128 "
-        "--sampler heun --schedule karras --count 1 --eta 0.5 --threads 3 -q"
+        "--sampler heun --schedule karras --count 1 --eta 0.5 --threads 3 --device cuda:1 -q"
     )
     assert main(arguments.split()) == 0
-    assert fake.opened == ("dir", 3)
+    assert fake.opened == ("dir", 3, "cuda:1")
     assert fake.options == {
         "negative_prompt": "dog",
         "num_inference_steps": 7,
@@ -341,7 +341,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in out
     assert not findings["cpu features"].problem
     assert not findings["instruction set"].problem
-    assert "this version runs on the CPU" in findings["gpu"].value
+    assert not findings["gpu"].problem
 
 
 def test_doctor_without_a_runtime(

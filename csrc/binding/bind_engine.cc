@@ -166,13 +166,14 @@ void register_engine(py::module_& module) {
 
   py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser", "A graph and the roles of its tensors.")
       .def(py::init([](std::shared_ptr<ort::Session> session, std::string sample, std::string noise_level,
-                       std::string output, int images_per_run) {
+                       std::string output, int images_per_run, std::shared_ptr<Gpu> gpu) {
              return std::make_shared<Denoiser>(std::move(session),
                                                DenoiserOptions{std::move(sample), std::move(noise_level),
-                                                               std::move(output), images_per_run});
+                                                               std::move(output), images_per_run},
+                                               std::move(gpu));
            }),
            py::arg("session").none(false), py::kw_only(), py::arg("sample"), py::arg("noise_level"),
-           py::arg("output"), py::arg("images_per_run") = 0)
+           py::arg("output"), py::arg("images_per_run") = 0, py::arg("gpu") = nullptr)
       .def_property_readonly("conditioning_names", [](const Denoiser& denoiser) {
         std::vector<std::string> names;
         for (const auto& info : denoiser.conditioning()) names.push_back(info.name);

@@ -28,9 +28,17 @@ bool is_one_of(DType type, std::initializer_list<DType> allowed) {
 
 }  // namespace
 
-Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options)
-    : session_(std::move(session)), options_(std::move(options)) {
+Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options,
+                   std::shared_ptr<const Gpu> gpu)
+    : session_(std::move(session)), options_(std::move(options)), gpu_(std::move(gpu)) {
   const std::string& label = session_->label();
+  if (gpu_ && !gpu_->is_emulated()) {
+    const ort::CudaOptions* cuda = session_->cuda();
+    check(
+        cuda != nullptr && cuda->device == gpu_->device()->ordinal() && cuda->stream == gpu_->stream().get(),
+        code::kConfiguration, label, ": the loop runs on ", gpu_->device()->label(),
+        ", so the session has to be made for that device and the loop's stream");
+  }
   sample_ = find(session_->inputs(), options_.sample, label, "input");
   noise_level_ = find(session_->inputs(), options_.noise_level, label, "input");
   output_ = find(session_->outputs(), options_.output, label, "output");

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/gpu.h"
 #include "ort/session.h"
 
 namespace textopia::engine {
@@ -22,10 +23,13 @@ struct DenoiserOptions {
 class Denoiser {
  public:
   // Throws Error{model_unsupported} when the graph does not have such tensors.
-  Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options);
+  // `gpu`: where the loop runs, null for the CPU. Throws configuration unless the session runs there too.
+  Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options,
+           std::shared_ptr<const Gpu> gpu = nullptr);
 
   const std::shared_ptr<ort::Session>& session() const { return session_; }
   const DenoiserOptions& options() const { return options_; }
+  const std::shared_ptr<const Gpu>& gpu() const { return gpu_; }
   const ort::TensorInfo& sample() const { return sample_; }
   const ort::TensorInfo& noise_level() const { return noise_level_; }
   const ort::TensorInfo& output() const { return output_; }
@@ -40,6 +44,7 @@ class Denoiser {
  private:
   std::shared_ptr<ort::Session> session_;
   DenoiserOptions options_;
+  std::shared_ptr<const Gpu> gpu_;
   ort::TensorInfo sample_, noise_level_, output_;
   std::vector<ort::TensorInfo> conditioning_;
   int64_t fixed_rows_ = 0;

@@ -165,11 +165,14 @@ std::vector<bool> Program::reads_uncond() const {
   return is_read;
 }
 
-bool Program::draws_noise() const {
-  return std::any_of(instructions.begin(), instructions.end(), [](const Instruction& instruction) {
-    if (const auto* combine = std::get_if<Combine>(&instruction)) return combine->noise != 0.0;
-    return std::holds_alternative<LangevinStep>(instruction);
-  });
+int Program::count_draws() const {
+  return static_cast<int>(
+      std::count_if(instructions.begin(), instructions.end(), [](const Instruction& instruction) {
+        if (const auto* combine = std::get_if<Combine>(&instruction)) return combine->noise != 0.0;
+        return std::holds_alternative<LangevinStep>(instruction);
+      }));
 }
+
+bool Program::draws_noise() const { return count_draws() > 0; }
 
 }  // namespace textopia::engine

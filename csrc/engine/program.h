@@ -104,6 +104,7 @@ struct Program {
   int count_denoise() const;
   int count_steps() const;
   bool draws_noise() const;
+  int count_draws() const;
   bool blends() const;
   bool thresholds() const;
   bool rescales() const;

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from . import _core
 from ._ort import create_session
 from .checks import check_choice, check_integer, check_mapping, refuse, shown
+from .devices import open_device
 from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
 from .samplers import Program, Schedule, trace
 from .samplers.prediction import PREDICTIONS
@@ -41,6 +42,7 @@ class Denoiser:
         prediction, noise_input: As given.
         conditioning_names: Inputs of the graph that `sample` is given as `cond`.
         session: The open graph.
+        gpu: Where graph and loop run, or None for the CPU.
 
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
@@ -54,11 +56,13 @@ class Denoiser:
         threads: Threads of one graph run; None takes one per usable CPU.
         images_per_run: Images of a batch that share one graph run; None for the whole batch. With
             1, an image does not depend on its neighbours bit for bit.
+        device: "cpu", "cuda" or "cuda:N": where the graph and the whole loop run. An open session
+            and an open GPU go together.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
         InvalidRequestError: An option is outside what is allowed.
-        ConfigurationError: No ONNX Runtime is installed.
+        ConfigurationError: No ONNX Runtime is installed, or the device cannot be used.
     """
 
     def __init__(
@@ -70,17 +74,21 @@ class Denoiser:
         inputs: dict[str, str] | None = None,
         threads: int | None = None,
         images_per_run: int | None = None,
+        device: str | _core.Gpu = "cpu",
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
+        self.gpu = device if isinstance(device, _core.Gpu) else open_device(device)
         self.session = (
-            graph if isinstance(graph, _core.Session) else create_session(graph, threads=threads)
+            graph
+            if isinstance(graph, _core.Session)
+            else create_session(graph, threads=threads, gpu=self.gpu)
         )
         rows = 0  # for the core: the whole batch
         if images_per_run is not None:
             rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)
         roles = self._find_roles(check_mapping("inputs", inputs, "is a mapping from role to name"))
-        self._native = _core.Denoiser(self.session, images_per_run=rows, **roles)
+        self._native = _core.Denoiser(self.session, images_per_run=rows, gpu=self.gpu, **roles)
         self.conditioning_names: tuple[str, ...] = tuple(self._native.conditioning_names)
 
     def trace(

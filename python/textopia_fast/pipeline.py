@@ -77,11 +77,12 @@ class Pipeline:
         *,
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
+        device: str = "cpu",
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         self.directory = directory
-        self._graphs: Graphs | None = Graphs.open(directory, threads, images_per_run)
+        self._graphs: Graphs | None = Graphs.open(directory, threads, images_per_run, device)
 
     @classmethod
     def from_pretrained(
@@ -98,10 +99,11 @@ class Pipeline:
 
         Args:
             name_or_path: Nothing is ever downloaded.
-            device: "auto" or "cpu".
+            device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
+                onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
             precision: "auto" or "fp32": graphs run as exported.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
-            provider: None or "cpu", ONNX Runtime's CPU provider.
+            provider: None for the device's own, or "cpu", ONNX Runtime's CPU provider.
             images_per_run: Images of a batch that share one run of the U-Net. "auto" shares where a
                 comparison shows that no image changes by a bit, so that an image is the same alone
                 and in any batch. A number, or None for all, shares without that promise.
@@ -113,15 +115,21 @@ class Pipeline:
                 not have.
         """
         for name, value, allowed in (
-            ("device", device, ("auto", "cpu")),
             ("precision", precision, ("auto", "fp32")),
             ("provider", provider, (None, "cpu")),
         ):
             if not (value is None or isinstance(value, str)) or value not in allowed:
                 choices = " or ".join(map(repr, allowed))
                 refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
+        if device != "auto" and device != "cpu" and provider == "cpu":
+            refuse("provider", provider, "is None with a GPU", kind=ConfigurationError)
         directory = open_directory(name_or_path)
-        return cls(directory, threads=threads, images_per_run=images_per_run)
+        return cls(
+            directory,
+            threads=threads,
+            images_per_run=images_per_run,
+            device="cpu" if device == "auto" else device,
+        )
 
     def __call__(
         self,

@@ -18,6 +18,7 @@ from .arrays import to_float32
 from .batching import Batching
 from .checks import check_number
 from .denoiser import Denoiser
+from .devices import open_device
 from .errors import (
     DeadlineExceededError,
     GenerationCancelled,
@@ -246,13 +247,19 @@ class Graphs:
 
     @classmethod
     def open(
-        cls, directory: ModelDirectory, threads: int | None, images_per_run: int | str | None
+        cls,
+        directory: ModelDirectory,
+        threads: int | None,
+        images_per_run: int | str | None,
+        device: str = "cpu",
     ) -> Graphs:
-        """Makes the sessions. Raises what `create_session` raises."""
+        """Makes the sessions. Raises what `open_device` and `create_session` raise."""
+        gpu = open_device(device)
 
         def session(name: str) -> _core.Session:
             graph = directory.parts[name].graph
-            return create_session(graph, threads=threads, label=f"{name}/{graph.name}")
+            label = f"{name}/{graph.name}"
+            return create_session(graph, threads=threads, label=label, gpu=gpu)
 
         text, unet, decoder = (
             directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
@@ -279,6 +286,7 @@ class Graphs:
                     "output": unet.outputs["out_sample"].name,
                 },
                 images_per_run=images,
+                device="cpu" if gpu is None else gpu,
             )
 
         return cls(

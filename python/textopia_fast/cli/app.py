@@ -97,6 +97,9 @@ def generate(
     count: Annotated[int | None, typer.Option("--count", help="Pictures per prompt.")] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="Noise of DDIM, 0 to 1.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads per graph.")] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, or cuda:N (experimental).")
+    ] = "auto",
     metadata: Annotated[
         bool, typer.Option("--metadata", help="Write prompt and parameters into the PNG.")
     ] = False,
@@ -115,6 +118,7 @@ def generate(
             output=output,
             model=model,
             threads=threads,
+            device=device,
             options={
                 "negative_prompt": negative_prompt,
                 "num_inference_steps": steps,

@@ -32,15 +32,16 @@ class Job:
     output: str
     model: str
     threads: int | None
+    device: str
     options: Mapping[str, Any]
     metadata: bool
     overwrite: bool
     quiet: bool
 
 
-def open_pipeline(model: str, threads: int | None) -> Pipeline:
+def open_pipeline(model: str, threads: int | None, device: str) -> Pipeline:
     """The pipeline of a model."""
-    return Pipeline.from_pretrained(model, threads=threads)
+    return Pipeline.from_pretrained(model, threads=threads, device=device)
 
 
 def run(job: Job) -> None:
@@ -53,7 +54,7 @@ def run(job: Job) -> None:
             options[name] = open_image(name, options[name])
     # Early, so that minutes of work do not end at a typing error.
     _check_writable(job, count, options.get("seed"))
-    pipeline = open_pipeline(job.model, job.threads)
+    pipeline = open_pipeline(job.model, job.threads, job.device)
     with _progress_bar(job.quiet) as progress:
         if progress is not None:
             options["progress"] = progress
