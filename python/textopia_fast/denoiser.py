@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from . import _core
 from ._ort import create_session
 from .checks import check_choice, check_integer, check_mapping, refuse, shown
+from .devices import open_device
 from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
 from .samplers import Program, Schedule, trace
 from .samplers.prediction import PREDICTIONS
@@ -58,6 +59,7 @@ class Denoiser:
         conditioning_names: Inputs that `sample` is given as `cond`.
         conditioning_dtypes: Their element types by name.
         session: The open graph.
+        gpu: Where graph and loop run, or None for the CPU.
 
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
@@ -71,12 +73,14 @@ class Denoiser:
         threads: Threads of one graph run; None takes one per usable CPU.
         images_per_run: Images of a batch that share one graph run; None for the whole batch. With
             1, an image does not depend on its neighbours bit for bit.
+        device: "cpu", "cuda" or "cuda:N": where the graph and the whole loop run. An open session
+            and an open GPU go together.
         hoisted: The graphs beside this one, where it is the body of a compiled U-Net.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
         InvalidRequestError: An option is outside what is allowed.
-        ConfigurationError: No ONNX Runtime is installed.
+        ConfigurationError: No ONNX Runtime is installed, or the device cannot be used.
     """
 
     def __init__(
@@ -88,12 +92,16 @@ class Denoiser:
         inputs: dict[str, str] | None = None,
         threads: int | None = None,
         images_per_run: int | None = None,
+        device: str | _core.Gpu = "cpu",
         hoisted: Hoisted | None = None,
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
+        self.gpu = device if isinstance(device, _core.Gpu) else open_device(device)
         self.session = (
-            graph if isinstance(graph, _core.Session) else create_session(graph, threads=threads)
+            graph
+            if isinstance(graph, _core.Session)
+            else create_session(graph, threads=threads, gpu=self.gpu)
         )
         rows = 0  # for the core: the whole batch
         if images_per_run is not None:
@@ -103,6 +111,7 @@ class Denoiser:
         self._native = _core.Denoiser(
             self.session,
             images_per_run=rows,
+            gpu=self.gpu,
             shares_prefix=hoisted.shares_prefix,
             time_graph=hoisted.time,
             prompt_graph=hoisted.prompt,

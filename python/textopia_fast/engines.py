@@ -64,11 +64,16 @@ class GraphSource:
     """Opens the graphs of a directory: of its engine where there is one, else as exported."""
 
     def __init__(
-        self, directory: ModelDirectory, engine: EngineDirectory | None, threads: int | None
+        self,
+        directory: ModelDirectory,
+        engine: EngineDirectory | None,
+        threads: int | None,
+        gpu: _core.Gpu | None = None,
     ) -> None:
         self._directory = directory
         self._engine = engine
         self._threads = threads
+        self._gpu = gpu
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -110,6 +115,7 @@ class GraphSource:
                 },
                 images_per_run=images,
                 hoisted=hoisted,
+                device="cpu" if self._gpu is None else self._gpu,
             )
 
         return denoiser
@@ -125,6 +131,7 @@ class GraphSource:
         return create_session(
             graph,
             threads=self._threads,
+            gpu=self._gpu,
             label=f"{part}/{path.name}",
             config={**config, **({} if self._engine is None else _COMPILED)},
         )

@@ -86,6 +86,7 @@ class Pipeline:
         engine: EngineDirectory | None = None,
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
+        device: str = "cpu",
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
@@ -93,7 +94,9 @@ class Pipeline:
         check_instance("engine", engine, engine_types, "is what compile_directory gives, or None")
         self.directory = directory
         self.engine = engine
-        self._graphs: Graphs | None = Graphs.open(directory, engine, threads, images_per_run)
+        self._graphs: Graphs | None = Graphs.open(
+            directory, engine, threads, images_per_run, device
+        )
 
     @classmethod
     def from_pretrained(
@@ -112,11 +115,12 @@ class Pipeline:
 
         Args:
             name_or_path: Nothing is ever downloaded.
-            device: "auto" or "cpu".
+            device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
+                onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
             precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
                 runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
-            provider: None or "cpu", ONNX Runtime's CPU provider.
+            provider: None for the device's own, or "cpu", ONNX Runtime's CPU provider.
             cache_dir: Where compiled graphs are kept; None for $TEXTOPIA_CACHE_DIR, else the
                 user's cache directory.
             verify: What of kept ones is compared with their checksums: "size" the graphs (of
@@ -132,17 +136,22 @@ class Pipeline:
                 this machine does not have.
             OutputError: `cache_dir` cannot be written.
         """
-        for name, value, allowed in (
-            ("device", device, ("auto", "cpu")),
-            ("provider", provider, (None, "cpu")),
-        ):
+        for name, value, allowed in (("provider", provider, (None, "cpu")),):
             if not (value is None or isinstance(value, str)) or value not in allowed:
                 choices = " or ".join(map(repr, allowed))
                 refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
-        choice = choose_precision(precision)
+        if device != "auto" and device != "cpu" and provider == "cpu":
+            refuse("provider", provider, "is None with a GPU", kind=ConfigurationError)
+        choice = choose_precision(precision, device)
         directory = open_directory(name_or_path)
         engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify)
-        return cls(directory, engine=engine, threads=threads, images_per_run=images_per_run)
+        return cls(
+            directory,
+            engine=engine,
+            threads=threads,
+            images_per_run=images_per_run,
+            device="cpu" if device == "auto" else device,
+        )
 
     def __call__(
         self,

@@ -38,6 +38,7 @@ class Job:
     threads: int | None
     precision: str
     cache_dir: str | None
+    device: str
     options: Mapping[str, Any]
     metadata: bool
     overwrite: bool
@@ -46,11 +47,16 @@ class Job:
 
 def open_pipeline(job: Job) -> Pipeline:
     """The pipeline of a model; a bar shows how far it is compiled, the first time."""
-    choice = choose_precision(job.precision)
+    choice = choose_precision(job.precision, job.device)
     directory = open_directory(job.model)
     with compile_bar(job.quiet) as progress:
         engine = find_engine(directory, choice, cache_dir=job.cache_dir, progress=progress)
-    return Pipeline(directory, engine=engine, threads=job.threads)
+    return Pipeline(
+        directory,
+        engine=engine,
+        threads=job.threads,
+        device="cpu" if job.device == "auto" else job.device,
+    )
 
 
 def run(job: Job) -> None:
