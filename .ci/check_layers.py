@@ -27,6 +27,7 @@ PYTHON_RUNGS = [
     {"stages"},
     {"editing"},
     {"parts", "start"},
+    {"generation"},
     {"pipeline", "doctor"},
     {"interop"},
     {"cli"},
