@@ -130,7 +130,7 @@ class Pipeline:
                 this machine does not have.
             OutputError: `cache_dir` cannot be written.
         """
-        if not isinstance(device, str):
+        if not isinstance(device, str) or not device:
             known = 'is "auto", "cpu", "cuda" or "cuda:N"'
             refuse("device", device, known, kind=ConfigurationError)
         if not (provider is None or isinstance(provider, str)) or provider not in (None, "cpu"):
