@@ -3,6 +3,7 @@
     python benchmarks/run.py loop_overhead          # keeps JSON and summary in results/
     python benchmarks/run.py loop_overhead --quick  # fewer rounds, keeps nothing
     python benchmarks/run.py combine --json out.json  # JSON there instead
+    python benchmarks/run.py unet_step --model DIRECTORY  # made by benchmarks/export_sd15.py
 
 A task is a folder with task.py; each other file of the folder is one competitor.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -29,11 +31,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("task", choices=[*TASKS, "all"])
     parser.add_argument("--quick", action="store_true", help="fewer rounds; keeps nothing")
     parser.add_argument("--json", type=Path, help="where to write the JSON")
+    parser.add_argument("--model", help="directory of the tasks that need one of true size")
     given = parser.parse_args(arguments)
+    if given.model:
+        os.environ["TEXTOPIA_BENCHMARK_MODEL"] = given.model
     warnings.simplefilter("ignore")  # competitors' deprecations would tear the table apart
     for task in TASKS if given.task == "all" else [given.task]:
         stamp = timing.machine()
-        report = importlib.import_module(f"benchmarks.{task}.task").run(quick=given.quick)
+        try:
+            report = importlib.import_module(f"benchmarks.{task}.task").run(quick=given.quick)
+        except timing.NotInstalledError as error:
+            print(f"{task}: {error}")
+            continue
         report.machine = stamp
         report.command = f"python benchmarks/run.py {task}" + (" --quick" if given.quick else "")
         reports.show(report)

@@ -24,6 +24,7 @@ PACKAGES = (
     "textopia-fast",
     "numpy",
     "onnxruntime",
+    "openvino",
     "torch",
     "diffusers",
     "transformers",

@@ -1,12 +1,9 @@
 #include "engine/batch.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "base/error.h"
-#include "cpu/convert.h"
 
 namespace textopia::engine {
 namespace {
@@ -34,20 +31,14 @@ bool is_same_scalar(const TensorView& a, const TensorView& b) {
   return b.shape.empty() && a.dtype == b.dtype && std::memcmp(a.data, b.data, a.bytes()) == 0;
 }
 
-// Truncates, as every exporter's own pipeline does. A conversion that does not fit would be undefined.
-template <typename Integer>
-Integer whole(double value, const std::string& label) {
-  constexpr double kEnd = -static_cast<double>(std::numeric_limits<Integer>::min());
-  check(value > -kEnd && value < kEnd, code::kInvalidRequest, label, ": the noise level ", value,
-        " does not fit the graph's integer");
-  return static_cast<Integer>(value);
-}
-
 }  // namespace
 
 Batch::Batch(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
              const std::vector<bool>& runs_both)
-    : label_(denoiser.session()->label()), shape_(shape) {
+    : label_(denoiser.session()->label()),
+      shape_(shape),
+      shares_input_(denoiser.options().shares_prefix),
+      prompt_graph_(denoiser.prompt_graph()) {
   has_negative_ = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
   check(!shape.empty() && *std::min_element(shape.begin(), shape.end()) > 0, code::kInvalidRequest,
         "latents: shape ", to_string(shape), "; every size must be positive");
@@ -56,13 +47,13 @@ Batch::Batch(const Denoiser& denoiser, const Shape& shape, const std::vector<Con
   row_elements_ = element_count(tail(shape));
   row_count_ = image_count_ * (has_negative_ ? 2 : 1);
   element_count(run_shape(row_count_));  // refuses what no address can count
-  noise_level_dtype_ = denoiser.noise_level().dtype;
   // A graph exported for one batch size decides itself how many rows a run takes.
   const auto per_run = denoiser.fixed_rows() ? 0 : static_cast<size_t>(denoiser.options().images_per_run);
   images_per_run_ = per_run ? std::min(per_run, image_count_) : image_count_;
 
   lay_out();
   arrange(denoiser, conditioning);
+  if (prompt_graph_) hoist();
   plan_runs(denoiser, runs_both);
 }
 
@@ -145,21 +136,37 @@ void Batch::replace(const Conditioning& item) {
   check(found != conditioning_.end() && !found->is_scalar, code::kInvalidRequest, label_,
         ": the graph has no conditioning input \"", item.name, "\" with rows");
   fill(*found, item);
+  const auto is_it = [&](const ort::TensorInfo& info) { return info.name == item.name; };
+  if (prompt_graph_ && std::any_of(prompt_graph_->inputs().begin(), prompt_graph_->inputs().end(), is_it))
+    hoist();
+}
+
+void Batch::hoist() {
+  std::vector<Rows*> inputs;
+  for (const ort::TensorInfo& info : prompt_graph_->inputs())
+    inputs.push_back(&*std::find_if(conditioning_.begin(), conditioning_.end(),
+                                    [&](const Rows& rows) { return rows.name == info.name; }));
+  run_prompt_graph(prompt_graph_, inputs, row_count_, hoisted_);
 }
 
 void Batch::plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both) {
   const size_t fixed = static_cast<size_t>(denoiser.fixed_rows());
-  const auto add = [&](size_t row, size_t row_count, bool guided) {
+  const auto add = [&](const Group& group, size_t row, size_t row_count, bool guided) {
+    if (shares_input_) {
+      runs_.push_back({row, row_count, guided, group.positive_row, group.image_count});
+      return;
+    }
     const size_t chunk = fixed ? fixed : row_count;
     check(row_count % chunk == 0, code::kInvalidRequest, label_, ": the graph takes exactly ", fixed,
           " rows a run, but ", row_count, " are needed (images times 2 with guidance)");
-    for (size_t done = 0; done < row_count; done += chunk) runs_.push_back({row + done, chunk, guided});
+    for (size_t done = 0; done < row_count; done += chunk)
+      runs_.push_back({row + done, chunk, guided, row + done, chunk});
   };
   const bool has_guided = std::find(runs_both.begin(), runs_both.end(), true) != runs_both.end();
   const bool has_plain = std::find(runs_both.begin(), runs_both.end(), false) != runs_both.end();
   for (const Group& group : groups_) {
-    if (has_guided) add(group.negative_row, 2 * group.image_count, true);
-    if (has_plain) add(group.positive_row, group.image_count, false);
+    if (has_guided) add(group, group.negative_row, 2 * group.image_count, true);
+    if (has_plain) add(group, group.positive_row, group.image_count, false);
   }
 }
 
@@ -169,22 +176,10 @@ TensorView Batch::view(const Rows& rows, void* data, const Run& run) {
   return {bytes + run.row * rows.row_bytes, rows.dtype, with_rows(run.row_count, rows.row_shape)};
 }
 
-void Batch::fill_noise_level(double value, void* target) const {
-  const auto fill = [&](auto element) {
-    std::fill_n(static_cast<decltype(element)*>(target), row_count_, element);
-  };
-  switch (noise_level_dtype_) {
-    case DType::kFloat64: return fill(value);
-    case DType::kInt64: return fill(whole<int64_t>(value, label_));
-    case DType::kInt32: return fill(whole<int32_t>(value, label_));
-    case DType::kFloat16: {
-      const float wide = static_cast<float>(value);
-      uint16_t half;
-      cpu::float_to_half(&wide, &half, 1);
-      return fill(half);
-    }
-    default: return fill(static_cast<float>(value));
-  }
+void Batch::fill_noise_level(const NoiseTable& levels, size_t evaluation, void* target) const {
+  for (size_t row = 0; row < row_count_; ++row)
+    std::memcpy(static_cast<std::byte*>(target) + row * levels.row_bytes(), levels.row(evaluation),
+                levels.row_bytes());
 }
 
 }  // namespace textopia::engine

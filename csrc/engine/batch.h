@@ -2,12 +2,14 @@
 // the graph runs of a step.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/buffer.h"
 #include "base/tensor.h"
 #include "engine/denoiser.h"
+#include "engine/hoisted.h"
 
 namespace textopia::engine {
 
@@ -27,21 +29,14 @@ struct Group {
   size_t positive_row;
 };
 
-// Conditioning, arranged like the rows of the sample.
-struct Rows {
-  std::string name;
-  DType dtype;
-  Shape row_shape;
-  bool is_scalar;
-  size_t row_bytes;
-  Buffer<std::byte> data;
-};
-
-// One run of the graph over rows that stand next to each other.
+// One run of the graph over rows that stand next to each other. Those of the sample are others where both
+// halves of guidance share them.
 struct Run {
   size_t row;
   size_t row_count;
   bool runs_both;
+  size_t input_row;
+  size_t input_count;
 };
 
 class Batch {
@@ -53,7 +48,11 @@ class Batch {
 
   const std::vector<Group>& groups() const { return groups_; }
   const std::vector<Run>& runs() const { return runs_; }
+  // As the caller gave it, and what the prompt graph made of it.
   std::vector<Rows>& conditioning() { return conditioning_; }
+  std::vector<Rows>& hoisted() { return hoisted_; }
+  // Whether the negative half reads the input rows of the positive one, and has none of its own.
+  bool shares_input() const { return shares_input_; }
   // Another value of a conditioning input that has rows, of the shape that it has, in the same memory.
   void replace(const Conditioning& item);
 
@@ -66,16 +65,14 @@ class Batch {
 
   // The rows of `run` in `data`, which is laid out like rows.data.
   static TensorView view(const Rows& rows, void* data, const Run& run);
-
-  DType noise_level_dtype() const { return noise_level_dtype_; }
-  // Writes `value` once per row in the graph's type, at most 8 bytes each. Throws invalid_request when the
-  // type cannot hold it.
-  void fill_noise_level(double value, void* target) const;
+  // Writes one evaluation's row of `levels` once per row, at most row_count() * levels.row_bytes().
+  void fill_noise_level(const NoiseTable& levels, size_t evaluation, void* target) const;
 
  private:
   void lay_out();
   void arrange(const Denoiser& denoiser, const std::vector<Conditioning>& conditioning);
   void fill(Rows& rows, const Conditioning& item);
+  void hoist();
   void plan_runs(const Denoiser& denoiser, const std::vector<bool>& runs_both);
 
   std::string label_;
@@ -85,10 +82,11 @@ class Batch {
   size_t row_elements_;
   size_t row_count_;
   size_t images_per_run_;
-  DType noise_level_dtype_;
+  bool shares_input_;
+  std::shared_ptr<ort::Session> prompt_graph_;
 
   std::vector<Group> groups_;
-  std::vector<Rows> conditioning_;
+  std::vector<Rows> conditioning_, hoisted_;
   std::vector<Run> runs_;
 };
 

@@ -22,6 +22,14 @@ const ort::TensorInfo& find(const std::vector<ort::TensorInfo>& infos, const std
   return *found;
 }
 
+bool has(const std::vector<ort::TensorInfo>& infos, const std::string& name) {
+  return std::any_of(infos.begin(), infos.end(), [&](const auto& info) { return info.name == name; });
+}
+
+bool is_made_by(const std::shared_ptr<ort::Session>& graph, const ort::TensorInfo& info) {
+  return graph && has(graph->outputs(), info.name);
+}
+
 bool is_one_of(DType type, std::initializer_list<DType> allowed) {
   return std::find(allowed.begin(), allowed.end(), type) != allowed.end();
 }
@@ -29,8 +37,11 @@ bool is_one_of(DType type, std::initializer_list<DType> allowed) {
 }  // namespace
 
 Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options,
-                   std::shared_ptr<const Gpu> gpu)
-    : session_(std::move(session)), options_(std::move(options)), gpu_(std::move(gpu)) {
+                   std::shared_ptr<const Gpu> gpu, HoistedGraphs hoisted)
+    : session_(std::move(session)),
+      options_(std::move(options)),
+      gpu_(std::move(gpu)),
+      hoisted_(std::move(hoisted)) {
   const std::string& label = session_->label();
   if (gpu_ && !gpu_->is_emulated()) {
     const ort::CudaOptions* cuda = session_->cuda();
@@ -43,20 +54,29 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
   noise_level_ = find(session_->inputs(), options_.noise_level, label, "input");
   output_ = find(session_->outputs(), options_.output, label, "output");
   for (const auto& info : session_->inputs())
-    if (info.name != options_.sample && info.name != options_.noise_level) conditioning_.push_back(info);
+    if (info.name != options_.sample && info.name != options_.noise_level &&
+        !is_made_by(hoisted_.prompt, info))
+      conditioning_.push_back(info);
+  if (hoisted_.prompt)
+    for (const auto& info : hoisted_.prompt->inputs())
+      if (!has(conditioning_, info.name)) conditioning_.push_back(info);
 
   check(is_one_of(sample_.dtype, {DType::kFloat32, DType::kFloat16}), code::kModelUnsupported, label,
         ": input \"", sample_.name, "\" is ", name_of(sample_.dtype), "; float32 and float16 are supported");
   check(output_.dtype == sample_.dtype, code::kModelUnsupported, label, ": output \"", output_.name, "\" is ",
         name_of(output_.dtype), ", but input \"", sample_.name, "\" is ", name_of(sample_.dtype));
-  check(is_one_of(noise_level_.dtype,
+  const ort::TensorInfo& told =
+      hoisted_.time && !hoisted_.time->inputs().empty() ? hoisted_.time->inputs()[0] : noise_level_;
+  check(is_one_of(told.dtype,
                   {DType::kFloat32, DType::kFloat16, DType::kFloat64, DType::kInt32, DType::kInt64}),
-        code::kModelUnsupported, label, ": input \"", noise_level_.name, "\" is ",
-        name_of(noise_level_.dtype), "; float16, float32, float64, int32 and int64 are supported");
+        code::kModelUnsupported, label, ": input \"", told.name, "\" is ", name_of(told.dtype),
+        "; float16, float32, float64, int32 and int64 are supported");
+  check_hoisted();
   check(!sample_.shape.empty(), code::kModelUnsupported, label, ": input \"", sample_.name,
         "\" is a scalar; a batch of latents is needed");
-  check(noise_level_.shape.size() <= 1, code::kModelUnsupported, label, ": input \"", noise_level_.name,
-        "\" has shape ", to_string(noise_level_.shape), "; a scalar, [1] or [batch] is needed");
+  check(hoisted_.time || noise_level_.shape.size() <= 1, code::kModelUnsupported, label, ": input \"",
+        noise_level_.name, "\" has shape ", to_string(noise_level_.shape),
+        "; a scalar, [1] or [batch] is needed");
   check(options_.images_per_run >= 0, code::kInvalidRequest, "images_per_run: got ", options_.images_per_run,
         ", allowed are 0 (the whole batch) and above");
 
@@ -72,7 +92,32 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
   }
 }
 
+void Denoiser::check_hoisted() const {
+  const std::string& label = session_->label();
+  check(!gpu_ || !(hoisted_.time || hoisted_.prompt || options_.shares_prefix), code::kModelUnsupported,
+        label, ": graphs beside the loop's run on the CPU only, in this version");
+  if (hoisted_.time) {
+    const auto &inputs = hoisted_.time->inputs(), &outputs = hoisted_.time->outputs();
+    check(inputs.size() == 1 && inputs[0].shape.size() <= 1 && outputs.size() == 1, code::kModelUnsupported,
+          hoisted_.time->label(),
+          ": a time graph has one input of noise levels and one output; this one has ", list_names(inputs),
+          " and ", list_names(outputs));
+    check(
+        noise_level_.shape.size() == 2 && noise_level_.shape[1] > 0 && outputs[0].dtype == noise_level_.dtype,
+        code::kModelUnsupported, label, ": input \"", noise_level_.name, "\" does not take what ",
+        hoisted_.time->label(), " makes");
+  }
+  if (hoisted_.prompt) {
+    for (const auto& info : hoisted_.prompt->outputs())
+      check(find(session_->inputs(), info.name, label, "input").dtype == info.dtype, code::kModelUnsupported,
+            label, ": input \"", info.name, "\" does not take what ", hoisted_.prompt->label(), " makes");
+  }
+  check(!options_.shares_prefix || sample_.shape.empty() || sample_.shape[0] < 0, code::kModelUnsupported,
+        label, ": a graph that shares its prefix has a free number of images");
+}
+
 Shape Denoiser::noise_level_shape(int64_t rows) const {
+  if (hoisted_.time) return {rows, noise_level_.shape[1]};
   if (noise_level_.shape.empty()) return {};
   return {is_noise_level_per_row_ ? rows : 1};
 }

@@ -19,7 +19,8 @@ class Loop : private Steering {
       : request_(request),
         program_(*request.program),
         reads_uncond_(program_.reads_uncond()),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, planned_runs()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count,
+                 program_.noise_levels(), planned_runs()),
         inpainting_(request.inpainting),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
@@ -45,12 +46,13 @@ class Loop : private Steering {
     if (denoise_index_ > 0) show(latents_[op.src].data());
     Output& output = outputs_[op.dst];
     const bool is_both = runs_both(denoise_index_);
-    output.guidance = guidance_at(denoise_index_++);
+    const size_t evaluation = denoise_index_++;
+    output.guidance = guidance_at(evaluation);
     output.is_rescaled = false;
     if (!is_input_ready_) write_input(op, is_both);
     is_input_ready_ = false;
     try {
-      network_.run(op.dst, is_both, op.noise_level, &control_);
+      network_.run(op.dst, is_both, evaluation, &control_);
     } catch (const Error& error) {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
@@ -219,7 +221,7 @@ class Loop : private Steering {
       cpu::CombineArgs args;
       add_source(args, latents_[op.src].data() + group.first_image * network_.row_elements(), op.scale_in);
       add_output(args, network_.input(group.positive_row), 1.0);
-      if (is_both) add_output(args, network_.input(group.negative_row), 1.0);
+      if (is_both && !network_.shares_input()) add_output(args, network_.input(group.negative_row), 1.0);
       run_combine(args, group.image_count * network_.row_elements());
     }
   }
@@ -253,7 +255,8 @@ class Loop : private Steering {
       add_output(args, target + offset, 1.0);
       if (fusion) {
         add_output(args, network_.input(group.positive_row), fusion->scale_in);
-        if (runs_both(denoise_index_)) add_output(args, network_.input(group.negative_row), fusion->scale_in);
+        if (runs_both(denoise_index_) && !network_.shares_input())
+          add_output(args, network_.input(group.negative_row), fusion->scale_in);
       }
       run_combine(args, count);
     }

@@ -42,7 +42,7 @@ class Loop {
     memory_.bad_step = allocate(sizeof kAllFinite);
     upload(memory_.latents[0], request.latents, latent_bytes());
     upload(memory_.bad_step, &kAllFinite, sizeof kAllFinite);
-    upload_levels();
+    upload_levels(denoiser);
     if (program_.blends()) {
       memory_.known = uploaded(request.inpainting.known);
       memory_.mask = uploaded(request.inpainting.mask);
@@ -132,17 +132,14 @@ class Loop {
   }
 
   // All noise levels of the run, so that the COMBINE before a DENOISE can put the next one in place.
-  void upload_levels() {
+  void upload_levels(const Denoiser& denoiser) {
+    const NoiseTable levels(denoiser, program_.noise_levels());
     memory_.level_stride = align(static_cast<size_t>(network_.level_words()) * 4);
     host_levels_ = Buffer<std::byte>(runs_both_.size() * memory_.level_stride);
     std::fill_n(host_levels_.data(), host_levels_.size(), std::byte{0});
     std::byte* row = host_levels_.data();
-    for (const Instruction& op : program_.instructions) {
-      const auto* denoise = std::get_if<Denoise>(&op);
-      if (denoise == nullptr) continue;
-      network_.batch().fill_noise_level(denoise->noise_level, row);
-      row += memory_.level_stride;
-    }
+    for (size_t i = 0; i < runs_both_.size(); ++i, row += memory_.level_stride)
+      network_.batch().fill_noise_level(levels, i, row);
     memory_.levels = allocate(host_levels_.size());
     upload(memory_.levels, host_levels_.data(), host_levels_.size());
   }

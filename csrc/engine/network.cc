@@ -1,14 +1,18 @@
 #include "engine/network.h"
 
+#include <algorithm>
+
 #include "cpu/convert.h"
 
 namespace textopia::engine {
 
 Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-                 int output_count, const std::vector<bool>& runs_both)
+                 int output_count, const std::vector<double>& noise_levels,
+                 const std::vector<bool>& runs_both)
     : batch_(denoiser, shape, conditioning, runs_both),
       is_half_(denoiser.sample().dtype == DType::kFloat16),
-      noise_level_(batch_.row_count()) {
+      noise_levels_(denoiser, noise_levels),
+      noise_level_(batch_.row_count() * noise_levels_.row_bytes()) {
   const size_t elements = batch_.row_count() * row_elements();
   input_ = Buffer<float>(elements);
   for (int i = 0; i < output_count; ++i) outputs_.emplace_back(elements);
@@ -21,34 +25,48 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
 
 std::vector<ort::Binding> Network::bind(const Denoiser& denoiser, const Run& run) {
   std::vector<ort::Binding> bindings;
-  const Shape shape = batch_.run_shape(run.row_count);
+  const auto& inputs = denoiser.session()->inputs();
   const DType dtype = is_half_ ? DType::kFloat16 : DType::kFloat32;
   for (auto& output : outputs_) {
     ort::Binding binding(denoiser.session());
-    const size_t offset = run.row * row_elements();
-    void* source = is_half_ ? static_cast<void*>(half_input_.data() + offset) : input_.data() + offset;
-    void* target = is_half_ ? static_cast<void*>(half_output_.data() + offset) : output.data() + offset;
-    binding.input(denoiser.sample().name, {source, dtype, shape});
+    const size_t from = run.input_row * row_elements(), to = run.row * row_elements();
+    void* source = is_half_ ? static_cast<void*>(half_input_.data() + from) : input_.data() + from;
+    void* target = is_half_ ? static_cast<void*>(half_output_.data() + to) : output.data() + to;
+    binding.input(denoiser.sample().name, {source, dtype, batch_.run_shape(run.input_count)});
     binding.input(denoiser.noise_level().name,
-                  {noise_level_.data(), batch_.noise_level_dtype(),
-                   denoiser.noise_level_shape(static_cast<int64_t>(run.row_count))});
+                  {noise_level_.data(), denoiser.noise_level().dtype,
+                   denoiser.noise_level_shape(static_cast<int64_t>(run.input_count))});
     for (Rows& rows : batch_.conditioning())
-      binding.input(rows.name, Batch::view(rows, rows.data.data(), run));
-    binding.output(denoiser.output().name, {target, dtype, shape});
+      if (std::any_of(inputs.begin(), inputs.end(), [&](const auto& info) { return info.name == rows.name; }))
+        binding.input(rows.name, view(denoiser, rows, run));
+    for (Rows& rows : batch_.hoisted()) binding.input(rows.name, rows.view(run.row, run.row_count));
+    binding.output(denoiser.output().name, {target, dtype, batch_.run_shape(run.row_count)});
     bindings.push_back(std::move(binding));
   }
   return bindings;
 }
 
-void Network::run(int index, bool runs_both, double noise_level, ort::RunControl* control) {
-  batch_.fill_noise_level(noise_level, noise_level_.data());
+// Rows of this input that a run takes: those of the sample for what the shared prefix reads.
+TensorView Network::view(const Denoiser& denoiser, Rows& rows, const Run& run) const {
+  if (batch_.shares_input() && !rows.is_scalar)
+    for (const ort::TensorInfo& info : denoiser.session()->inputs())
+      if (info.name == rows.name && info.symbols[0] == denoiser.sample().symbols[0])
+        return rows.view(run.input_row, run.input_count);
+  return rows.view(run.row, run.row_count);
+}
+
+void Network::run(int index, bool runs_both, size_t evaluation, ort::RunControl* control) {
+  batch_.fill_noise_level(noise_levels_, evaluation, noise_level_.data());
   for (size_t i = 0; i < bindings_.size(); ++i) {
     const Run& run = batch_.runs()[i];
     if (run.runs_both != runs_both) continue;
-    const size_t offset = run.row * row_elements(), count = run.row_count * row_elements();
-    if (is_half_) cpu::float_to_half(input_.data() + offset, half_input_.data() + offset, count);
+    const size_t from = run.input_row * row_elements(), to = run.row * row_elements();
+    if (is_half_)
+      cpu::float_to_half(input_.data() + from, half_input_.data() + from, run.input_count * row_elements());
     bindings_[i][static_cast<size_t>(index)].run(control);
-    if (is_half_) cpu::half_to_float(half_output_.data() + offset, outputs_[index].data() + offset, count);
+    if (is_half_)
+      cpu::half_to_float(half_output_.data() + to, outputs_[index].data() + to,
+                         run.row_count * row_elements());
   }
 }
 

@@ -12,13 +12,14 @@ namespace textopia::engine {
 
 class Network {
  public:
-  // `output_count` output registers; otherwise as Batch.
+  // `output_count` output registers, and the noise level of every evaluation; otherwise as Batch.
   Network(const Denoiser& denoiser, const Shape& shape, const std::vector<Conditioning>& conditioning,
-          int output_count, const std::vector<bool>& runs_both);
+          int output_count, const std::vector<double>& noise_levels, const std::vector<bool>& runs_both);
 
   // Another value of a conditioning input that has rows, of the shape that it has.
   void replace(const Conditioning& item) { batch_.replace(item); }
 
+  bool shares_input() const { return batch_.shares_input(); }
   bool has_negative() const { return batch_.has_negative(); }
   std::span<const Group> groups() const { return batch_.groups(); }
   size_t row_elements() const { return batch_.row_elements(); }
@@ -26,18 +27,20 @@ class Network {
   float* output(int index, size_t row) { return outputs_[index].data() + row * row_elements(); }
 
   // Runs the graph on the input rows (both halves, or only the positive one) and leaves float32 rows in
-  // output register `index`. Allocates nothing.
-  void run(int index, bool runs_both, double noise_level, ort::RunControl* control);
+  // output register `index`. `evaluation` counts from 0. Allocates nothing.
+  void run(int index, bool runs_both, size_t evaluation, ort::RunControl* control);
 
  private:
   std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);
+  TensorView view(const Denoiser& denoiser, Rows& rows, const Run& run) const;
 
   Batch batch_;
   bool is_half_;
   Buffer<float> input_;
   std::vector<Buffer<float>> outputs_;
   Buffer<uint16_t> half_input_, half_output_;  // only for float16 graphs
-  Buffer<uint64_t> noise_level_;               // a value of up to 8 bytes per row
+  NoiseTable noise_levels_;                    // of all evaluations
+  Buffer<std::byte> noise_level_;              // of this one, once per row
   // Per run and output register; last, so that no binding outlives the memory it uses.
   std::vector<std::vector<ort::Binding>> bindings_;
 };

@@ -13,7 +13,7 @@ NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& 
     : batch_(denoiser, shape, conditioning, runs_both), dtype_(denoiser.sample().dtype) {
   const auto buffer = [&](size_t bytes) { return cuda::DeviceBuffer(gpu.device(), bytes); };
   const size_t bytes = batch_.row_count() * batch_.row_elements() * size_of(dtype_);
-  const size_t level_bytes = batch_.row_count() * size_of(batch_.noise_level_dtype());
+  const size_t level_bytes = batch_.row_count() * size_of(denoiser.noise_level().dtype);
   level_words_ = static_cast<int>((level_bytes + 3) / 4);
   input_ = buffer(bytes);
   level_ = buffer(static_cast<size_t>(level_words_) * 4);
@@ -34,7 +34,7 @@ std::vector<ort::Binding> NetworkCuda::bind(const Denoiser& denoiser, const Run&
     ort::Binding binding(denoiser.session());
     binding.input(denoiser.sample().name, {address(input_.get() + offset), dtype_, shape}, kDevice);
     binding.input(denoiser.noise_level().name,
-                  {address(level_.get()), batch_.noise_level_dtype(),
+                  {address(level_.get()), denoiser.noise_level().dtype,
                    denoiser.noise_level_shape(static_cast<int64_t>(run.row_count))},
                   kDevice);
     for (size_t i = 0; i < conditioning_.size(); ++i) {

@@ -136,6 +136,14 @@ void Program::validate() const {
 
 int Program::count_denoise() const { return count_of<Denoise>(*this); }
 
+std::vector<double> Program::noise_levels() const {
+  std::vector<double> levels;
+  levels.reserve(static_cast<size_t>(count_denoise()));
+  for (const Instruction& instruction : instructions)
+    if (const auto* denoise = std::get_if<Denoise>(&instruction)) levels.push_back(denoise->noise_level);
+  return levels;
+}
+
 int Program::count_steps() const { return count_of<Step>(*this); }
 
 bool Program::blends() const { return count_of<Blend>(*this) > 0; }

@@ -381,9 +381,15 @@ class Denoiser:
         output: str,
         images_per_run: typing.SupportsInt | typing.SupportsIndex = 0,
         gpu: Gpu | None = None,
+        shares_prefix: bool = False,
+        time_graph: Session | None = None,
+        prompt_graph: Session | None = None,
     ) -> None: ...
     @property
-    def conditioning_names(self) -> list[str]: ...
+    def conditioning(self) -> list[TensorInfo]:
+        """
+        What `sample` is given, a TensorInfo each.
+        """
 
 def active_isa() -> str:
     """

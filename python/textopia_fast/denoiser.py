@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from . import _core
@@ -16,7 +17,7 @@ from .samplers.prediction import PREDICTIONS
 from .samplers.schedules import NOISE_INPUTS, explicit
 from .samplers.trace import Sampler
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "Hoisted"]
 
 MAX_IMAGES_PER_RUN = 65536
 
@@ -35,12 +36,28 @@ _NOISE_NAMES = (
 _OUTPUT_NAMES = ("out_sample", "sample", "output", "score", "denoised", "epsilon", "noise_pred")
 
 
+@dataclass(frozen=True)
+class Hoisted:
+    """What the graph compiler has taken out of a denoiser's graph (see `graph.split`).
+
+    Attributes:
+        time: Noise levels [R] -> the denoiser's noise-level input [R, N], run once per call.
+        prompt: Conditioning -> inputs of the denoiser's graph, run once per call.
+        shares_prefix: The graph takes the sample once for both halves of guidance.
+    """
+
+    time: _core.Session | None = None
+    prompt: _core.Session | None = None
+    shares_prefix: bool = False
+
+
 class Denoiser:
     """An ONNX graph with the roles of its tensors, ready to be sampled from natively.
 
     Attributes:
         prediction, noise_input: As given.
-        conditioning_names: Inputs of the graph that `sample` is given as `cond`.
+        conditioning_names: Inputs that `sample` is given as `cond`.
+        conditioning_dtypes: Their element types by name.
         session: The open graph.
         gpu: Where graph and loop run, or None for the CPU.
 
@@ -58,6 +75,7 @@ class Denoiser:
             1, an image does not depend on its neighbours bit for bit.
         device: "cpu", "cuda" or "cuda:N": where the graph and the whole loop run. An open session
             and an open GPU go together.
+        hoisted: The graphs beside this one, where it is the body of a compiled U-Net.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
@@ -75,6 +93,7 @@ class Denoiser:
         threads: int | None = None,
         images_per_run: int | None = None,
         device: str | _core.Gpu = "cpu",
+        hoisted: Hoisted | None = None,
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
@@ -88,8 +107,18 @@ class Denoiser:
         if images_per_run is not None:
             rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)
         roles = self._find_roles(check_mapping("inputs", inputs, "is a mapping from role to name"))
-        self._native = _core.Denoiser(self.session, images_per_run=rows, gpu=self.gpu, **roles)
-        self.conditioning_names: tuple[str, ...] = tuple(self._native.conditioning_names)
+        hoisted = hoisted or Hoisted()
+        self._native = _core.Denoiser(
+            self.session,
+            images_per_run=rows,
+            gpu=self.gpu,
+            shares_prefix=hoisted.shares_prefix,
+            time_graph=hoisted.time,
+            prompt_graph=hoisted.prompt,
+            **roles,
+        )
+        self.conditioning_dtypes = {info.name: info.dtype for info in self._native.conditioning}
+        self.conditioning_names = tuple(self.conditioning_dtypes)
 
     def trace(
         self, sampler: str | Sampler, schedule: Schedule | Sequence[float], **options: Any

@@ -12,6 +12,7 @@ from importlib import metadata
 from . import _core, _ort, devices
 from .errors import TextopiaError
 from .models import BUNDLED
+from .precision import describe_precision
 
 __all__ = ["INSTALL_RUNTIME", "Finding", "can_generate", "examine"]
 
@@ -44,6 +45,7 @@ def examine() -> tuple[Finding, ...]:
         ("cpu features", _cpu_features),
         ("instruction set", _instruction_set),
         ("matrix unit", _matrix_unit),
+        ("precision", _precision),
         ("usable cpus", _cpus),
         ("onnx runtime", _runtime),
         ("gpu", _gpu),
@@ -99,6 +101,10 @@ def _matrix_unit() -> Finding:
     refusal = _core.amx_refusal()
     note = f"; amx_bf16: {refusal}" if refusal else ""
     return Finding("matrix unit", f"{_core.active_matrix_unit()} of {supported}{note}")
+
+
+def _precision() -> Finding:
+    return Finding("precision", describe_precision())
 
 
 def _cpus() -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import NoneType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,7 +20,9 @@ from .checks import (
     check_share,
     refuse,
 )
+from .devices import check_device
 from .editing import need_encoder, read_edit, shorten
+from .engines import find_engine
 from .errors import (
     ConfigurationError,
     EngineClosedError,
@@ -27,6 +30,7 @@ from .errors import (
     InvalidRequestError,
 )
 from .generation import Job, Watch, generate
+from .graph import EngineDirectory
 from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
@@ -38,6 +42,7 @@ from .parts import (
     parameters_of,
     scheduler_of,
 )
+from .precision import choose_precision
 from .request import (
     OUTPUT_TYPES,
     Request,
@@ -63,20 +68,30 @@ class Pipeline:
 
     Calls keep no state on the object: any number of threads may call one pipeline at the same time,
     and get what they would get alone.
+
+    Attributes:
+        directory: What was opened.
+        engine: The compiled graphs that it runs; None where they run as exported, in fp32.
     """
 
     def __init__(
         self,
         directory: ModelDirectory,
         *,
+        engine: EngineDirectory | None = None,
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
         device: str = "cpu",
     ) -> None:
-        """Opens the graphs of a directory that `open_directory` has checked."""
+        """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
+        engine_types = (EngineDirectory, NoneType)
+        check_instance("engine", engine, engine_types, "is what compile_directory gives, or None")
         self.directory = directory
-        self._graphs: Graphs | None = Graphs.open(directory, threads, images_per_run, device)
+        self.engine = engine
+        self._graphs: Graphs | None = Graphs.open(
+            directory, engine, threads, images_per_run, device
+        )
 
     @classmethod
     def from_pretrained(
@@ -87,6 +102,8 @@ class Pipeline:
         precision: str = "auto",
         threads: int | None = None,
         provider: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        verify: str = "size",
         images_per_run: int | str | None = AUTO,
     ) -> Pipeline:
         """Opens "tiny-shapes" (bundled) or a local directory in the diffusers/optimum ONNX layout.
@@ -95,9 +112,14 @@ class Pipeline:
             name_or_path: Nothing is ever downloaded.
             device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
                 onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
-            precision: "auto" or "fp32": graphs run as exported.
+            precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
+                runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: None for the device's own, or "cpu", ONNX Runtime's CPU provider.
+            cache_dir: Where compiled graphs are kept; None for $TEXTOPIA_CACHE_DIR, else the
+                user's cache directory.
+            verify: What of kept ones is compared with their checksums: "size" the graphs (of
+                weights only the size), "full" all. Damaged ones are compiled again.
             images_per_run: Images of a batch that share one run of the U-Net. "auto" shares where a
                 comparison shows that no image changes by a bit, so that an image is the same alone
                 and in any batch. A number, or None for all, shares without that promise.
@@ -105,24 +127,24 @@ class Pipeline:
         Raises:
             ModelError: Something is wrong with the directory; all that was found stands in one
                 message.
-            ConfigurationError: No ONNX Runtime is installed, or an option that this version does
-                not have.
+            ConfigurationError: No ONNX Runtime is installed, or an option that this version or
+                this machine does not have.
+            OutputError: `cache_dir` cannot be written.
         """
-        for name, value, allowed in (
-            ("precision", precision, ("auto", "fp32")),
-            ("provider", provider, (None, "cpu")),
-        ):
-            if not (value is None or isinstance(value, str)) or value not in allowed:
-                choices = " or ".join(map(repr, allowed))
-                refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
-        if device != "auto" and device != "cpu" and provider == "cpu":
-            refuse("provider", provider, "is None with a GPU", kind=ConfigurationError)
+        device = "cpu" if isinstance(device, str) and device == "auto" else device
+        is_gpu = check_device(device) is not None
+        if provider is not None and (is_gpu or not isinstance(provider, str) or provider != "cpu"):
+            allowed = "is None with a GPU" if is_gpu else "is None or 'cpu'"
+            refuse("provider", provider, allowed, kind=ConfigurationError)
+        choice = choose_precision(precision, device)
         directory = open_directory(name_or_path)
+        engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify)
         return cls(
             directory,
+            engine=engine,
             threads=threads,
             images_per_run=images_per_run,
-            device="cpu" if device == "auto" else device,
+            device=device,
         )
 
     def __call__(

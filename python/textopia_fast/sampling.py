@@ -238,11 +238,10 @@ def _conditioning(
 ) -> dict[str, np.ndarray]:
     """Arrays in the dtypes of the graph; names that the graph does not have, and values that cannot
     have its dtype, are left for the core to report."""
-    dtypes = {info.name: info.dtype for info in denoiser.session.inputs}
     arrays = {}
     for key, value in check_mapping(name, values, "is a mapping from input to array").items():
         array = to_array(value, key)
-        dtype = dtypes.get(key)
+        dtype = denoiser.conditioning_dtypes.get(key)
         is_number = array.dtype.kind in "biuf" and dtype in np.sctypeDict
         arrays[key] = array.astype(dtype, copy=False) if is_number else array
     return arrays

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._ort import create_session
 from .arrays import to_float32
 from .batching import Batching
 from .checks import check_number
-from .denoiser import Denoiser
 from .devices import open_device
+from .engines import GraphSource
 from .errors import (
     DeadlineExceededError,
     GenerationCancelled,
@@ -26,10 +25,10 @@ from .errors import (
     NumericalError,
     UnsupportedModelError,
 )
-from .models import ModelDirectory, inpainting
+from .graph import EngineDirectory
+from .models import ModelDirectory
 from .models.facts import DirectoryFacts
 from .models.signature import Ports
-from .samplers.scheduler_config import prediction_of
 from .text import Tokenizer
 
 __all__ = [
@@ -249,57 +248,28 @@ class Graphs:
     def open(
         cls,
         directory: ModelDirectory,
+        engine: EngineDirectory | None,
         threads: int | None,
         images_per_run: int | str | None,
         device: str = "cpu",
     ) -> Graphs:
-        """Makes the sessions. Raises what `open_device` and `create_session` raise."""
-        gpu = open_device(device)
-
-        def session(name: str) -> _core.Session:
-            graph = directory.parts[name].graph
-            label = f"{name}/{graph.name}"
-            return create_session(graph, threads=threads, label=label, gpu=gpu)
-
-        text, unet, decoder = (
-            directory.parts[name].ports for name in ("text_encoder", "unet", "vae_decoder")
-        )
+        """Makes the sessions, of the engine where there is one. Raises what `open_device` and
+        `create_session` raise."""
+        source = GraphSource(directory, engine, threads, open_device(device))
+        text, decoder = (directory.parts[name].ports for name in ("text_encoder", "vae_decoder"))
         encoder = directory.parts.get("vae_encoder")
         facts = directory.facts
-        sample_name = unet.inputs["sample"].name
-        if facts.takes_mask:
-            graph = directory.parts["unet"].graph
-            parted, config = inpainting.part_sample(graph, sample_name, facts.latent_channels)
-            label = f"unet/{graph.name}"
-            network = create_session(parted, threads=threads, label=label, config=config)
-            sample_name = inpainting.LATENTS
-        else:
-            network = session("unet")
-
-        def denoiser(images: int | None) -> Denoiser:
-            return Denoiser(
-                network,
-                prediction=prediction_of(directory.scheduler_config),
-                inputs={
-                    "sample": sample_name,
-                    "noise_level": unet.inputs["timestep"].name,
-                    "output": unet.outputs["out_sample"].name,
-                },
-                images_per_run=images,
-                device="cpu" if gpu is None else gpu,
-            )
-
         return cls(
             TextEncoder(
-                session("text_encoder"),
+                source.open("text_encoder"),
                 Tokenizer.from_directory(directory.tokenizer),
                 input_name=text.inputs["input_ids"].name,
                 output=text.outputs["last_hidden_state"].name,
             ),
-            Batching(denoiser, images_per_run),
-            unet.inputs["encoder_hidden_states"].name,
+            Batching(source.open_denoiser(), images_per_run),
+            directory.parts["unet"].ports.inputs["encoder_hidden_states"].name,
             Decoder(
-                session("vae_decoder"),
+                source.open("vae_decoder"),
                 input_name=decoder.inputs["latent_sample"].name,
                 output=decoder.outputs["sample"].name,
                 scaling_factor=facts.scaling_factor,
@@ -307,7 +277,7 @@ class Graphs:
             ),
             None
             if encoder is None
-            else Encoder(partial(session, "vae_encoder"), encoder.ports, facts),
+            else Encoder(partial(source.open, "vae_encoder"), encoder.ports, facts),
         )
 
 

@@ -96,6 +96,13 @@ def generate(
     ] = None,
     count: Annotated[int | None, typer.Option("--count", help="Pictures per prompt.")] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="Noise of DDIM, 0 to 1.")] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto, fp32 or bf16 (see `doctor`).")
+    ] = "auto",
+    cache_dir: Annotated[
+        str | None,
+        typer.Option("--cache-dir", metavar="DIR", help="Where compiled graphs are kept."),
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads per graph.")] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, or cuda:N (experimental).")
@@ -118,6 +125,8 @@ def generate(
             output=output,
             model=model,
             threads=threads,
+            precision=precision,
+            cache_dir=cache_dir,
             device=device,
             options={
                 "negative_prompt": negative_prompt,

@@ -13,14 +13,14 @@ from ..graph.cache import EngineCache, default_cache_dir
 from ..graph.engine import compile_directory, measure_coverage
 from ..models import open_directory
 
-__all__ = ["clean_cache", "compile_model", "list_cache", "print_coverage"]
+__all__ = ["clean_cache", "compile_bar", "compile_model", "list_cache", "print_coverage"]
 
 
 def compile_model(model: str, target: str, cache_dir: str | None, quiet: bool) -> None:
     """Compiles a model into the cache; prints where the engine is."""
     directory = open_directory(model)
     started = time.perf_counter()
-    with _progress_bar(quiet) as progress:
+    with compile_bar(quiet) as progress:
         engine = compile_directory(directory, target, cache_dir, progress)
     if not quiet:
         for name, part in engine.parts.items():
@@ -70,7 +70,7 @@ def _cache(cache_dir: str | None) -> EngineCache:
 
 
 @contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Any]:
+def compile_bar(quiet: bool) -> Iterator[Any]:
     """A callback that draws a bar on stderr when that is a terminal, else None."""
     if quiet or not sys.stderr.isatty():
         yield None

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checks import shown
+from ..engines import find_engine
 from ..errors import InvalidRequestError, OutputError
 from ..images import parameters_text, save_png
 from ..input_images import open_image
+from ..models import open_directory
 from ..pipeline import Output, Pipeline
+from ..precision import choose_precision
+from .compiling import compile_bar
 from .exits import say
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -32,6 +36,8 @@ class Job:
     output: str
     model: str
     threads: int | None
+    precision: str
+    cache_dir: str | None
     device: str
     options: Mapping[str, Any]
     metadata: bool
@@ -39,9 +45,18 @@ class Job:
     quiet: bool
 
 
-def open_pipeline(model: str, threads: int | None, device: str) -> Pipeline:
-    """The pipeline of a model."""
-    return Pipeline.from_pretrained(model, threads=threads, device=device)
+def open_pipeline(job: Job) -> Pipeline:
+    """The pipeline of a model; a bar shows how far it is compiled, the first time."""
+    choice = choose_precision(job.precision, job.device)
+    directory = open_directory(job.model)
+    with compile_bar(job.quiet) as progress:
+        engine = find_engine(directory, choice, cache_dir=job.cache_dir, progress=progress)
+    return Pipeline(
+        directory,
+        engine=engine,
+        threads=job.threads,
+        device="cpu" if job.device == "auto" else job.device,
+    )
 
 
 def run(job: Job) -> None:
@@ -54,7 +69,7 @@ def run(job: Job) -> None:
             options[name] = open_image(name, options[name])
     # Early, so that minutes of work do not end at a typing error.
     _check_writable(job, count, options.get("seed"))
-    pipeline = open_pipeline(job.model, job.threads, job.device)
+    pipeline = open_pipeline(job)
     with _progress_bar(job.quiet) as progress:
         if progress is not None:
             options["progress"] = progress

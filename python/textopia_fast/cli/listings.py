@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..doctor import Finding
 from ..models import ModelDirectory, Part, open_directory
+from ..precision import describe_precision
 from ..samplers import SAMPLERS, STEP_BY_STEP
 from ..text import Tokenizer
 
@@ -51,6 +52,7 @@ def print_model(name_or_path: str) -> None:
         indent="  ",
     )
     print("\nThe graphs run on ONNX Runtime's CPU provider, the loop around the U-Net natively.")
+    print(f"Precision: {describe_precision()}.")
 
 
 def _print_part(part: Part) -> None:

@@ -64,8 +64,12 @@ class EngineCache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def obtain(self, key: str, build: Callable[[Path], None]) -> tuple[Path, dict[str, Any]]:
+    def obtain(
+        self, key: str, build: Callable[[Path], None], verify: str = "size"
+    ) -> tuple[Path, dict[str, Any]]:
         """The folder and manifest of the engine `key`; `build(folder)` writes it if need be.
+
+        `verify` is that of `read_manifest`.
 
         Raises:
             OutputError: The cache cannot be written: read-only, full.
@@ -74,16 +78,16 @@ class EngineCache:
 
         folder = self.root / key
         with contextlib.suppress(ModelIntegrityError):
-            return folder, self._open(folder)
+            return folder, self._open(folder, verify)
         with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / f"{key}.lock"):
                 try:  # another process may have built it while this one waited
-                    return folder, self._open(folder)
+                    return folder, self._open(folder, verify)
                 except ModelIntegrityError as error:
                     self._discard(folder, error)
                 self._build(folder, build)
-                return folder, self._open(folder)
+                return folder, self._open(folder, verify)
 
     def entries(self, verify: str = "size") -> list[CacheEntry]:
         """All engines, the one used last first."""
@@ -148,8 +152,8 @@ class EngineCache:
             file.write(text)
         os.replace(file.name, path)
 
-    def _open(self, folder: Path) -> dict[str, Any]:
-        facts = read_manifest(folder)
+    def _open(self, folder: Path, verify: str) -> dict[str, Any]:
+        facts = read_manifest(folder, verify)
         with contextlib.suppress(OSError):
             os.utime(folder)
         return facts

@@ -67,6 +67,7 @@ def compile_directory(
     target: str,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    verify: str = "size",
 ) -> EngineDirectory:
     """The engine of a model: from the cache, else compiled and put there.
 
@@ -75,6 +76,7 @@ def compile_directory(
         target: "cpu-bf16", "cpu-fp32", "cuda-fp16" or "cuda-bf16".
         cache_dir: Where engines are kept; None for the user's cache directory.
         progress: `progress(part, done, total)` as the weights of each graph are written.
+        verify: "size" or "full": what of a kept engine is compared with its checksums.
 
     Raises:
         ConfigurationError: No such target.
@@ -88,7 +90,7 @@ def compile_directory(
     def build(folder: Path) -> None:
         _build(folder, directory, wanted, progress)
 
-    path, facts = cache.obtain(key, build)
+    path, facts = cache.obtain(key, build, verify)
     parts = {
         name: EnginePart(
             MappingProxyType({graph: path / name / f"{graph}.onnx" for graph in part["graphs"]}),

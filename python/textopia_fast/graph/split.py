@@ -64,11 +64,13 @@ def split_loop(editor: Editor, shares_prefix: bool = True) -> Parts:
     rows = _drop_expand(editor)
     depends = _dependencies(graph)
     of_time = _without_last_moves(graph, _group(graph, depends, TIME_INPUTS))
-    of_prompt = _group(graph, depends, PROMPT_INPUTS)
+    of_prompt = _without_last_moves(graph, _group(graph, depends, PROMPT_INPUTS))
     time_values = _borders(graph, of_time)
     if rows is None or any(len(dims_of(value) or ()) != 2 for value in time_values):
         of_time, time_values = set(), []
     prompt_values = _borders(graph, of_prompt)
+    if not _have_rows_of_inputs(graph, prompt_values):
+        of_prompt, prompt_values = set(), []
     counts = {"time": len(of_time), "prompt": len(of_prompt)}
 
     time = prompt = None
@@ -127,6 +129,12 @@ def _without_last_moves(graph: ir.Graph, group: set[ir.Node]) -> set[ir.Node]:
         if node in group and is_op(node, *_MOVES) and not readers & group:
             group.discard(node)
     return group
+
+
+def _have_rows_of_inputs(graph: ir.Graph, values: list[ir.Value]) -> bool:
+    """Whether each value has one row for each of the prompt, as the loop supposes."""
+    rows = {(dims_of(v) or (None,))[0] for v in graph.inputs if v.name in PROMPT_INPUTS}
+    return {(dims_of(value) or (None,))[0] for value in values} <= rows
 
 
 def _reaches_only(value: ir.Value, allowed: set[ir.Value], group: set[ir.Node]) -> bool:

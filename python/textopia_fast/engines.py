@@ -1,0 +1,137 @@
+"""Which graphs a pipeline opens: those of its directory, or an engine compiled from them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import _core
+from ._ort import create_session
+from .checks import check_choice
+from .denoiser import Denoiser, Hoisted
+from .errors import OutputError, TextopiaWarning, UnsupportedModelError
+from .graph import EngineDirectory, compile_directory
+from .models import ModelDirectory, inpainting
+from .precision import Choice
+from .samplers.scheduler_config import prediction_of
+
+__all__ = ["VERIFY", "GraphSource", "find_engine"]
+
+VERIFY = ("size", "full")
+_TARGET = "cpu-bf16"
+# Weights are packed when they are compiled; ONNX Runtime's own packing would only copy the others.
+_COMPILED = {"session.disable_prepacking": "1"}
+
+
+def find_engine(
+    directory: ModelDirectory,
+    choice: Choice,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    verify: str = "size",
+    progress: Callable[[str, int, int], Any] | None = None,
+) -> EngineDirectory | None:
+    """The engine of a directory for the chosen precision; None where graphs run as exported.
+
+    A precision that nobody asked for is given up, with a TextopiaWarning, where there can be no
+    engine.
+
+    Raises:
+        OutputError: The cache cannot be written: read-only, full.
+        UnsupportedModelError: The graphs cannot be compiled.
+        ConfigurationError: `verify` is no such check.
+    """
+    check_choice("verify", verify, VERIFY)
+    if choice.precision == "fp32":
+        return None
+    try:
+        return compile_directory(directory, _TARGET, cache_dir, progress, verify=verify)
+    except (OutputError, UnsupportedModelError) as error:
+        if not choice.is_automatic:
+            raise
+        warnings.warn(
+            f"precision: fp32 instead of {choice.precision}. {error.message}",
+            TextopiaWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+class GraphSource:
+    """Opens the graphs of a directory: of its engine where there is one, else as exported."""
+
+    def __init__(
+        self,
+        directory: ModelDirectory,
+        engine: EngineDirectory | None,
+        threads: int | None,
+        gpu: _core.Gpu | None = None,
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._threads = threads
+        self._gpu = gpu
+
+    def open(self, part: str, graph: str = "model") -> _core.Session:
+        """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
+
+        Weights of an engine stay in its mapped files, which processes share.
+        """
+        path = self._path(part, graph)
+        return self._session(part, path, path, {})
+
+    def open_denoiser(self) -> Callable[[int | None], Denoiser]:
+        """The U-Net, as a maker of denoisers for a number of images per run."""
+        ports, facts = self._directory.parts["unet"].ports, self._directory.facts
+        sample, noise_level = ports.inputs["sample"].name, ports.inputs["timestep"].name
+        hoisted = Hoisted()
+        path = self._path("unet", "body")
+        if self._engine is not None:
+            part = self._engine.parts["unet"]
+            time, prompt = (
+                self.open("unet", name) if name in part.graphs else None
+                for name in ("time", "prompt")
+            )
+            hoisted = Hoisted(time, prompt, shares_prefix=part.split["prefix"] > 0)
+            noise_level = noise_level if time is None else time.outputs[0].name
+        graph: Path | bytes = path
+        folder: dict[str, str] = {}
+        if facts.takes_mask:
+            graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
+            sample = inpainting.LATENTS
+        network = self._session("unet", path, graph, folder)
+
+        def denoiser(images: int | None) -> Denoiser:
+            return Denoiser(
+                network,
+                prediction=prediction_of(self._directory.scheduler_config),
+                inputs={
+                    "sample": sample,
+                    "noise_level": noise_level,
+                    "output": ports.outputs["out_sample"].name,
+                },
+                images_per_run=images,
+                hoisted=hoisted,
+                device="cpu" if self._gpu is None else self._gpu,
+            )
+
+        return denoiser
+
+    def _path(self, part: str, graph: str) -> Path:
+        if self._engine is None:
+            return self._directory.parts[part].graph
+        return self._engine.parts[part].graphs[graph]
+
+    def _session(
+        self, part: str, path: Path, graph: Path | bytes, config: dict[str, str]
+    ) -> _core.Session:
+        return create_session(
+            graph,
+            threads=self._threads,
+            gpu=self._gpu,
+            label=f"{part}/{path.name}",
+            config={**config, **({} if self._engine is None else _COMPILED)},
+        )
