@@ -59,7 +59,8 @@ def open_device(device: str) -> _core.Gpu | None:
     """The GPU of "cuda" or "cuda:N" with the loop's kernels; None for "cpu".
 
     Raises:
-        ConfigurationError: Another name, no driver, one older than CUDA 12, no such device, or no kernels for it.
+        ConfigurationError: Another name, no driver, one older than CUDA 12, no such device, or no
+            kernels for it.
         DeviceLostError, OutOfMemoryError: The device cannot be started.
     """
     ordinal = check_device(device)
