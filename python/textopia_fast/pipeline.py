@@ -20,6 +20,7 @@ from .checks import (
     check_share,
     refuse,
 )
+from .devices import check_device
 from .editing import need_encoder, read_edit, shorten
 from .engines import find_engine
 from .errors import (
@@ -130,15 +131,11 @@ class Pipeline:
                 this machine does not have.
             OutputError: `cache_dir` cannot be written.
         """
-        if not isinstance(device, str) or not device:
-            known = 'is "auto", "cpu", "cuda" or "cuda:N"'
-            refuse("device", device, known, kind=ConfigurationError)
-        if not (provider is None or isinstance(provider, str)) or provider not in (None, "cpu"):
-            refuse(
-                "provider", provider, "in this version is None or 'cpu'", kind=ConfigurationError
-            )
-        if device not in ("auto", "cpu") and provider == "cpu":
-            refuse("provider", provider, "is None with a GPU", kind=ConfigurationError)
+        device = "cpu" if isinstance(device, str) and device == "auto" else device
+        is_gpu = check_device(device) is not None
+        if provider is not None and (is_gpu or not isinstance(provider, str) or provider != "cpu"):
+            allowed = "is None with a GPU" if is_gpu else "is None or 'cpu'"
+            refuse("provider", provider, allowed, kind=ConfigurationError)
         choice = choose_precision(precision, device)
         directory = open_directory(name_or_path)
         engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify)
@@ -147,7 +144,7 @@ class Pipeline:
             engine=engine,
             threads=threads,
             images_per_run=images_per_run,
-            device="cpu" if device == "auto" else device,
+            device=device,
         )
 
     def __call__(
