@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.tiny_directory import build_tiny_directory
-from textopia_fast import doctor, errors
+from textopia_fast import errors
 from textopia_fast.cli import exits, generate, main
 from textopia_fast.errors import InvalidRequestError
 
@@ -287,192 +282,6 @@ def test_warnings_are_lines(
     monkeypatch.setattr(generate, "open_pipeline", warn)
     assert main(["generate", "cat", "-o", "x.png", "-q"]) == 0
     assert capsys.readouterr().err == "warning: prompt: was cut.\n"
-
-
-# --- the other commands -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "--help"]])
-def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert main(arguments) == 0
-    assert "Usage: textopia-fast" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("arguments", [["bogus"], ["inspect"], ["samplers", "x"]])
-def test_wrong_commands(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert main(arguments) == exits.USAGE
-    assert capsys.readouterr().err.startswith("error[usage]: ")
-
-
-def test_samplers(capsys: pytest.CaptureFixture[str]) -> None:
-    from textopia_fast.samplers import STEP_BY_STEP, names
-
-    assert main(["samplers"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [*names(), *STEP_BY_STEP]
-    assert all("arXiv" in line or "Roberts" in line for line in lines)
-
-
-def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = build_tiny_directory(tmp_path / "model", external_data=True, timestep="steps")
-    assert main(["inspect", str(root)]) == 0
-    out = capsys.readouterr().out
-    for text in (
-        "StableDiffusionPipeline",
-        "sample: float32 [batch_size, 4, height, width]",
-        "timestep: float32 [steps]",
-        "of external data",
-        "opset 18, by tiny_directory",
-        "DDIMScheduler",
-        "536 ids, 77 tokens a prompt",
-        "64x64 pixels",
-        "not run",
-    ):
-        assert text in out
-
-
-def test_inspect_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "/nowhere"]) == exits.MODEL
-    assert capsys.readouterr().err.startswith("error[model_not_found]: ")
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    from textopia_fast import __version__
-
-    assert main(["version"]) == 0
-    assert capsys.readouterr().out.strip() == __version__
-
-
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    findings = {finding.name: finding for finding in doctor.examine()}
-    assert main(["doctor"]) == (0 if doctor.can_generate(tuple(findings.values())) else 3)
-    out = capsys.readouterr().out
-    for name in ("python", "cpu features", "instruction set", "onnx runtime", "gpu"):
-        assert name in out
-    assert not findings["cpu features"].problem
-    assert not findings["instruction set"].problem
-    assert not findings["gpu"].problem
-
-
-def test_doctor_without_a_runtime(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from textopia_fast import _ort
-
-    def missing() -> None:
-        raise errors.ConfigurationError("onnxruntime: is not installed.")
-
-    monkeypatch.setattr(_ort, "runtime_info", missing)
-    assert main(["doctor"]) == exits.MODEL
-    out = capsys.readouterr().out
-    assert "!! onnx runtime" in out
-    assert "pip install" in out
-
-
-def test_doctor_survives_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(doctor, "_python", broken)
-    findings = doctor.examine()
-    assert any(f.value == "RuntimeError: broken" and f.problem for f in findings)
-    assert not doctor.can_generate(findings)
-
-
-# --- the real thing -----------------------------------------------------------------------------
-
-
-def test_a_picture_of_the_tiny_model(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def picture(name: str, *more: str) -> bytes:
-        target = str(tmp_path / name)
-        arguments = ["generate", "a red circle", "-m", str(tiny_model), "-o", target]
-        assert main([*arguments, "--steps", "3", "--seed", "7", *more]) == 0
-        assert capsys.readouterr().out == f"{target}\n"
-        with Image.open(target) as image:
-            assert image.size == (64, 64)
-            return image.tobytes()
-
-    first = picture("a.png")
-    assert picture("b.png") == first
-    assert picture("c.png", "--guidance", "3") != first
-
-
-def test_a_wrong_request_to_the_real_pipeline(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "a.png"
-    arguments = ["generate", "cat", "-m", str(tiny_model), "-o", str(target), "--size", "63x64"]
-    assert main(arguments) == exits.USAGE
-    assert capsys.readouterr().err.startswith("error[invalid_request]: width: ")
-    assert not target.exists()
-
-
-_DRIVER = """
-import sys
-from textopia_fast.cli import generate, main
-really_open = generate.open_pipeline
-def open_and_say(*arguments):
-    pipeline = really_open(*arguments)
-    print("ready", flush=True)
-    return pipeline
-generate.open_pipeline = open_and_say
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of this interpreter; it is gone afterwards, whatever happens."""
-    path = os.pathsep.join(entry or "." for entry in sys.path)
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def test_ctrl_c(tiny_model: Path, tmp_path: Path) -> None:
-    arguments = ["generate", "cat", "-m", str(tiny_model), "-o", str(tmp_path / "a.png")]
-    with started("-c", _DRIVER, *arguments, "--steps", "1000", "--size", "1024x1024") as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == exits.INTERRUPTED
-    assert err == "error[interrupted]: stopped by the keyboard.\n"
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_reader_that_goes_away() -> None:
-    with started("-m", "textopia_fast", "samplers") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait(timeout=60) == 0
-
-
-def test_the_code_of_the_process() -> None:
-    with started("-m", "textopia_fast", "inspect", "/nowhere") as process:
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == exits.MODEL
-    assert err.startswith("error[model_not_found]: ")
-
-
-def test_help_is_light() -> None:
-    code = "import sys; from textopia_fast.cli import main; main(['--help']); print(*sys.modules)"
-    with started("-c", code) as process:
-        out, _ = process.communicate(timeout=60)
-    loaded = set(out.splitlines()[-1].split())
-    assert not loaded & {"onnx", "tokenizers", "onnxruntime", "PIL", "torch"}
 
 
 # --- pictures to start from ---------------------------------------------------------------------
