@@ -1,4 +1,4 @@
-"""The program: what it writes, what it prints, and how it ends."""
+"""`textopia-fast generate` on a stand-in pipeline: files, options, messages, exit codes."""
 
 from __future__ import annotations
 
