@@ -20,7 +20,16 @@ from benchmarks.sd15.case import NetworkCase
 from benchmarks.timing import summarize
 
 ROOT = Path(__file__).parent.parent.parent
-COLUMNS = ["competitor", "seconds", "ours faster", "CPU s", "error", "ready, s", "peak GB", "own GB"]
+COLUMNS = [
+    "competitor",
+    "seconds",
+    "ours faster",
+    "CPU s",
+    "error",
+    "ready, s",
+    "peak GB",
+    "own GB",
+]
 # of float32, as relative L2 error: bfloat16 activations and weights
 ALLOWED_ERROR = 0.05
 NOTES = (

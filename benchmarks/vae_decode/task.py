@@ -22,5 +22,5 @@ def run(quick: bool = False) -> Report:
         case,
         COMPETITORS,
         rounds=1 if quick else 2,
-        runs=1 if quick else 3,
+        runs=1 if quick else 2,
     )
