@@ -71,8 +71,8 @@ def run(quick: bool = False) -> Report:
         }
     report.notes += [
         "Every process steps without pause; counted until the slowest has made its steps.",
-        "Memory in all, and of it files (weights, libraries): a page that n processes share counts 1/n in each (PSS). "
-        "Own: pages that no other process has (USS).",
+        "Memory in all, and of it files (weights, libraries): a page that n processes share counts "
+        "1/n in each (PSS). Own: pages that no other process has (USS).",
         "All processes give the same result to the bit.",
     ]
     return report
