@@ -9,7 +9,6 @@ from benchmarks.report import Report, number
 from benchmarks.sd15 import ours_bf16 as engine
 from benchmarks.sd15.case import find_model
 from benchmarks.sd15.turns import ask
-from benchmarks.timing import NotInstalledError
 from textopia_fast import _core
 
 NETWORKS = (unet, vae_decoder)
@@ -17,8 +16,6 @@ NETWORKS = (unet, vae_decoder)
 
 def run(quick: bool = False) -> Report:
     directory, threads = find_model(), _core.usable_cpus()
-    if _core.active_matrix_unit() == "scalar":
-        raise NotInstalledError("needs AMX or AVX512_BF16")
     engine.prepare(directory)
     report = Report(
         "new_size",

@@ -18,7 +18,6 @@ from benchmarks.sd15 import ours_bf16 as engine
 from benchmarks.sd15.case import find_model
 from benchmarks.sd15.memory import shares
 from benchmarks.sd15.turns import command, surroundings
-from benchmarks.timing import NotInstalledError
 from textopia_fast import _core
 
 PROCESSES = 4
@@ -38,8 +37,6 @@ class Found:
 
 def run(quick: bool = False) -> Report:
     directory, threads = find_model(), _core.usable_cpus()
-    if _core.active_matrix_unit() == "scalar":
-        raise NotInstalledError("needs AMX or AVX512_BF16")
     engine.prepare(directory)
     report = Report(
         "processes",
