@@ -53,7 +53,6 @@ def build_vae() -> Any:
     import diffusers
     import torch
 
-    diffusers.logging.set_verbosity_error()  # it warns of a cast to bfloat16
     torch.manual_seed(SEED)
     vae = diffusers.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),

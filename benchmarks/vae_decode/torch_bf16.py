@@ -14,10 +14,12 @@ NAME = "torch bf16 channels-last"
 
 def make(case: Case) -> Callable[[], np.ndarray]:
     require("torch", "diffusers")
+    import diffusers
     import torch
 
     from benchmarks.export_sd15 import build_vae
 
+    diffusers.logging.set_verbosity_error()  # it warns of the cast to bfloat16
     torch.set_num_threads(case.threads)
     model = build_vae().to(dtype=torch.bfloat16, memory_format=torch.channels_last)
     (latents,) = (torch.from_numpy(value) for value in case.feeds().values())
