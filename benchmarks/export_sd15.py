@@ -48,7 +48,8 @@ def build_unet() -> Any:
     return _with_lively_norms(unet)
 
 
-def _build_vae() -> Any:
+def build_vae() -> Any:
+    """The VAE, in eval mode; every call gives the same weights."""
     import diffusers
     import torch
 
@@ -126,7 +127,7 @@ def exports() -> dict[str, Any]:
 
     def vae_decoder() -> Export:
         return Export(
-            Call(_build_vae(), lambda m, x: m.decode(x, return_dict=False)[0]),
+            Call(build_vae(), lambda m, x: m.decode(x, return_dict=False)[0]),
             (torch.randn(1, 4, 8, 12),),
             ["latent_sample"],
             ["sample"],
@@ -136,7 +137,7 @@ def exports() -> dict[str, Any]:
 
     def vae_encoder() -> Export:
         return Export(
-            Call(_build_vae(), lambda m, x: m.encode(x, return_dict=False)[0].parameters),
+            Call(build_vae(), lambda m, x: m.encode(x, return_dict=False)[0].parameters),
             (torch.randn(1, 3, 64, 96),),
             ["sample"],
             ["latent_parameters"],

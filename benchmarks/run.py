@@ -3,9 +3,11 @@
     python benchmarks/run.py loop_overhead          # keeps JSON and summary in results/
     python benchmarks/run.py loop_overhead --quick  # fewer rounds, keeps nothing
     python benchmarks/run.py combine --json out.json  # JSON there instead
-    python benchmarks/run.py unet_step --model DIRECTORY  # made by benchmarks/export_sd15.py
+    python benchmarks/run.py unet_step --model DIRECTORY  # made by benchmarks/export_sd15.py; so do
+                    # vae_decode, text_encoder, engine_load, new_size and processes
 
-A task is a folder with task.py; each other file of the folder is one competitor.
+A task is a folder with task.py; of its other files each is one competitor, or what all of them are
+given (case.py). Competitors that several tasks on Stable Diffusion share lie in sd15/.
 """
 
 from __future__ import annotations

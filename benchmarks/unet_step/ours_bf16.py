@@ -6,29 +6,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.timing import NotInstalledError
+from benchmarks.sd15.ours_bf16 import NAME, open_engine
 from benchmarks.unet_step.case import TIMESTEP, Case
-from textopia_fast import _core
-from textopia_fast.engines import GraphSource
-from textopia_fast.graph import compile_directory
-from textopia_fast.models import open_directory
 
-NAME = "textopia_fast bf16"
+__all__ = ["NAME", "make", "open_step"]
 
 
 def make(case: Case) -> Callable[[], np.ndarray]:
-    if _core.active_matrix_unit() == "scalar":
-        raise NotInstalledError("needs AMX or AVX512_BF16")
-    directory = open_directory(case.directory)
-    source = GraphSource(directory, compile_directory(directory, "cpu-bf16"), case.threads)
+    step, sample = open_step(case), case.sample()
+    return lambda: step(sample)
+
+
+def open_step(case: Case) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of a latent of any size, float32 [1, 4, H, W]."""
+    source = open_engine(case.directory, case.threads)
     body, time, prompt = (source.open("unet", name) for name in ("body", "time", "prompt"))
     # bfloat16 crosses as uint16 bits.
-    feeds = {"sample": case.sample()}
-    feeds |= time.run({"timestep": np.array([TIMESTEP], time.inputs[0].dtype)})
-    feeds |= prompt.run({"encoder_hidden_states": case.text()})
-    return lambda: body.run(feeds)["out_sample"]
-
-
-def prepare(case: Case) -> None:
-    """Compiles, before anything is timed: engines are measured warm."""
-    compile_directory(open_directory(case.directory), "cpu-bf16")
+    fixed = time.run({"timestep": np.array([TIMESTEP], time.inputs[0].dtype)})
+    fixed |= prompt.run({"encoder_hidden_states": case.text()})
+    return lambda sample: body.run({"sample": sample, **fixed})["out_sample"]

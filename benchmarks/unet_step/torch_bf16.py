@@ -14,10 +14,12 @@ NAME = "torch bf16 channels-last"
 
 def make(case: Case) -> Callable[[], np.ndarray]:
     require("torch", "diffusers")
+    import diffusers
     import torch
 
     from benchmarks.export_sd15 import build_unet
 
+    diffusers.logging.set_verbosity_error()  # it warns of the cast to bfloat16
     torch.set_num_threads(case.threads)
     model = build_unet().to(dtype=torch.bfloat16, memory_format=torch.channels_last)
     feeds = {name: torch.from_numpy(value) for name, value in case.feeds().items()}

@@ -1,0 +1,1 @@
+"""Several processes with one engine each: shared memory and total throughput."""

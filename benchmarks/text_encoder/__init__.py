@@ -1,0 +1,1 @@
+"""One prompt of 77 tokens through CLIP-L."""

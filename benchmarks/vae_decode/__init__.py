@@ -1,0 +1,1 @@
+"""Latents to a picture of 512x512."""
