@@ -13,15 +13,20 @@ namespace textopia::ort {
 // "'a', 'b'", or "none".
 std::string names_of(const std::vector<TensorInfo>& infos);
 
+// Makes the plugin's device take the whole graph: a node that it leaves is an error of CreateSession.
+void add_plugin(const Runtime& library, const Plugin& plugin, abi::SessionOptions* options,
+                const std::string& label);
+
 class SessionImpl final : public Session {
  public:
   SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
-              std::vector<TensorInfo> outputs)
+              std::vector<TensorInfo> outputs, bool has_plugin)
       : library_(library),
         handle_(std::move(handle)),
         label_(std::move(label)),
         inputs_(std::move(inputs)),
-        outputs_(std::move(outputs)) {}
+        outputs_(std::move(outputs)),
+        has_plugin_(has_plugin) {}
 
   const std::vector<TensorInfo>& inputs() const override { return inputs_; }
   const std::vector<TensorInfo>& outputs() const override { return outputs_; }
@@ -29,6 +34,7 @@ class SessionImpl final : public Session {
 
   const Runtime& library() const { return library_; }
   abi::Session* raw() const { return handle_.get(); }
+  bool has_plugin() const { return has_plugin_; }
 
  private:
   const Runtime& library_;
@@ -36,6 +42,7 @@ class SessionImpl final : public Session {
   std::string label_;
   std::vector<TensorInfo> inputs_;
   std::vector<TensorInfo> outputs_;
+  bool has_plugin_;
 };
 
 }  // namespace textopia::ort

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "CancelToken",
     "Denoiser",
     "NoiseStream",
+    "Plugin",
     "Program",
     "Progress",
     "RunControl",
@@ -198,6 +199,23 @@ class RunControl:
     @property
     def is_terminated(self) -> bool: ...
 
+class Plugin:
+    """
+    An execution provider in a library of its own.
+    """
+    def __init__(
+        self,
+        *,
+        library: str,
+        provider: str,
+        device: collections.abc.Mapping[str, str],
+        options: collections.abc.Mapping[str, str],
+    ) -> None: ...
+    def check(self) -> None:
+        """
+        Raises ConfigurationError where it cannot be opened or has no such device.
+        """
+
 class Session:
     """
     A loaded ONNX graph.
@@ -210,6 +228,7 @@ class Session:
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
+        plugin: Plugin | None = None,
     ) -> Session: ...
     @staticmethod
     def from_memory(
@@ -219,6 +238,7 @@ class Session:
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
+        plugin: Plugin | None = None,
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """

@@ -48,6 +48,7 @@ def create_session(
     threads: int | None = None,
     optimization_level: int = 99,
     config: Mapping[str, str] | None = None,
+    plugin: _core.Plugin | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
 
@@ -57,12 +58,15 @@ def create_session(
         threads: Threads per run, up to 1024; None (or 0) means one per usable CPU.
         optimization_level: 0 none, 1 basic, 2 extended, 3 layout, 99 all.
         config: ONNX Runtime's session config entries.
+        plugin: The provider that runs the whole graph; None for ONNX Runtime's CPU provider.
 
     Raises:
-        ConfigurationError: No usable ONNX Runtime is installed, or an option is impossible.
+        ConfigurationError: No usable ONNX Runtime or plugin is installed, or an option is
+            impossible.
         ModelNotFoundError: There is no such file.
         ModelFormatError: The graph cannot be read or is invalid.
-        UnsupportedModelError: The graph needs an operator or version that is not there.
+        UnsupportedModelError: The graph needs an operator or version that is not there, or one
+            that the plugin does not take.
         OutOfMemoryError: The graph does not fit into memory.
         ForkedProcessError: ONNX Runtime was opened before this process was forked.
     """
@@ -73,6 +77,7 @@ def create_session(
         "threads": threads,
         "optimization_level": optimization_level,
         "config": dict(config or {}),
+        "plugin": plugin,
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):

@@ -11,6 +11,7 @@ from . import _core
 from ._ort import create_session
 from .checks import check_choice, check_integer, check_mapping, refuse, shown
 from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
+from .providers import choose_provider
 from .samplers import Program, Schedule, trace
 from .samplers.prediction import PREDICTIONS
 from .samplers.schedules import NOISE_INPUTS, explicit
@@ -72,11 +73,13 @@ class Denoiser:
         images_per_run: Images of a batch that share one graph run; None for the whole batch. With
             1, an image does not depend on its neighbours bit for bit.
         hoisted: The graphs beside this one, where it is the body of a compiled U-Net.
+        provider: What runs the graph: None, "auto" or "cpu" for ONNX Runtime's CPU provider,
+            "openvino" for OpenVINO, in float32.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
         InvalidRequestError: An option is outside what is allowed.
-        ConfigurationError: No ONNX Runtime is installed.
+        ConfigurationError: No ONNX Runtime is installed, or not what `provider` needs.
     """
 
     def __init__(
@@ -89,12 +92,17 @@ class Denoiser:
         threads: int | None = None,
         images_per_run: int | None = None,
         hoisted: Hoisted | None = None,
+        provider: str | None = None,
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
-        self.session = (
-            graph if isinstance(graph, _core.Session) else create_session(graph, threads=threads)
-        )
+        plugin = choose_provider(provider, threads=threads)
+        if isinstance(graph, _core.Session):
+            if plugin is not None:
+                refuse("provider", provider, "for a graph that is open already is None")
+            self.session = graph
+        else:
+            self.session = create_session(graph, threads=threads, plugin=plugin)
         rows = 0  # for the core: the whole batch
         if images_per_run is not None:
             rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)

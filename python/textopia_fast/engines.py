@@ -33,8 +33,10 @@ def find_engine(
     cache_dir: str | os.PathLike[str] | None = None,
     verify: str = "size",
     progress: Callable[[str, int, int], Any] | None = None,
+    plugin: _core.Plugin | None = None,
 ) -> EngineDirectory | None:
-    """The engine of a directory for the chosen precision; None where graphs run as exported.
+    """The engine of a directory for the chosen precision; None where graphs run as exported, as
+    they do on a plugin.
 
     A precision that nobody asked for is given up, with a TextopiaWarning, where there can be no
     engine.
@@ -45,7 +47,7 @@ def find_engine(
         ConfigurationError: `verify` is no such check.
     """
     check_choice("verify", verify, VERIFY)
-    if choice.precision == "fp32":
+    if choice.precision == "fp32" or plugin is not None:
         return None
     try:
         return compile_directory(directory, _TARGET, cache_dir, progress, verify=verify)
@@ -64,11 +66,16 @@ class GraphSource:
     """Opens the graphs of a directory: of its engine where there is one, else as exported."""
 
     def __init__(
-        self, directory: ModelDirectory, engine: EngineDirectory | None, threads: int | None
+        self,
+        directory: ModelDirectory,
+        engine: EngineDirectory | None,
+        threads: int | None,
+        plugin: _core.Plugin | None = None,
     ) -> None:
         self._directory = directory
         self._engine = engine
         self._threads = threads
+        self._plugin = plugin
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -127,4 +134,5 @@ class GraphSource:
             threads=self._threads,
             label=f"{part}/{path.name}",
             config={**config, **({} if self._engine is None else _COMPILED)},
+            plugin=self._plugin,
         )

@@ -46,6 +46,7 @@ from .parts import (
     watcher,
 )
 from .precision import choose_precision
+from .providers import choose_provider
 from .request import (
     OUTPUT_TYPES,
     Request,
@@ -86,14 +87,19 @@ class Pipeline:
         engine: EngineDirectory | None = None,
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
+        plugin: _core.Plugin | None = None,
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         engine_types = (EngineDirectory, NoneType)
         check_instance("engine", engine, engine_types, "is what compile_directory gives, or None")
+        if engine is not None and plugin is not None:
+            refuse("plugin", plugin, "with an engine, which has operators of its own, is None")
         self.directory = directory
         self.engine = engine
-        self._graphs: Graphs | None = Graphs.open(directory, engine, threads, images_per_run)
+        self._graphs: Graphs | None = Graphs.open(
+            directory, engine, threads, images_per_run, plugin
+        )
 
     @classmethod
     def from_pretrained(
@@ -116,7 +122,8 @@ class Pipeline:
             precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
                 runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
-            provider: None or "cpu", ONNX Runtime's CPU provider.
+            provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None,
+                "auto" and "cpu" are ours: compiled graphs, and ONNX Runtime's CPU provider.
             cache_dir: Where compiled graphs are kept; None for $TEXTOPIA_CACHE_DIR, else the
                 user's cache directory.
             verify: What of kept ones is compared with their checksums: "size" the graphs (of
@@ -132,17 +139,20 @@ class Pipeline:
                 this machine does not have.
             OutputError: `cache_dir` cannot be written.
         """
-        for name, value, allowed in (
-            ("device", device, ("auto", "cpu")),
-            ("provider", provider, (None, "cpu")),
-        ):
-            if not (value is None or isinstance(value, str)) or value not in allowed:
-                choices = " or ".join(map(repr, allowed))
-                refuse(name, value, f"in this version is {choices}", kind=ConfigurationError)
+        if not isinstance(device, str) or device not in ("auto", "cpu"):
+            allowed = "in this version is 'auto' or 'cpu'"
+            refuse("device", device, allowed, kind=ConfigurationError)
         choice = choose_precision(precision)
+        plugin = choose_provider(provider, choice.precision, threads)
         directory = open_directory(name_or_path)
-        engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify)
-        return cls(directory, engine=engine, threads=threads, images_per_run=images_per_run)
+        engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify, plugin=plugin)
+        return cls(
+            directory,
+            engine=engine,
+            threads=threads,
+            images_per_run=images_per_run,
+            plugin=plugin,
+        )
 
     def __call__(
         self,

@@ -250,10 +250,11 @@ class Graphs:
         engine: EngineDirectory | None,
         threads: int | None,
         images_per_run: int | str | None,
+        plugin: _core.Plugin | None = None,
     ) -> Graphs:
         """Makes the sessions, of the engine where there is one. Raises what `create_session`
         raises."""
-        source = GraphSource(directory, engine, threads)
+        source = GraphSource(directory, engine, threads, plugin)
         text, decoder = (directory.parts[name].ports for name in ("text_encoder", "vae_decoder"))
         encoder = directory.parts.get("vae_encoder")
         facts = directory.facts
