@@ -202,6 +202,7 @@ class Loop : private Steering {
 
   std::vector<double> noise_levels() const {
     std::vector<double> levels;
+    levels.reserve(reads_uncond_.size());
     for (const Instruction& instruction : program_.instructions)
       if (const auto* denoise = std::get_if<Denoise>(&instruction)) levels.push_back(denoise->noise_level);
     return levels;
