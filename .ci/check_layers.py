@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 # Lower rungs first. A file may include its own folder and any rung below it.
-RUNGS = [{"base"}, {"ort", "rng", "cpu"}, {"ops"}, {"engine"}, {"binding"}]
+RUNGS = [{"base"}, {"ort", "rng", "cpu", "cuda"}, {"ops"}, {"engine"}, {"binding"}]
 LEVEL = {folder: level for level, rung in enumerate(RUNGS) for folder in rung}
 # The same for the modules and folders of the package.
 PACKAGE = Path("python/textopia_fast")
 PYTHON_RUNGS = [
     {"errors", "_core"},
     {"checks"},
-    {"_ort", "arrays", "precision"},
+    {"_ort", "arrays", "devices", "precision"},
     {"noise_streams", "providers"},
     {"noise", "samplers", "models"},
     {"graph"},
@@ -27,6 +27,7 @@ PYTHON_RUNGS = [
     {"stages"},
     {"editing"},
     {"parts", "start"},
+    {"generation"},
     {"pipeline", "doctor"},
     {"interop"},
     {"cli"},

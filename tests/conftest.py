@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which torch may do too
 
 from tests.support.tiny_directory import build_tiny_directory
 

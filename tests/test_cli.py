@@ -85,7 +85,12 @@ def test_one_picture(fake: FakePipeline, capsys: pytest.CaptureFixture[str]) -> 
         assert not image.text
     assert fake.opened is not None
     (job,) = fake.opened
-    assert (job.model, job.threads, job.precision) == ("tiny-shapes", None, "auto")
+    assert (job.model, job.threads, job.precision, job.device) == (
+        "tiny-shapes",
+        None,
+        "auto",
+        "auto",
+    )
     # Nothing that was not given: the defaults are the pipeline's.
     assert (fake.prompts, fake.options) == (["a cat"], {})
 
@@ -93,12 +98,13 @@ def test_one_picture(fake: FakePipeline, capsys: pytest.CaptureFixture[str]) -> 
 def test_every_option_arrives(fake: FakePipeline) -> None:
     arguments = (
         "generate cat -o x.png -m dir -n dog --steps 7 --guidance 2.5 --seed 9 --size 64x128 "
-        "--sampler heun --schedule karras --count 1 --eta 0.5 --threads 3 --precision bf16 -q"
+        "--sampler heun --schedule karras --count 1 --eta 0.5 --threads 3 --device cuda:1 "
+        "--precision bf16 -q"
     )
     assert main(arguments.split()) == 0
     assert fake.opened is not None
     (job,) = fake.opened
-    assert (job.model, job.threads, job.precision) == ("dir", 3, "bf16")
+    assert (job.model, job.threads, job.precision, job.device) == ("dir", 3, "bf16", "cuda:1")
     assert fake.options == {
         "negative_prompt": "dog",
         "num_inference_steps": 7,
@@ -345,7 +351,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in out
     assert not findings["cpu features"].problem
     assert not findings["instruction set"].problem
-    assert "this version runs on the CPU" in findings["gpu"].value
+    assert not findings["gpu"].problem
 
 
 def test_doctor_without_a_runtime(

@@ -325,6 +325,12 @@ def test_the_choice_follows_the_machine(
         assert choose_precision("bf16").precision == "bf16"
 
 
+def test_gpus_run_graphs_as_exported() -> None:
+    assert choose_precision("auto", "cuda").precision == "fp32"
+    with pytest.raises(ConfigurationError, match="precision: got 'bf16'"):
+        choose_precision("bf16", "cuda:1")
+
+
 def test_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="precision: got 'int4'"):
         tx.Pipeline.from_pretrained(TINY_SD, precision="int4")

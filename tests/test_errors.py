@@ -32,6 +32,7 @@ CODES = {
     "GenerationCancelled": "cancelled",
     "ExecutionError": "execution_failed",
     "OutOfMemoryError": "out_of_memory",
+    "DeviceLostError": "device_lost",
     "NumericalError": "numerical",
     "EngineStateError": "engine_state",
     "EngineClosedError": "engine_closed",

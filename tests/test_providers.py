@@ -51,6 +51,7 @@ def test_nothing_is_searched_unless_openvino_is_asked_for(
         ({"provider": "openvino", "precision": "int4"}, "precision: got 'int4'"),
         ({"provider": "openvino", "threads": -1}, "threads: got -1"),
         ({"provider": "openvino", "threads": 2.5}, "threads: got 2.5"),
+        ({"provider": "openvino", "device": "cuda"}, "provider: got 'openvino'.* with a GPU"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], words: str) -> None:

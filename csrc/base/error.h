@@ -18,6 +18,7 @@ inline constexpr const char* kModelFormat = "model_format";
 inline constexpr const char* kModelUnsupported = "model_unsupported";
 inline constexpr const char* kConfiguration = "configuration";
 inline constexpr const char* kExecution = "execution_failed";
+inline constexpr const char* kDeviceLost = "device_lost";
 inline constexpr const char* kOutOfMemory = "out_of_memory";
 inline constexpr const char* kNumerical = "numerical";
 inline constexpr const char* kCancelled = "cancelled";

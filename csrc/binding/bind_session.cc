@@ -5,11 +5,13 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "binding/arrays.h"
+#include "engine/gpu.h"
 #include "engine/request.h"
 #include "ort/runtime.h"
 #include "ort/session.h"
@@ -26,10 +28,17 @@ using ort::TensorInfo;
 using Config = std::map<std::string, std::string>;
 
 ort::SessionOptions options_of(const std::string& label, int threads, int level, const Config& config,
-                               const ort::Plugin* plugin) {
-  ort::SessionOptions options{label, threads, level, {}, {}};
+                               const ort::Plugin* plugin, const std::shared_ptr<engine::Gpu>& gpu,
+                               const Config& cuda_options) {
+  ort::SessionOptions options{label, threads, level, {}, {}, {}};
   if (plugin != nullptr) options.plugin = *plugin;
   options.config.assign(config.begin(), config.end());
+  if (gpu == nullptr || gpu->is_emulated()) return options;
+  options.cuda.emplace();
+  options.cuda->device = gpu->device()->ordinal();
+  options.cuda->stream = gpu->stream().get();
+  options.cuda->owner = gpu;
+  options.cuda->provider.assign(cuda_options.begin(), cuda_options.end());
   return options;
 }
 
@@ -173,19 +182,21 @@ py::dict ort_info() {
 }
 
 std::shared_ptr<Session> from_file(const std::filesystem::path& path, const std::string& label, int threads,
-                                   int level, const Config& config, const ort::Plugin* plugin) {
+                                   int level, const Config& config, const ort::Plugin* plugin,
+                                   const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
   py::gil_scoped_release no_gil;
   const std::string file = path.string();
-  return release_without_gil(
-      Session::from_file(file, options_of(label.empty() ? file : label, threads, level, config, plugin)));
+  return release_without_gil(Session::from_file(
+      file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu, cuda_options)));
 }
 
 std::shared_ptr<Session> from_memory(const py::bytes& model, const std::string& label, int threads, int level,
-                                     const Config& config, const ort::Plugin* plugin) {
+                                     const Config& config, const ort::Plugin* plugin,
+                                     const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
   const std::string_view bytes = model;
   py::gil_scoped_release no_gil;
-  return release_without_gil(
-      Session::from_memory(bytes.data(), bytes.size(), options_of(label, threads, level, config, plugin)));
+  return release_without_gil(Session::from_memory(
+      bytes.data(), bytes.size(), options_of(label, threads, level, config, plugin, gpu, cuda_options)));
 }
 
 void register_info(py::module_& module) {
@@ -241,10 +252,17 @@ void register_session(py::module_& module) {
   py::class_<Session, std::shared_ptr<Session>>(module, "Session", "A loaded ONNX graph.")
       .def_static("from_file", from_file, py::arg("path"), py::kw_only(), py::arg("label") = "",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
-                  py::arg("plugin").none(true) = nullptr)
+                  py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
+                  py::arg("cuda_options") = Config())
       .def_static("from_memory", from_memory, py::arg("model"), py::kw_only(), py::arg("label") = "graph",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
-                  py::arg("plugin").none(true) = nullptr)
+                  py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
+                  py::arg("cuda_options") = Config())
+      .def_property_readonly("cuda_device",
+                             [](const Session& session) -> std::optional<int> {
+                               if (session.cuda() == nullptr) return std::nullopt;
+                               return session.cuda()->device;
+                             })
       .def_property_readonly("label", [](const Session& session) { return decode(session.label()); })
       .def_property_readonly("inputs", &Session::inputs)
       .def_property_readonly("outputs", &Session::outputs)

@@ -36,9 +36,20 @@ bool is_one_of(DType type, std::initializer_list<DType> allowed) {
 
 }  // namespace
 
-Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options, HoistedGraphs hoisted)
-    : session_(std::move(session)), options_(std::move(options)), hoisted_(std::move(hoisted)) {
+Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options,
+                   std::shared_ptr<const Gpu> gpu, HoistedGraphs hoisted)
+    : session_(std::move(session)),
+      options_(std::move(options)),
+      gpu_(std::move(gpu)),
+      hoisted_(std::move(hoisted)) {
   const std::string& label = session_->label();
+  if (gpu_ && !gpu_->is_emulated()) {
+    const ort::CudaOptions* cuda = session_->cuda();
+    check(
+        cuda != nullptr && cuda->device == gpu_->device()->ordinal() && cuda->stream == gpu_->stream().get(),
+        code::kConfiguration, label, ": the loop runs on ", gpu_->device()->label(),
+        ", so the session has to be made for that device and the loop's stream");
+  }
   sample_ = find(session_->inputs(), options_.sample, label, "input");
   noise_level_ = find(session_->inputs(), options_.noise_level, label, "input");
   output_ = find(session_->outputs(), options_.output, label, "output");
@@ -83,6 +94,8 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
 
 void Denoiser::check_hoisted() const {
   const std::string& label = session_->label();
+  check(!gpu_ || !(hoisted_.time || hoisted_.prompt || options_.shares_prefix), code::kModelUnsupported,
+        label, ": graphs beside the loop's run on the CPU only, in this version");
   if (hoisted_.time) {
     const auto &inputs = hoisted_.time->inputs(), &outputs = hoisted_.time->outputs();
     check(inputs.size() == 1 && inputs[0].shape.size() <= 1 && outputs.size() == 1, code::kModelUnsupported,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/gpu.h"
 #include "ort/session.h"
 
 namespace textopia::engine {
@@ -31,10 +32,13 @@ struct HoistedGraphs {
 class Denoiser {
  public:
   // Throws Error{model_unsupported} when the graph does not have such tensors.
-  Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options, HoistedGraphs hoisted = {});
+  // `gpu`: where the loop runs, null for the CPU. Throws configuration unless the session runs there too.
+  Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions options,
+           std::shared_ptr<const Gpu> gpu = nullptr, HoistedGraphs hoisted = {});
 
   const std::shared_ptr<ort::Session>& session() const { return session_; }
   const DenoiserOptions& options() const { return options_; }
+  const std::shared_ptr<const Gpu>& gpu() const { return gpu_; }
   const ort::TensorInfo& sample() const { return sample_; }
   const ort::TensorInfo& noise_level() const { return noise_level_; }
   const ort::TensorInfo& output() const { return output_; }
@@ -53,6 +57,7 @@ class Denoiser {
 
   std::shared_ptr<ort::Session> session_;
   DenoiserOptions options_;
+  std::shared_ptr<const Gpu> gpu_;
   HoistedGraphs hoisted_;
   ort::TensorInfo sample_, noise_level_, output_;
   std::vector<ort::TensorInfo> conditioning_;

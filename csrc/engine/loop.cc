@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "cpu/threshold.h"
+#include "engine/loop_cuda.h"
+#include "engine/loop_parts.h"
 
 namespace textopia::engine {
 namespace {
@@ -17,8 +19,8 @@ class Loop : private Steering {
       : request_(request),
         program_(*request.program),
         reads_uncond_(program_.reads_uncond()),
-        network_(denoiser, request.shape, request.conditioning, program_.output_count, noise_levels(),
-                 planned_runs()),
+        network_(denoiser, request.shape, request.conditioning, program_.output_count,
+                 program_.noise_levels(), planned_runs()),
         inpainting_(request.inpainting),
         count_(element_count(request.shape)),
         outputs_(static_cast<size_t>(program_.output_count)) {
@@ -27,13 +29,13 @@ class Loop : private Steering {
     if (program_.thresholds()) magnitudes_ = Buffer<uint32_t>(network_.row_elements());
     if (program_.rescales()) find_images();
     if (request.wants_denoised) denoised_ = Buffer<float>(count_);
-    find_fusions();
+    fusion_of_ = find_fusions(program_, request.on_step || request.on_evaluation);
   }
 
   void run() {
     const CancelGuard guard(request_.limits.cancel, &control_);
     std::memcpy(latents_[0].data(), request_.latents, count_ * sizeof(float));
-    check_limits();
+    check_limits(request_.limits, steps_done_);
     for (position_ = 0; position_ < program_.instructions.size(); ++position_)
       std::visit(*this, program_.instructions[position_]);
     if (denoise_index_ > 0) show(latents_[program_.result].data());
@@ -52,7 +54,7 @@ class Loop : private Steering {
     try {
       network_.run(op.dst, is_both, evaluation, &control_);
     } catch (const Error& error) {
-      if (error.code() == std::string_view(code::kCancelled)) fail_cancelled();
+      if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
     }
   }
@@ -135,7 +137,7 @@ class Loop : private Steering {
     }
     ++steps_done_;
     if (request_.progress) request_.progress->steps_done.store(steps_done_, std::memory_order_relaxed);
-    check_limits();
+    check_limits(request_.limits, steps_done_);
   }
 
  private:
@@ -143,7 +145,7 @@ class Loop : private Steering {
   void show(float* latents) {
     if (!request_.on_evaluation) return;
     request_.on_evaluation(static_cast<int>(denoise_index_) - 1, latents, *this);
-    check_limits();
+    check_limits(request_.limits, steps_done_);
   }
 
   void set_guidance(double guidance) override {
@@ -200,14 +202,6 @@ class Loop : private Steering {
     return runs;
   }
 
-  std::vector<double> noise_levels() const {
-    std::vector<double> levels;
-    levels.reserve(reads_uncond_.size());
-    for (const Instruction& instruction : program_.instructions)
-      if (const auto* denoise = std::get_if<Denoise>(&instruction)) levels.push_back(denoise->noise_level);
-    return levels;
-  }
-
   // Groups of one image each, for sums whose weights differ from image to image.
   void find_images() {
     for (const Group& group : network_.groups())
@@ -220,23 +214,6 @@ class Loop : private Steering {
     return std::any_of(terms.begin(), terms.end(), [&](const Term& term) {
       return term.bank == Bank::kOutput && outputs_[term.index].is_rescaled;
     });
-  }
-
-  // A COMBINE whose result the next DENOISE reads writes the scaled network input in the same pass. A
-  // callback may change the latents between the two, so nothing is fused when there is one.
-  void find_fusions() {
-    const auto& code = program_.instructions;
-    fusion_of_.assign(code.size(), nullptr);
-    if (request_.on_step || request_.on_evaluation) return;
-    for (size_t i = 0; i < code.size(); ++i) {
-      const auto* denoise = std::get_if<Denoise>(&code[i]);
-      if (!denoise) continue;
-      size_t before = i;
-      while (before > 0 && std::holds_alternative<Step>(code[before - 1])) --before;
-      if (before == 0) continue;
-      const auto* combine = std::get_if<Combine>(&code[before - 1]);
-      if (combine && combine->dst == denoise->src) fusion_of_[before - 1] = denoise;
-    }
   }
 
   void write_input(const Denoise& op, bool is_both) {
@@ -288,29 +265,12 @@ class Loop : private Steering {
   void run_combine(cpu::CombineArgs& args, size_t count) {
     args.count = count;
     if (!request_.combine(args)) [[unlikely]]
-      throw Error(code::kNumerical,
-                  text("denoising: NaN or infinity in the latents at step ", steps_done_, "; the graph, the ",
-                       "conditioning or the start is not finite, or the step size is too large"),
-                  {{"stage", "denoising"}, {"step", std::to_string(steps_done_)}});
+      fail_not_finite(steps_done_);
   }
 
   void draw() {
     const auto images = static_cast<size_t>(request_.shape[0]);
     request_.noise->draw(noise_.data(), images, network_.row_elements());
-  }
-
-  void check_limits() const {
-    const Limits& limits = request_.limits;
-    if (limits.cancel && limits.cancel->is_cancelled()) fail_cancelled();
-    if (limits.interrupt && limits.interrupt->exchange(false)) limits.on_interrupt();
-    if (limits.deadline && Clock::now() >= *limits.deadline)
-      throw Error(code::kDeadline, text("denoising: the deadline passed after ", steps_done_, " steps"),
-                  {{"stage", "denoising"}, {"steps_done", std::to_string(steps_done_)}});
-  }
-
-  [[noreturn]] void fail_cancelled() const {
-    throw Error(code::kCancelled, text("denoising: cancelled after ", steps_done_, " steps"),
-                {{"stage", "denoising"}, {"steps_done", std::to_string(steps_done_)}});
   }
 
   const SampleRequest& request_;
@@ -352,6 +312,7 @@ void sample(const Denoiser& denoiser, const SampleRequest& request) {
     request.progress->steps_done.store(0);  // it may have counted an earlier call
     request.progress->steps_total.store(request.program->count_steps());
   }
+  if (denoiser.gpu()) return sample_on_gpu(denoiser, request);
   Loop(denoiser, request).run();
 }
 

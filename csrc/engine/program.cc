@@ -136,6 +136,14 @@ void Program::validate() const {
 
 int Program::count_denoise() const { return count_of<Denoise>(*this); }
 
+std::vector<double> Program::noise_levels() const {
+  std::vector<double> levels;
+  levels.reserve(static_cast<size_t>(count_denoise()));
+  for (const Instruction& instruction : instructions)
+    if (const auto* denoise = std::get_if<Denoise>(&instruction)) levels.push_back(denoise->noise_level);
+  return levels;
+}
+
 int Program::count_steps() const { return count_of<Step>(*this); }
 
 bool Program::blends() const { return count_of<Blend>(*this) > 0; }
@@ -165,11 +173,14 @@ std::vector<bool> Program::reads_uncond() const {
   return is_read;
 }
 
-bool Program::draws_noise() const {
-  return std::any_of(instructions.begin(), instructions.end(), [](const Instruction& instruction) {
-    if (const auto* combine = std::get_if<Combine>(&instruction)) return combine->noise != 0.0;
-    return std::holds_alternative<LangevinStep>(instruction);
-  });
+int Program::count_draws() const {
+  return static_cast<int>(
+      std::count_if(instructions.begin(), instructions.end(), [](const Instruction& instruction) {
+        if (const auto* combine = std::get_if<Combine>(&instruction)) return combine->noise != 0.0;
+        return std::holds_alternative<LangevinStep>(instruction);
+      }));
 }
+
+bool Program::draws_noise() const { return count_draws() > 0; }
 
 }  // namespace textopia::engine

@@ -103,7 +103,9 @@ struct Program {
 
   int count_denoise() const;
   int count_steps() const;
+  std::vector<double> noise_levels() const;  // of every DENOISE
   bool draws_noise() const;
+  int count_draws() const;
   bool blends() const;
   bool thresholds() const;
   bool rescales() const;

@@ -12,6 +12,7 @@
 namespace textopia::ort::abi {
 
 struct Allocator;
+struct CudaProviderOptions;
 struct CustomOp;
 struct CustomOpDomain;
 struct Env;
@@ -50,11 +51,12 @@ enum ErrorCode : int {
 
 inline constexpr int kLogError = 3;
 inline constexpr int kLogFatal = 4;
-inline constexpr int kSequential = 0;      // ExecutionMode
-inline constexpr int kArenaAllocator = 1;  // OrtAllocatorType
-inline constexpr int kMemoryDefault = 0;   // OrtMemType
-inline constexpr int kAnyType = 0;         // ONNXTensorElementDataType of an argument that may have several
-inline constexpr int kRequired = 0;        // OrtCustomOpInputOutputCharacteristic
+inline constexpr int kSequential = 0;       // ExecutionMode
+inline constexpr int kDeviceAllocator = 0;  // OrtAllocatorType
+inline constexpr int kArenaAllocator = 1;
+inline constexpr int kMemoryDefault = 0;  // OrtMemType
+inline constexpr int kAnyType = 0;        // ONNXTensorElementDataType of an argument that may have several
+inline constexpr int kRequired = 0;       // OrtCustomOpInputOutputCharacteristic
 inline constexpr int kOptional = 1;
 
 // An operator of ours as ORT sees it: a table of functions that get their own table as the first argument.
@@ -128,6 +130,8 @@ inline constexpr int kKnownSlots = 425;
   X(62, 1, GetDimensions, Status*, (const ShapeInfo*, int64_t* sizes, size_t rank))                         \
   X(63, 1, GetSymbolicDimensions, Status*, (const ShapeInfo*, const char** names, size_t rank))             \
   X(65, 1, GetTensorTypeAndShape, Status*, (const Value*, ShapeInfo**))                                     \
+  X(68, 1, CreateMemoryInfo, Status*,                                                                       \
+    (const char* name, int allocator_type, int device, int memory_type, MemoryInfo**))                      \
   X(69, 1, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))               \
   X(76, 1, AllocatorFree, Status*, (Allocator*, void*))                                                     \
   X(78, 1, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                          \
@@ -140,6 +144,7 @@ inline constexpr int kKnownSlots = 425;
   X(91, 1, KernelContext_GetOutput, Status*,                                                                \
     (KernelContext*, size_t index, const int64_t* sizes, size_t rank, Value**))                             \
   X(93, 1, ReleaseStatus, void, (Status*))                                                                  \
+  X(94, 1, ReleaseMemoryInfo, void, (MemoryInfo*))                                                          \
   X(95, 1, ReleaseSession, void, (Session*))                                                                \
   X(96, 1, ReleaseValue, void, (Value*))                                                                    \
   X(97, 1, ReleaseRunOptions, void, (RunOptions*))                                                          \
@@ -156,10 +161,18 @@ inline constexpr int kKnownSlots = 425;
   X(137, 5, BindOutput, Status*, (IoBinding*, const char* name, const Value*))                              \
   X(138, 5, BindOutputToDevice, Status*, (IoBinding*, const char* name, const MemoryInfo*))                 \
   X(140, 5, GetBoundOutputValues, Status*, (const IoBinding*, Allocator*, Value***, size_t* count))         \
+  X(165, 8, AddRunConfigEntry, Status*, (RunOptions*, const char* key, const char* value))                  \
+  X(204, 11, SessionOptionsAppendExecutionProvider_CUDA_V2, Status*,                                        \
+    (SessionOptions*, const CudaProviderOptions*))                                                          \
+  X(205, 11, CreateCUDAProviderOptions, Status*, (CudaProviderOptions**))                                   \
+  X(206, 11, UpdateCUDAProviderOptions, Status*,                                                            \
+    (CudaProviderOptions*, const char* const* keys, const char* const* values, size_t count))               \
+  X(208, 11, ReleaseCUDAProviderOptions, void, (CudaProviderOptions*))                                      \
   X(230, 14, KernelInfo_GetInputCount, Status*, (const KernelInfo*, size_t*))                               \
   X(244, 15, KernelInfo_GetNodeName, Status*, (const KernelInfo*, char*, size_t* size))                     \
   X(249, 15, KernelInfoGetConstantInput_tensor, Status*,                                                    \
     (const KernelInfo*, size_t index, int* is_constant, const Value**))                                     \
+  X(263, 16, UpdateCUDAProviderOptionsWithValue, Status*, (CudaProviderOptions*, const char* key, void*))   \
   X(274, 17, KernelContext_ParallelFor, Status*,                                                            \
     (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))          \
   X(297, 22, GetKeyValue, const char*, (const KeyValuePairs*, const char* key))                             \

@@ -33,11 +33,16 @@ bool fits(const TensorInfo& info, const Shape& shape) {
   return true;
 }
 
-RunOptionsHandle make_run_options(const Runtime& library) {
+RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous = false) {
   abi::RunOptions* raw = nullptr;
   check_status(library.api, library.api.CreateRunOptions(&raw), Activity::kOther, "ONNX Runtime",
                "run options cannot be made");
-  return RunOptionsHandle(raw);
+  RunOptionsHandle handle(raw);
+  if (is_asynchronous)
+    check_status(library.api,
+                 library.api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"),
+                 Activity::kOther, "ONNX Runtime", "run options cannot be made");
+  return handle;
 }
 
 // For tensors without elements: ORT wants an address all the same.
@@ -46,6 +51,9 @@ char g_nothing = 0;
 }  // namespace
 
 struct RunControl::State {
+  explicit State(bool is_asynchronous) : is_asynchronous(is_asynchronous) {}
+
+  const bool is_asynchronous;
   std::mutex mutex;  // orders terminate(), reset() and the first use
   std::atomic<bool> is_terminated{false};
   std::atomic<uint64_t> termination_count{0};  // a reset() may follow before the run that was stopped returns
@@ -57,7 +65,7 @@ struct RunControl::State {
     if (const abi::RunOptions* made = options.load(std::memory_order_acquire)) return made;
     std::lock_guard lock(mutex);
     if (owner == nullptr) {
-      owner = make_run_options(library);
+      owner = make_run_options(library, is_asynchronous);
       if (is_terminated) discard(library, library.api.RunOptionsSetTerminate(owner.get()));
       options.store(owner.get(), std::memory_order_release);
     }
@@ -85,7 +93,7 @@ struct RunControl::State {
   }
 };
 
-RunControl::RunControl() : state_(std::make_unique<State>()) {}
+RunControl::RunControl(bool is_asynchronous) : state_(std::make_unique<State>(is_asynchronous)) {}
 RunControl::~RunControl() = default;
 void RunControl::terminate() { state_->set(true); }
 void RunControl::reset() { state_->set(false); }
@@ -121,7 +129,7 @@ struct Binding::State {
     return info;
   }
 
-  ValueHandle wrap(const TensorInfo& info, const char* kind, const TensorView& tensor) const {
+  ValueHandle wrap(const TensorInfo& info, const char* kind, const TensorView& tensor, Memory memory) const {
     auto require = [&](bool condition, const std::string& what) {
       if (!condition)
         throw Error(code::kInvalidRequest, text(label(), ": ", kind, " '", info.name, "' ", what),
@@ -140,8 +148,8 @@ struct Binding::State {
     abi::Value* raw = nullptr;
     check_status(library->api,
                  library->api.CreateTensorWithDataAsOrtValue(
-                     library->cpu_memory, bytes == 0 ? &g_nothing : tensor.data, bytes, tensor.shape.data(),
-                     tensor.shape.size(), static_cast<int>(tensor.dtype), &raw),
+                     session->memory(memory), bytes == 0 ? &g_nothing : tensor.data, bytes,
+                     tensor.shape.data(), tensor.shape.size(), static_cast<int>(tensor.dtype), &raw),
                  Activity::kRun, label(), "a tensor cannot be bound");
     return ValueHandle(raw);
   }
@@ -216,12 +224,12 @@ Binding::~Binding() = default;
 Binding::Binding(Binding&&) noexcept = default;
 Binding& Binding::operator=(Binding&&) noexcept = default;
 
-void Binding::input(const std::string& name, const TensorView& tensor) {
+void Binding::input(const std::string& name, const TensorView& tensor, Memory memory) {
   State& state = *state_;
   check_not_forked(state.label());
   size_t index = 0;
   const TensorInfo& info = state.named(state.session->inputs(), "input", name, &index);
-  ValueHandle value = state.wrap(info, "input", tensor);
+  ValueHandle value = state.wrap(info, "input", tensor, memory);
   state.bind_input(index, value.get());
   State::Slot& slot = state.inputs[index];
   if (!slot.is_bound) --state.unbound_inputs;
@@ -229,12 +237,12 @@ void Binding::input(const std::string& name, const TensorView& tensor) {
   slot.value = std::move(value);
 }
 
-void Binding::output(const std::string& name, const TensorView& tensor) {
+void Binding::output(const std::string& name, const TensorView& tensor, Memory memory) {
   State& state = *state_;
   check_not_forked(state.label());
   size_t index = 0;
   const TensorInfo& info = state.named(state.session->outputs(), "output", name, &index);
-  ValueHandle value = state.wrap(info, "output", tensor);
+  ValueHandle value = state.wrap(info, "output", tensor, memory);
   const abi::Api& api = state.library->api;
   check_status(api, api.BindOutput(state.binding.get(), name.c_str(), value.get()), Activity::kRun,
                state.label(), "an output cannot be bound");

@@ -9,6 +9,48 @@
 namespace textopia::ort {
 namespace {
 
+constexpr const char* kCudaHint =
+    "Install it with `pip install textopia-fast[cuda]`; `textopia-fast doctor` lists what is missing.";
+
+void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOptions& options,
+              const std::string& label) {
+  const abi::Api& api = library.api;
+  const auto checked = [&](abi::Status* status) {
+    check_status(api, status, Activity::kOther, label, "the CUDA provider of ONNX Runtime cannot be used");
+  };
+  try {
+    abi::CudaProviderOptions* raw = nullptr;
+    checked(api.CreateCUDAProviderOptions(&raw));
+    const CudaOptionsHandle handle(raw);
+    const std::string device = std::to_string(options.device);
+    std::vector<const char*> keys = {"device_id"}, values = {device.c_str()};
+    for (const auto& [key, value] : options.provider) {
+      keys.push_back(key.c_str());
+      values.push_back(value.c_str());
+    }
+    checked(api.UpdateCUDAProviderOptions(raw, keys.data(), values.data(), keys.size()));
+    if (options.stream != nullptr)
+      checked(api.UpdateCUDAProviderOptionsWithValue(raw, "user_compute_stream", options.stream));
+    checked(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, raw));
+  } catch (const Error& error) {
+    Error::Details details = error.details();
+    details.emplace_back("hint", kCudaHint);
+    throw Error(code::kConfiguration, error.what(), std::move(details));
+  }
+  // A node that the provider cannot take is an error that names it, not a silent detour over the CPU.
+  checked(api.AddSessionConfigEntry(session, "session.disable_cpu_ep_fallback", "1"));
+}
+
+MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& options) {
+  if (!options.cuda) return nullptr;
+  abi::MemoryInfo* raw = nullptr;
+  check_status(library.api,
+               library.api.CreateMemoryInfo("Cuda", abi::kDeviceAllocator, options.cuda->device,
+                                            abi::kMemoryDefault, &raw),
+               Activity::kOther, options.label, "the memory of the device cannot be described");
+  return MemoryInfoHandle(raw);
+}
+
 SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options) {
   const abi::Api& api = library.api;
   const std::string& label = options.label;
@@ -32,6 +74,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   // Workers spin while a run lasts, which small nodes need, and stop when it ends: an idle session burns no
   // CPU.
   checked(api.AddSessionConfigEntry(raw, "session.force_spinning_stop", "1"), "a config entry cannot be set");
+  if (options.cuda) add_cuda(library, raw, *options.cuda, label);
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
   add_custom_ops(library, raw, label);
@@ -147,7 +190,8 @@ std::shared_ptr<Session> load(const SessionOptions& options, const Create& creat
   SessionHandle handle(raw);
   const Border border(library, raw, options.label);
   return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
-                                       border.outputs(), options.plugin.has_value());
+                                       border.outputs(), options.cuda, device_memory(library, options),
+                                       options.plugin.has_value());
 }
 
 }  // namespace

@@ -33,20 +33,29 @@ struct Plugin {
 // cannot be opened, is none for this ONNX Runtime, or offers no such device on this machine.
 void check_plugin(const Plugin& plugin);
 
+// Runs the graph with ONNX Runtime's CUDA provider, and no part of it anywhere else.
+struct CudaOptions {
+  int device = 0;
+  void* stream = nullptr;  // a CUstream of the device's primary context; every run is enqueued on it
+  std::shared_ptr<const void> owner;                          // of the stream; the session keeps it
+  std::vector<std::pair<std::string, std::string>> provider;  // further options of the provider
+};
+
 struct SessionOptions {
   std::string label;  // stands in error messages: "unet/model.onnx"
   int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
   int optimization_level = 99;                              // 0 none, 1 basic, 2 extended, 99 all
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
-  std::optional<Plugin> plugin;  // takes the whole graph; without one, ORT's CPU provider
+  std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
+  std::optional<CudaOptions> cuda;  // empty: the CPU
 };
 
 class Session {
  public:
   // Throws Error: model_not_found (no such file), model_format (unreadable or invalid graph),
   // model_unsupported (unknown op or version), out_of_memory, configuration (no ONNX Runtime installed, an
-  // impossible option, a plugin that check_plugin refuses), forked_process. ORT's own text goes into
-  // details["cause"].
+  // impossible option, a plugin that check_plugin refuses, a CUDA provider that is not there),
+  // forked_process. ORT's own text goes into details["cause"].
   static std::shared_ptr<Session> from_file(const std::string& path, const SessionOptions& options);
   static std::shared_ptr<Session> from_memory(const void* data, size_t bytes, const SessionOptions& options);
 
@@ -54,6 +63,7 @@ class Session {
   virtual const std::vector<TensorInfo>& inputs() const = 0;
   virtual const std::vector<TensorInfo>& outputs() const = 0;
   virtual const std::string& label() const = 0;
+  virtual const CudaOptions* cuda() const = 0;  // null on the CPU
 };
 
 // "float32", "string", ...: also for the types that DType leaves out.
@@ -67,7 +77,8 @@ const TensorInfo& find_info(const std::vector<TensorInfo>& infos, const std::str
 // Stops the runs that it is given to, from any thread, at the next node of the graph.
 class RunControl {
  public:
-  RunControl();
+  // Asynchronous runs on a GPU are only enqueued; on the CPU there is no difference.
+  explicit RunControl(bool is_asynchronous = false);
   ~RunControl();
   RunControl(const RunControl&) = delete;
   RunControl& operator=(const RunControl&) = delete;
@@ -81,6 +92,9 @@ class RunControl {
   std::unique_ptr<State> state_;
 };
 
+// Where bound memory lies: the host's, or that of the session's device (the host's own on the CPU).
+enum class Memory { kHost, kDevice };
+
 // Inputs and outputs bound to buffers once and run many times; one thread at a time per Binding, any number
 // of Bindings per Session. run() makes no allocation of ours.
 class Binding {
@@ -92,8 +106,8 @@ class Binding {
 
   // The memory stays the caller's and must outlive the binding. Throws invalid_request on an unknown name, a
   // dtype that is not the graph's or a size that the graph fixes otherwise, naming found and allowed.
-  void input(const std::string& name, const TensorView& tensor);
-  void output(const std::string& name, const TensorView& tensor);
+  void input(const std::string& name, const TensorView& tensor, Memory memory = Memory::kHost);
+  void output(const std::string& name, const TensorView& tensor, Memory memory = Memory::kHost);
 
   // Lets ORT allocate this output on the CPU; read it with fetch() after run().
   void output_allocated(const std::string& name);

@@ -20,28 +20,37 @@ void add_plugin(const Runtime& library, const Plugin& plugin, abi::SessionOption
 class SessionImpl final : public Session {
  public:
   SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
-              std::vector<TensorInfo> outputs, bool has_plugin)
+              std::vector<TensorInfo> outputs, std::optional<CudaOptions> cuda,
+              MemoryInfoHandle device_memory, bool has_plugin)
       : library_(library),
+        cuda_(std::move(cuda)),
         handle_(std::move(handle)),
         label_(std::move(label)),
         inputs_(std::move(inputs)),
         outputs_(std::move(outputs)),
+        device_memory_(std::move(device_memory)),
         has_plugin_(has_plugin) {}
 
   const std::vector<TensorInfo>& inputs() const override { return inputs_; }
   const std::vector<TensorInfo>& outputs() const override { return outputs_; }
   const std::string& label() const override { return label_; }
+  const CudaOptions* cuda() const override { return cuda_ ? &*cuda_ : nullptr; }
 
   const Runtime& library() const { return library_; }
   abi::Session* raw() const { return handle_.get(); }
   bool has_plugin() const { return has_plugin_; }
+  const abi::MemoryInfo* memory(Memory memory) const {
+    return memory == Memory::kDevice && device_memory_ ? device_memory_.get() : library_.cpu_memory;
+  }
 
  private:
   const Runtime& library_;
+  std::optional<CudaOptions> cuda_;  // before the session, which ends before its stream
   SessionHandle handle_;
   std::string label_;
   std::vector<TensorInfo> inputs_;
   std::vector<TensorInfo> outputs_;
+  MemoryInfoHandle device_memory_;  // null on the CPU
   bool has_plugin_;
 };
 

@@ -26,6 +26,14 @@ class NoiseStream {
   // One generator draws the whole batch at once; otherwise each image has numbers of its own.
   virtual bool is_shared() const { return false; }
 
+  // A stream whose values follow from these numbers alone (philox_stream), so that a device can draw them
+  // itself and then moves next_draw on. Null for every other stream.
+  struct Counter {
+    std::vector<uint64_t> seeds;
+    uint64_t next_draw = 0;
+  };
+  virtual Counter* counter() { return nullptr; }
+
  private:
   friend class NoiseLease;
   std::atomic<bool> is_leased_{false};

@@ -38,21 +38,23 @@ namespace {
 
 class PhiloxStream final : public NoiseStream {
  public:
-  explicit PhiloxStream(std::vector<uint64_t> seeds) : seeds_(std::move(seeds)), kernels_(normal_kernels()) {
-    check_seeds("philox", seeds_, false);
+  explicit PhiloxStream(std::vector<uint64_t> seeds)
+      : counter_{std::move(seeds), 0}, kernels_(normal_kernels()) {
+    check_seeds("philox", counter_.seeds, false);
   }
 
   void draw(float* out, size_t image_count, size_t count_per_image) override {
-    check_images(image_count, seeds_, false);
+    check_images(image_count, counter_.seeds, false);
     for (size_t image = 0; image < image_count; ++image, out += count_per_image)
-      philox_fill(kernels_, seeds_[image], draw_, out, count_per_image);
-    ++draw_;
+      philox_fill(kernels_, counter_.seeds[image], counter_.next_draw, out, count_per_image);
+    ++counter_.next_draw;
   }
 
+  Counter* counter() override { return &counter_; }
+
  private:
-  std::vector<uint64_t> seeds_;
+  Counter counter_;
   const NormalKernels& kernels_;
-  uint64_t draw_ = 0;
 };
 
 class CudaStream final : public NoiseStream {

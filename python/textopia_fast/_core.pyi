@@ -14,7 +14,10 @@ __all__: list[str] = [
     "BrownianStream",
     "CallerStream",
     "CancelToken",
+    "CudaDriver",
     "Denoiser",
+    "Gpu",
+    "KernelImage",
     "NoiseStream",
     "Plugin",
     "Program",
@@ -171,6 +174,85 @@ class Progress:
     @property
     def steps_total(self) -> int: ...
 
+class CudaDriver:
+    """
+    NVIDIA's driver, opened at run time.
+    """
+    def __init__(self, library: str = "libcuda.so.1") -> None:
+        """
+        Raises ConfigurationError where there is no driver, or one that is too old.
+        """
+    @property
+    def devices(self) -> list:
+        """
+        Per device: name, architecture (90 for 9.0), multiprocessors, memory_bytes.
+        """
+    @property
+    def library(self) -> str: ...
+    @property
+    def version(self) -> int:
+        """
+        Of CUDA: 12040 for 12.4.
+        """
+
+class KernelImage:
+    """
+    A compiled kernel: one entry of an archive.
+    """
+    def __init__(
+        self,
+        name: str,
+        function: str,
+        cubin: bytes,
+        parameter_bytes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        *,
+        warps: typing.SupportsInt | typing.SupportsIndex,
+        shared_bytes: typing.SupportsInt | typing.SupportsIndex,
+        elements: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+
+class Gpu:
+    """
+    A GPU with a stream and the kernels of the loop.
+    """
+    def __init__(
+        self,
+        driver: CudaDriver,
+        ordinal: typing.SupportsInt | typing.SupportsIndex,
+        kernels: collections.abc.Sequence[KernelImage],
+        *,
+        is_emulated: bool = False,
+    ) -> None:
+        """
+        is_emulated: the driver's device memory is the host's, and graphs run on the CPU (for tests).
+        """
+    def run_kernel(
+        self,
+        name: str,
+        grid: typing.Annotated[
+            collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"
+        ],
+        arguments: collections.abc.Sequence[typing.Any],
+        *,
+        repeats: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> float:
+        """
+        Arrays are copied to the device and back; numbers are given as their bytes, null as None. Returns milliseconds per launch.
+        """
+    @property
+    def is_lost(self) -> bool: ...
+    @property
+    def memory(self) -> tuple:
+        """
+        Free and total bytes.
+        """
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def stream(self) -> int: ...
+
 class TensorInfo:
     """
     One input or output of a graph.
@@ -229,6 +311,8 @@ class Session:
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
         plugin: Plugin | None = None,
+        gpu: Gpu | None = None,
+        cuda_options: collections.abc.Mapping[str, str] = {},
     ) -> Session: ...
     @staticmethod
     def from_memory(
@@ -239,6 +323,8 @@ class Session:
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
         plugin: Plugin | None = None,
+        gpu: Gpu | None = None,
+        cuda_options: collections.abc.Mapping[str, str] = {},
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """
@@ -254,6 +340,8 @@ class Session:
         """
         Seconds of `count` runs over buffers that are bound once.
         """
+    @property
+    def cuda_device(self) -> int | None: ...
     @property
     def inputs(self) -> list[TensorInfo]: ...
     @property
@@ -312,6 +400,7 @@ class Denoiser:
         noise_level: str,
         output: str,
         images_per_run: typing.SupportsInt | typing.SupportsIndex = 0,
+        gpu: Gpu | None = None,
         shares_prefix: bool = False,
         time_graph: Session | None = None,
         prompt_graph: Session | None = None,

@@ -49,6 +49,7 @@ def create_session(
     optimization_level: int = 99,
     config: Mapping[str, str] | None = None,
     plugin: _core.Plugin | None = None,
+    gpu: _core.Gpu | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
 
@@ -58,11 +59,13 @@ def create_session(
         threads: Threads per run, up to 1024; None (or 0) means one per usable CPU.
         optimization_level: 0 none, 1 basic, 2 extended, 3 layout, 99 all.
         config: ONNX Runtime's session config entries.
-        plugin: The provider that runs the whole graph; None for ONNX Runtime's CPU provider.
+        plugin: The provider that runs the whole graph; None for ONNX Runtime's own.
+        gpu: Where the graph runs, with ONNX Runtime's CUDA provider, on that GPU's stream; None
+            for the CPU. A node that the provider cannot take is an error.
 
     Raises:
-        ConfigurationError: No usable ONNX Runtime or plugin is installed, or an option is
-            impossible.
+        ConfigurationError: No usable ONNX Runtime is installed, an option is impossible, or the
+            plugin or the CUDA provider is not there.
         ModelNotFoundError: There is no such file.
         ModelFormatError: The graph cannot be read or is invalid.
         UnsupportedModelError: The graph needs an operator or version that is not there, or one
@@ -78,6 +81,7 @@ def create_session(
         "optimization_level": optimization_level,
         "config": dict(config or {}),
         "plugin": plugin,
+        "gpu": gpu,
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from . import _core
 from ._ort import create_session
 from .checks import check_choice, check_integer, check_mapping, refuse, shown
+from .devices import open_device
 from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
 from .providers import choose_provider
 from .samplers import Program, Schedule, trace
@@ -59,6 +60,7 @@ class Denoiser:
         conditioning_names: Inputs that `sample` is given as `cond`.
         conditioning_dtypes: Their element types by name.
         session: The open graph.
+        gpu: Where graph and loop run, or None for the CPU.
 
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
@@ -72,6 +74,8 @@ class Denoiser:
         threads: Threads of one graph run; None takes one per usable CPU.
         images_per_run: Images of a batch that share one graph run; None for the whole batch. With
             1, an image does not depend on its neighbours bit for bit.
+        device: "cpu", "cuda" or "cuda:N": where the graph and the whole loop run. An open session
+            and an open GPU go together.
         hoisted: The graphs beside this one, where it is the body of a compiled U-Net.
         provider: What runs the graph: None, "auto" or "cpu" for ONNX Runtime's CPU provider,
             "openvino" for OpenVINO, in float32.
@@ -79,7 +83,8 @@ class Denoiser:
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
         InvalidRequestError: An option is outside what is allowed.
-        ConfigurationError: No ONNX Runtime is installed, or not what `provider` needs.
+        ConfigurationError: No ONNX Runtime is installed, or the device or the provider cannot be
+            used.
     """
 
     def __init__(
@@ -91,18 +96,20 @@ class Denoiser:
         inputs: dict[str, str] | None = None,
         threads: int | None = None,
         images_per_run: int | None = None,
+        device: str | _core.Gpu = "cpu",
         hoisted: Hoisted | None = None,
         provider: str | None = None,
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
-        plugin = choose_provider(provider, threads=threads)
+        self.gpu = device if isinstance(device, _core.Gpu) else open_device(device)
+        plugin = choose_provider(provider, threads=threads, device=device)
         if isinstance(graph, _core.Session):
             if plugin is not None:
                 refuse("provider", provider, "for a graph that is open already is None")
             self.session = graph
         else:
-            self.session = create_session(graph, threads=threads, plugin=plugin)
+            self.session = create_session(graph, threads=threads, plugin=plugin, gpu=self.gpu)
         rows = 0  # for the core: the whole batch
         if images_per_run is not None:
             rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)
@@ -111,6 +118,7 @@ class Denoiser:
         self._native = _core.Denoiser(
             self.session,
             images_per_run=rows,
+            gpu=self.gpu,
             shares_prefix=hoisted.shares_prefix,
             time_graph=hoisted.time,
             prompt_graph=hoisted.prompt,

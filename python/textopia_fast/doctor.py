@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from . import _core, _ort
+from . import _core, _ort, devices
 from .errors import TextopiaError
 from .models import BUNDLED
 from .precision import describe_precision
@@ -53,6 +52,8 @@ def examine() -> tuple[Finding, ...]:
         ("provider", _provider),
         ("openvino", _openvino),
         ("gpu", _gpu),
+        ("gpu kernels", _gpu_kernels),
+        ("gpu libraries", _gpu_libraries),
         ("bundled models", _bundled),
     )
     return tuple(_guarded(name, look) for name, look in looks)
@@ -132,12 +133,45 @@ def _openvino() -> Finding:
 
 
 def _gpu() -> Finding:
-    note = "this version runs on the CPU"
+    """The driver and its devices. No GPU is no problem: the CPU is the default."""
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Finding("gpu", f"no libcuda.so.1; {note}")
-    return Finding("gpu", f"libcuda.so.1 is there; {note} and does not use it")
+        driver = _core.CudaDriver()
+    except TextopiaError as error:
+        return Finding("gpu", f"{error.message} The CPU is used")
+    found = driver.devices
+    version = f"driver for CUDA {driver.version // 1000}.{driver.version % 1000 // 10}"
+    if not found:
+        return Finding("gpu", f"{version}, no device is shown; the CPU is used")
+    shown = "; ".join(
+        f"cuda:{i} {d['name']}, sm_{d['architecture']}, {d['memory_bytes'] >> 30} GiB"
+        for i, d in enumerate(found)
+    )
+    return Finding("gpu", f"{version}; {shown}")
+
+
+def _gpu_kernels() -> Finding:
+    folder = ", ".join(map(str, devices.kernel_folders()))
+    found = [path.stem for place in devices.kernel_folders() for path in place.glob("sm_*.zip")]
+    try:
+        present = _core.CudaDriver().devices
+    except TextopiaError:
+        present = []
+    hints = []
+    for gpu in present:
+        try:
+            devices.find_archive(gpu["architecture"], gpu["name"])
+        except TextopiaError as error:
+            hints.append(str(error))
+    value = " ".join(sorted(found)) or "none"
+    return Finding("gpu kernels", f"{value} in {folder}", hint=" ".join(hints) or None)
+
+
+def _gpu_libraries() -> Finding:
+    missing = devices.missing_libraries()
+    if not missing:
+        return Finding("gpu libraries", "all that ONNX Runtime's CUDA provider needs")
+    hint = 'For device="cuda": pip install "textopia-fast[cuda]"'
+    return Finding("gpu libraries", f"missing: {', '.join(missing)}", hint=hint)
 
 
 def _bundled() -> Finding:

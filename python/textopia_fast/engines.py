@@ -70,12 +70,14 @@ class GraphSource:
         directory: ModelDirectory,
         engine: EngineDirectory | None,
         threads: int | None,
+        gpu: _core.Gpu | None = None,
         plugin: _core.Plugin | None = None,
     ) -> None:
         self._directory = directory
         self._engine = engine
         self._threads = threads
         self._plugin = plugin
+        self._gpu = gpu
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -117,6 +119,7 @@ class GraphSource:
                 },
                 images_per_run=images,
                 hoisted=hoisted,
+                device="cpu" if self._gpu is None else self._gpu,
             )
 
         return denoiser
@@ -132,6 +135,7 @@ class GraphSource:
         return create_session(
             graph,
             threads=self._threads,
+            gpu=self._gpu,
             label=f"{part}/{path.name}",
             config={**config, **({} if self._engine is None else _COMPILED)},
             plugin=self._plugin,

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "ConfigurationError",
     "DeadlineExceededError",
+    "DeviceLostError",
     "EngineClosedError",
     "EngineStateError",
     "ExecutionError",
@@ -149,6 +150,12 @@ class OutOfMemoryError(ExecutionError, MemoryError):
     """Memory ran out; the pipeline stays usable."""
 
     code = "out_of_memory"
+
+
+class DeviceLostError(ExecutionError):
+    """A GPU stopped working in this process, which has to be restarted to use it again."""
+
+    code = "device_lost"
 
 
 class NumericalError(ExecutionError, ArithmeticError):

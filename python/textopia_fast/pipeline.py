@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import _core, images
+from . import _core
 from .batching import AUTO
 from .callbacks import StepEndCallback
 from .checks import (
@@ -28,22 +28,18 @@ from .errors import (
     EngineStateError,
     InvalidRequestError,
 )
+from .generation import Job, Watch, generate
 from .graph import EngineDirectory
 from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
 from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
-from .noise_streams import draw
 from .output import Output
 from .parts import (
     PreviewCallback,
     callback_names,
-    embed,
     parameters_of,
-    run_loop,
     scheduler_of,
-    step_end,
-    watcher,
 )
 from .precision import choose_precision
 from .providers import choose_provider
@@ -56,12 +52,10 @@ from .request import (
     expand_prompts,
     reject_unsupported,
 )
-from .samplers import Schedule, StepByStep
-from .samplers.class_draws import unused_draws
+from .samplers import Schedule
 from .samplers.scheduler_config import from_config, runnable_of
-from .sampling import check_watchers, sample
+from .sampling import check_watchers
 from .stages import Graphs, StageClock, to_embeddings
-from .start import make_start
 from .variation import read_variation
 
 __all__ = ["Output", "Pipeline"]
@@ -87,6 +81,7 @@ class Pipeline:
         engine: EngineDirectory | None = None,
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
+        device: str = "cpu",
         plugin: _core.Plugin | None = None,
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
@@ -98,7 +93,7 @@ class Pipeline:
         self.directory = directory
         self.engine = engine
         self._graphs: Graphs | None = Graphs.open(
-            directory, engine, threads, images_per_run, plugin
+            directory, engine, threads, images_per_run, device, plugin
         )
 
     @classmethod
@@ -118,12 +113,13 @@ class Pipeline:
 
         Args:
             name_or_path: Nothing is ever downloaded.
-            device: "auto" or "cpu".
+            device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
+                onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
             precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
                 runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
-            provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None,
-                "auto" and "cpu" are ours: compiled graphs, and ONNX Runtime's CPU provider.
+            provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None and
+                "auto" are the device's own, which "cpu" is, too, without a GPU.
             cache_dir: Where compiled graphs are kept; None for $TEXTOPIA_CACHE_DIR, else the
                 user's cache directory.
             verify: What of kept ones is compared with their checksums: "size" the graphs (of
@@ -139,11 +135,11 @@ class Pipeline:
                 this machine does not have.
             OutputError: `cache_dir` cannot be written.
         """
-        if not isinstance(device, str) or device not in ("auto", "cpu"):
-            allowed = "in this version is 'auto' or 'cpu'"
-            refuse("device", device, allowed, kind=ConfigurationError)
-        choice = choose_precision(precision)
-        plugin = choose_provider(provider, choice.precision, threads)
+        if not isinstance(device, str) or not device:
+            known = 'is "auto", "cpu", "cuda" or "cuda:N"'
+            refuse("device", device, known, kind=ConfigurationError)
+        choice = choose_precision(precision, device)
+        plugin = choose_provider(provider, choice.precision, threads, device)
         directory = open_directory(name_or_path)
         engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify, plugin=plugin)
         return cls(
@@ -151,6 +147,7 @@ class Pipeline:
             engine=engine,
             threads=threads,
             images_per_run=images_per_run,
+            device="cpu" if device == "auto" else device,
             plugin=plugin,
         )
 
@@ -284,9 +281,7 @@ class Pipeline:
             EngineClosedError: The pipeline was closed.
         """
         graphs = self._open_graphs()
-        reject_unsupported(
-            clip_skip=clip_skip,
-        )
+        reject_unsupported(clip_skip=clip_skip)
         if not isinstance(progress, _core.Progress):
             check_watchers(cancel, progress=progress)
         check_watchers(cancel, preview=preview, callback_on_step_end=callback_on_step_end)
@@ -367,84 +362,22 @@ class Pipeline:
             guidance = [1.0] * len(guidance)
         is_guided = reads_uncond(program) or any(value != 1.0 for value in guidance)
 
-        positive, negative = embed(
-            graphs.text_encoder,
+        job = Job(
             request,
+            plan,
+            program,
+            guidance,
+            is_guided,
+            edit,
             embeds,
             negative_prompt_embeds,
             num_images_per_prompt,
-            is_guided,
-            cancel,
-        )
-        clock.lap("text_encoder")
-
-        start = make_start(
-            request,
-            facts,
-            edit,
-            graphs.encoder,
             latents,
-            program,
-            plan,
             stream,
             variation,
-            cancel,
-            wants_masked="masked_image_latents" in names,
         )
-        if edit is not None:
-            clock.lap("vae_encoder")
-        cond = {graphs.embedding_input: positive, **start.inputs}
-        uncond = None if negative is None else {graphs.embedding_input: negative, **start.inputs}
-        on_evaluation = None
-        if callback_on_step_end is not None:
-            if isinstance(program, StepByStep):
-                refuse("callback_on_step_end", program.name, "are samplers that are traced")
-            on_evaluation = step_end(
-                callback_on_step_end,
-                names,
-                self,
-                request.largest_guidance,
-                program,
-                plan,
-                graphs.embedding_input,
-                cond,
-                uncond,
-                **start.variables,
-            )
-        denoiser = graphs.batching.denoiser(start.latents.shape, cond, uncond, cancel)
-        result = run_loop(
-            sample,
-            denoiser.predicting(program.prediction),
-            start.latents,
-            program,
-            cond=cond,
-            uncond=uncond,
-            guidance=guidance[0] if isinstance(program, StepByStep) else guidance,
-            guidance_rescale=request.guidance_rescale,
-            noise=stream,
-            **start.blended,
-            cancel=cancel,
-            deadline=clock.remaining(),
-            progress=progress if isinstance(progress, _core.Progress) else None,
-            on_step=watcher(progress, preview, program.step_count),
-            wants_denoised=preview is not None,
-            on_evaluation=on_evaluation,
-        )
-        for _ in range(unused_draws(plan, program) if chosen.kind == "generator" else 0):
-            draw(stream, start.latents.shape)
-        clock.lap("denoise")
-
-        if request.output_type == "latent":
-            pictures: Any = result
-        else:
-            pictures = images.to_numpy(graphs.decoder.decode(result, cancel))
-            if edit is not None:
-                pictures = edit.finish(pictures)
-            if request.output_type == "pil":
-                pictures = images.to_pil(pictures)
-                if edit is not None and edit.crop is not None:
-                    pictures = [edit.crop.put_back(picture) for picture in pictures]
-        clock.lap("vae_decoder")
+        watch = Watch(self, cancel, progress, preview, callback_on_step_end, names)
+        pictures = generate(graphs, facts, job, watch, clock)
         used = parameters_of(request, program.name, schedule, plan, edit)
         return Output(pictures, request.seeds, clock.timings(), used)
 

@@ -30,8 +30,10 @@ class Choice:
     is_automatic: bool
 
 
-def choose_precision(precision: str = "auto") -> Choice:
+def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
     """What `precision` means here: "auto" is bf16 where AMX multiplies, else fp32.
+
+    A GPU runs the graphs as exported, in fp32.
 
     Raises:
         ConfigurationError: No such precision, or bf16 without a unit of the CPU that is fast at it.
@@ -39,6 +41,10 @@ def choose_precision(precision: str = "auto") -> Choice:
     if not isinstance(precision, str) or precision not in PRECISIONS:
         choices = ", ".join(map(repr, PRECISIONS))
         refuse("precision", precision, f"in this version are {choices}", kind=ConfigurationError)
+    if device not in ("auto", "cpu"):
+        if precision == "bf16":
+            refuse("precision", precision, "is fp32 on a GPU", kind=ConfigurationError)
+        return Choice("fp32", "the device is a GPU", precision == "auto")
     unit = _core.active_matrix_unit()
     if precision == "auto":
         if unit == _TILES:

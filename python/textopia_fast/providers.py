@@ -27,7 +27,10 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def choose_provider(
-    provider: str | None = None, precision: str = "fp32", threads: int | None = None
+    provider: str | None = None,
+    precision: str = "fp32",
+    threads: int | None = None,
+    device: str | _core.Gpu = "cpu",
 ) -> _core.Plugin | None:
     """The plugin that runs the graphs, opened; None for ONNX Runtime's CPU provider.
 
@@ -35,6 +38,7 @@ def choose_provider(
         provider: "openvino"; or None, "auto" or "cpu", which are the same.
         precision: "fp32" or "bf16", what OpenVINO computes in.
         threads: OpenVINO's threads, up to 1024; None (or 0) means one per usable CPU.
+        device: Where the loop runs; a GPU has the provider of its own alone.
 
     Raises:
         ConfigurationError: No such provider; the plugin is not installed or cannot be opened, or
@@ -43,6 +47,8 @@ def choose_provider(
     if not (provider is None or isinstance(provider, str)) or provider not in PROVIDERS:
         choices = ", ".join(map(repr, PROVIDERS))
         refuse("provider", provider, f"in this version are {choices}", kind=ConfigurationError)
+    if provider in ("cpu", "openvino") and device not in ("auto", "cpu"):
+        refuse("provider", provider, "is None with a GPU", kind=ConfigurationError)
     if provider != "openvino":
         return None
     if precision not in _HINTS:

@@ -16,6 +16,7 @@ from . import _core
 from .arrays import to_float32
 from .batching import Batching
 from .checks import check_number
+from .devices import open_device
 from .engines import GraphSource
 from .errors import (
     DeadlineExceededError,
@@ -250,11 +251,12 @@ class Graphs:
         engine: EngineDirectory | None,
         threads: int | None,
         images_per_run: int | str | None,
+        device: str = "cpu",
         plugin: _core.Plugin | None = None,
     ) -> Graphs:
-        """Makes the sessions, of the engine where there is one. Raises what `create_session`
-        raises."""
-        source = GraphSource(directory, engine, threads, plugin)
+        """Makes the sessions, of the engine where there is one. Raises what `open_device` and
+        `create_session` raise."""
+        source = GraphSource(directory, engine, threads, open_device(device), plugin)
         text, decoder = (directory.parts[name].ports for name in ("text_encoder", "vae_decoder"))
         encoder = directory.parts.get("vae_encoder")
         facts = directory.facts

@@ -107,6 +107,9 @@ def generate(
         typer.Option("--cache-dir", metavar="DIR", help="Where compiled graphs are kept."),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads per graph.")] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, or cuda:N (experimental).")
+    ] = "auto",
     metadata: Annotated[
         bool, typer.Option("--metadata", help="Write prompt and parameters into the PNG.")
     ] = False,
@@ -128,6 +131,7 @@ def generate(
             precision=precision,
             provider=provider,
             cache_dir=cache_dir,
+            device=device,
             options={
                 "negative_prompt": negative_prompt,
                 "num_inference_steps": steps,

@@ -40,6 +40,7 @@ class Job:
     precision: str
     provider: str
     cache_dir: str | None
+    device: str
     options: Mapping[str, Any]
     metadata: bool
     overwrite: bool
@@ -48,14 +49,20 @@ class Job:
 
 def open_pipeline(job: Job) -> Pipeline:
     """The pipeline of a model; a bar shows how far it is compiled, the first time."""
-    choice = choose_precision(job.precision)
-    plugin = choose_provider(job.provider, choice.precision, job.threads)
+    choice = choose_precision(job.precision, job.device)
+    plugin = choose_provider(job.provider, choice.precision, job.threads, job.device)
     directory = open_directory(job.model)
     with compile_bar(job.quiet) as progress:
         engine = find_engine(
             directory, choice, cache_dir=job.cache_dir, progress=progress, plugin=plugin
         )
-    return Pipeline(directory, engine=engine, threads=job.threads, plugin=plugin)
+    return Pipeline(
+        directory,
+        engine=engine,
+        threads=job.threads,
+        device="cpu" if job.device == "auto" else job.device,
+        plugin=plugin,
+    )
 
 
 def run(job: Job) -> None:

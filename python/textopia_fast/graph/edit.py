@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
+from ..errors import InternalError
 from .dims import Dims
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "input_of",
     "is_op",
     "only_user",
+    "present",
     "producer",
     "scalar",
     "small_array",
@@ -34,7 +36,15 @@ __all__ = [
 DOMAIN = "ai.textopia"
 _MAX_SMALL = 1 << 22
 MAX_CONTENT = 64
+T = TypeVar("T")
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+def present(value: T | None) -> T:
+    """What a pass knows to be there. Raises InternalError: a bug of the pass."""
+    if value is None:
+        raise InternalError("graph: a value that a pass counted on is not there")
+    return value
 
 
 def is_op(node: ir.Node | None, *op_types: str, domain: str = "") -> TypeGuard[ir.Node]:
@@ -198,9 +208,7 @@ class Editor:
         if not old.is_graph_output():
             return
         if new.producer() is None or new.is_graph_output():
-            before = old.producer()
-            assert before is not None
-            new = self.op(before, "Identity", new)
+            new = self.op(present(old.producer()), "Identity", new)
         name, old.name = old.name, self.name("replaced")
         new.name = name
         outputs = self.graph.outputs

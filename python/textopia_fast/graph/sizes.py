@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .dims import Dim, Dims, Quotient, Size, Symbol, symbols_of
-from .edit import Editor, dims_of
+from .edit import Editor, dims_of, present
 
 __all__ = ["SizeWriter"]
 
@@ -85,8 +85,7 @@ class SizeWriter:
                 for factor in factors[1:]:
                     term = self._insert("Mul", term, factor)
                 total = term if total is None else self._insert("Add", total, term)
-            assert total is not None  # a Dim has at least one term
-            made = total
+            made = present(total)  # a Dim has at least one term
         self._made[size] = made
         return made
 

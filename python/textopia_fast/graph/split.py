@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .dims import Dim, symbols_of
-from .edit import Editor, attribute, content_of, dims_of, is_op, producer
+from .edit import Editor, attribute, content_of, dims_of, is_op, present, producer
 
 __all__ = ["PROMPT_INPUTS", "TIME_FEATURES", "TIME_INPUTS", "Parts", "split_loop"]
 
@@ -208,8 +208,7 @@ def _joined(graph: ir.Graph, values: list[ir.Value]) -> ir.Value:
 def _feed_features(editor: Editor, features: ir.Value, values: list[ir.Value]) -> None:
     """Lets the body take its time features out of one input."""
     graph = editor.graph
-    joined = features.producer()
-    assert joined is not None
+    joined = present(features.producer())
     graph.remove(joined, safe=True)
     widths = np.array([(dims_of(value) or (0, 0))[1] for value in values], np.int64)
     whole = _input_like(graph, features, TIME_FEATURES)
@@ -331,8 +330,7 @@ def _share_prefix(editor: Editor) -> int:
     rows = _rows(editor, sample, prompts[0])
     parted: dict[ir.Node, ir.Node] = {}
     for value in crossing:
-        node = value.producer()
-        assert node is not None
+        node = present(value.producer())
         if is_op(node, "Split"):  # of the time features: repeated as a whole, and split again
             if node not in parted:
                 whole = _repeated(editor, node.inputs[0], rows, before=node)
@@ -362,14 +360,12 @@ def _repeated(
     editor: Editor, value: ir.Value | None, rows: ir.Value, before: ir.Node | None
 ) -> ir.Value:
     """Rows `rows` of `value`, computed in front of `before` or right after `value`."""
-    assert value is not None
+    value = present(value)
     node = editor.make("Gather", [value, rows], {"axis": 0})
-    after = value.producer()
     if before is not None:
         editor.graph.insert_before(before, node)
     else:
-        assert after is not None
-        editor.graph.insert_after(after, node)
+        editor.graph.insert_after(present(value.producer()), node)
     node.outputs[0].meta["dims"] = dims_of(value)
     node.outputs[0].type = value.type
     return node.outputs[0]

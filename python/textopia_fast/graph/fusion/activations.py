@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ..edit import DOMAIN, Editor, attribute, dims_of, is_op, only_user, scalar, users
+from ..edit import DOMAIN, Editor, attribute, dims_of, is_op, only_user, present, scalar, users
 
 __all__ = ["ACTIVATIONS", "INTERNAL", "fuse", "lower"]
 
@@ -68,8 +68,7 @@ def _number(editor: Editor, value: float) -> ir.Value:
 
 def _put(editor: Editor, before: ir.Node, name: str, x: ir.Value | None, result: ir.Value) -> None:
     # All uses of one value share its activation: exporters repeat it for each layer.
-    assert x is not None
-    for node in users(x):
+    for node in users(present(x)):
         if node.domain == INTERNAL and node.op_type == name:
             editor.replace(result, node.outputs[0])
             return

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..dims import Dims
-from ..edit import Editor, attribute, dims_of, input_of, is_op, only_user, scalar, users
+from ..edit import Editor, attribute, dims_of, input_of, is_op, only_user, present, scalar, users
 from ..movement import chains_to, same_order
 from ..sizes import SizeWriter
 from .side_by_side import pack_shared
@@ -65,7 +65,7 @@ def _decomposed(editor: Editor, writer: SizeWriter, softmax: ir.Node) -> None:
             value, mask = node.inputs[index], node.inputs[1 - index]
         else:
             return
-    assert node is not None
+    node = present(node)
     q, k, v = node.inputs[0], node.inputs[1], weighted.inputs[1]
     q_factor, q = _without_scale(q)
     k_factor, k = _without_scale(k)

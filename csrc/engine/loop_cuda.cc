@@ -1,0 +1,216 @@
+#include "engine/loop_cuda.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+#include "engine/loop_parts.h"
+#include "engine/plan_cuda.h"
+
+namespace textopia::engine {
+namespace {
+
+using cuda::DeviceBuffer;
+
+constexpr int32_t kAllFinite = std::numeric_limits<int32_t>::max();
+constexpr size_t kAlignment = 256;     // of what kernels are given; they count on 16
+constexpr size_t kMostImages = 65535;  // of a launch, one grid row each
+// Steps that may wait on the device when somebody watches: one would leave it idle between two.
+constexpr size_t kStepsAhead = 2;
+
+size_t align(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+class Loop {
+ public:
+  Loop(const Denoiser& denoiser, const SampleRequest& request)
+      : request_(request),
+        program_(*request.program),
+        gpu_(*denoiser.gpu()),
+        turn_(gpu_.turn()),
+        current_(*gpu_.device()),
+        control_(true),
+        runs_both_(find_both_runs(request)),
+        network_(denoiser, gpu_, request.shape, request.conditioning, program_.output_count, runs_both_),
+        images_(network_.batch().image_count()),
+        size_(network_.batch().row_elements()),
+        count_(images_ * size_) {
+    check(images_ <= kMostImages && count_ <= static_cast<size_t>(kAllFinite), code::kInvalidRequest,
+          "latents: ", images_, " images of ", size_, " elements; on a GPU ", kMostImages,
+          " images and 2147483647 elements together are allowed");
+    for (int i = 0; i < program_.latent_count; ++i) memory_.latents.push_back(allocate(latent_bytes()));
+    memory_.factors = allocate(static_cast<size_t>(program_.output_count) * images_ * sizeof(float));
+    memory_.bad_step = allocate(sizeof kAllFinite);
+    upload(memory_.latents[0], request.latents, latent_bytes());
+    upload(memory_.bad_step, &kAllFinite, sizeof kAllFinite);
+    upload_levels(denoiser);
+    if (program_.blends()) {
+      memory_.known = uploaded(request.inpainting.known);
+      memory_.mask = uploaded(request.inpainting.mask);
+      memory_.known_noise = uploaded(request.inpainting.noise);
+    }
+    upload_noise();
+    if (request.on_step) {
+      host_latents_ = cuda::PinnedBuffer(gpu_.device(), latent_bytes());
+      if (request.wants_denoised) {
+        host_denoised_ = cuda::PinnedBuffer(gpu_.device(), latent_bytes());
+        memory_.denoised = allocate(latent_bytes());
+      }
+    }
+    is_watched_ = request.progress || request.limits.cancel || request.limits.deadline;
+    if (is_watched_)
+      for (size_t i = 0; i < kStepsAhead; ++i) events_.emplace_back(gpu_.device());
+  }
+
+  // What is enqueued uses the memory: it has to be through before that goes, also after an error.
+  ~Loop() {
+    try {
+      gpu_.stream().wait();
+    } catch (const Error&) {
+    }
+  }
+
+  void run() {
+    const PlanCuda plan(request_, gpu_, network_, memory_, runs_both_);
+    const CancelGuard guard(request_.limits.cancel, &control_);
+    check_limits(request_.limits, 0);
+    for (const PlanCuda::Action& action : plan.actions()) std::visit(*this, action);
+    download(request_.latents, memory_.latents[static_cast<size_t>(program_.result)]);
+    wait_and_check();
+    if (request_.progress) request_.progress->steps_done.store(steps_done_, std::memory_order_relaxed);
+  }
+
+  void operator()(const PlanCuda::Launch& launch) {
+    launch.kernel->launch(gpu_.stream(), launch.grid, launch.parameters);
+  }
+
+  void operator()(const PlanCuda::GraphRun& run) {
+    try {
+      network_.run(run.output, run.runs_both, &control_);
+    } catch (const Error& error) {
+      if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
+      throw;
+    }
+  }
+
+  void operator()(const PlanCuda::Pause& pause) {
+    if (request_.on_step) call_back(pause);
+    if (is_watched_) {
+      const auto step = static_cast<size_t>(steps_done_);
+      const cuda::Event& event = events_[step % kStepsAhead];
+      if (step >= kStepsAhead) event.wait();
+      gpu_.stream().record(event);
+    }
+    ++steps_done_;
+    if (request_.progress) {
+      // Steps that the device has finished, not those that wait for it.
+      const int behind = request_.on_step ? 0 : static_cast<int>(kStepsAhead);
+      request_.progress->steps_done.store(std::max(steps_done_ - behind, 0), std::memory_order_relaxed);
+    }
+    check_limits(request_.limits, steps_done_);
+  }
+
+ private:
+  size_t latent_bytes() const { return count_ * sizeof(float); }
+
+  Pointer allocate(size_t bytes) {
+    buffers_.emplace_back(gpu_.device(), bytes);
+    return buffers_.back().get();
+  }
+
+  void upload(Pointer target, const void* source, size_t bytes) {
+    cuda::upload(gpu_.stream(), target, source, bytes);
+  }
+  void download(void* target, Pointer source) {
+    cuda::download(gpu_.stream(), target, source, latent_bytes());
+  }
+
+  // Values of the latents' shape.
+  Pointer uploaded(const float* values) {
+    const Pointer target = allocate(latent_bytes());
+    upload(target, values, latent_bytes());
+    return target;
+  }
+
+  // All noise levels of the run, so that the COMBINE before a DENOISE can put the next one in place.
+  void upload_levels(const Denoiser& denoiser) {
+    const NoiseTable levels(denoiser, program_.noise_levels());
+    memory_.level_stride = align(static_cast<size_t>(network_.level_words()) * 4);
+    host_levels_ = Buffer<std::byte>(runs_both_.size() * memory_.level_stride);
+    std::fill_n(host_levels_.data(), host_levels_.size(), std::byte{0});
+    std::byte* row = host_levels_.data();
+    for (size_t i = 0; i < runs_both_.size(); ++i, row += memory_.level_stride)
+      network_.batch().fill_noise_level(levels, i, row);
+    memory_.levels = allocate(host_levels_.size());
+    upload(memory_.levels, host_levels_.data(), host_levels_.size());
+  }
+
+  // A stream that only counts is drawn on the device; others are drawn here, all before the first step.
+  void upload_noise() {
+    const auto draws = static_cast<size_t>(program_.count_draws());
+    if (draws == 0) return;
+    if (rng::NoiseStream::Counter* counter = request_.noise->counter()) {
+      check(counter->seeds.size() == images_, code::kInvalidRequest, "noise: a draw for ", images_,
+            " images was asked of a stream with ", counter->seeds.size(), " seeds, one per image");
+      memory_.seeds = allocate(images_ * sizeof(uint64_t));
+      upload(memory_.seeds, counter->seeds.data(), images_ * sizeof(uint64_t));
+      memory_.next_draw = counter->next_draw;
+      counter->next_draw += draws;
+      return;
+    }
+    memory_.draw_stride = align(latent_bytes());
+    memory_.draws = allocate(draws * memory_.draw_stride);
+    const cuda::PinnedBuffer drawn(gpu_.device(), latent_bytes());
+    for (size_t i = 0; i < draws; ++i) {
+      request_.noise->draw(drawn.floats(), images_, size_);
+      upload(memory_.draws + i * memory_.draw_stride, drawn.floats(), latent_bytes());
+      gpu_.stream().wait();  // before `drawn` is written again
+    }
+  }
+
+  void call_back(const PlanCuda::Pause& pause) {
+    const Pointer latents = memory_.latents[static_cast<size_t>(pause.step->x)];
+    download(host_latents_.floats(), latents);
+    if (pause.denoised) {
+      (*this)(*pause.denoised);
+      download(host_denoised_.floats(), memory_.denoised);
+    }
+    wait_and_check();
+    request_.on_step(pause.step->index, host_latents_.floats(),
+                     pause.denoised ? host_denoised_.floats() : nullptr);
+    upload(latents, host_latents_.floats(), latent_bytes());
+  }
+
+  void wait_and_check() {
+    int32_t bad_step = kAllFinite;
+    cuda::download(gpu_.stream(), &bad_step, memory_.bad_step, sizeof bad_step);
+    gpu_.stream().wait();
+    if (bad_step != kAllFinite) fail_not_finite(bad_step);
+  }
+
+  const SampleRequest& request_;
+  const Program& program_;
+  const Gpu& gpu_;
+  std::lock_guard<std::mutex> turn_;
+  cuda::CurrentDevice current_;
+  ort::RunControl control_;
+  std::vector<bool> runs_both_;  // per DENOISE: both halves run
+  NetworkCuda network_;
+  size_t images_, size_, count_;
+  std::vector<DeviceBuffer> buffers_;
+  LoopMemory memory_;  // views of them
+  Buffer<std::byte> host_levels_;
+  cuda::PinnedBuffer host_latents_, host_denoised_;
+  std::vector<cuda::Event> events_;
+  bool is_watched_ = false;
+  int steps_done_ = 0;
+};
+
+}  // namespace
+
+void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) {
+  check(!request.on_evaluation, code::kInvalidRequest,
+        "callback: the loop on a GPU calls back after steps, not after evaluations; the CPU does both");
+  Loop(denoiser, request).run();
+}
+
+}  // namespace textopia::engine

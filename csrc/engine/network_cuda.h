@@ -1,0 +1,44 @@
+// The denoiser made ready for one request on a GPU: everything that the graph reads and writes has a fixed
+// address on the device. The loop's kernels write the input and the noise level, and read the outputs.
+#pragma once
+
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/gpu.h"
+
+namespace textopia::engine {
+
+class NetworkCuda {
+ public:
+  // As Network, and out_of_memory. The device must be current.
+  NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& shape,
+              const std::vector<Conditioning>& conditioning, int output_count,
+              const std::vector<bool>& runs_both);
+
+  const Batch& batch() const { return batch_; }
+  const char* dtype() const;  // of the graph's sample, as in the names of kernels: "fp32" or "fp16"
+  cuda::api::Pointer input() const { return input_.get(); }
+  cuda::api::Pointer output(int index) const { return outputs_[static_cast<size_t>(index)].get(); }
+
+  // Where the graph reads the noise level, and its size as whole words of 4 bytes.
+  cuda::api::Pointer level() const { return level_.get(); }
+  int level_words() const { return level_words_; }
+
+  // Enqueues the runs of the graph that read the input and write output register `index`. Allocates nothing
+  // and does not wait.
+  void run(int index, bool runs_both, ort::RunControl* control);
+
+ private:
+  std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);
+
+  Batch batch_;
+  DType dtype_;
+  int level_words_;
+  cuda::DeviceBuffer input_, level_;
+  std::vector<cuda::DeviceBuffer> outputs_;
+  std::vector<cuda::DeviceBuffer> conditioning_;
+  std::vector<std::vector<ort::Binding>> bindings_;  // per run and output register; last, as in Network
+};
+
+}  // namespace textopia::engine

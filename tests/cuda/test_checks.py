@@ -1,0 +1,44 @@
+"""The checks that benchmarks/gpu/check.sh runs on a GPU, here on the fake driver: the kernels of
+the loop as the fake computes them, against their references, through the launcher of the GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.fake_cuda import FakeCuda, kernel_names
+from textopia_fast import devices
+
+pytest.importorskip("triton")
+
+from benchmarks.gpu.check import draw_noise
+from benchmarks.gpu.launcher import Launcher, as_compiled
+from kernels import manifest
+
+VARIANTS = [variant for variant in manifest.compiled() if variant.name in kernel_names()]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_passes_its_check(variant):
+    launch = Launcher(FakeCuda().gpu())
+    extra = (draw_noise,) if variant.kernel in ("combine", "langevin_step") else ()
+    module = manifest.KERNELS[variant.kernel]
+    rng = np.random.default_rng(sum(variant.name.encode()))
+    checks = list(module.check(launch, as_compiled(variant, 90), rng, *extra))
+    assert checks
+    assert [check for check in checks if not check.passed] == []
+    assert launch.milliseconds == 1.0  # what the fake says
+
+
+def test_every_kernel_of_the_loop_is_known_to_the_fake():
+    assert {v.kernel for v in VARIANTS} == manifest.LOOP_KERNELS == set(devices.LOOP_KERNELS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_the_fake_knows_the_parameters(variant):
+    from tests.support.fake_cuda import PARAMETERS
+
+    flat = []
+    for kind in variant.types().values():
+        flat += kind if isinstance(kind, tuple) else (kind,)
+    assert [devices.parameter_bytes(kind) for kind in flat] == PARAMETERS[variant.kernel]
