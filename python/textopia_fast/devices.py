@@ -20,6 +20,7 @@ from .checks import refuse
 from .errors import ConfigurationError
 
 __all__ = [
+    "check_device",
     "find_archive",
     "kernel_folders",
     "missing_libraries",
@@ -58,11 +59,11 @@ def open_device(device: str) -> _core.Gpu | None:
     """The GPU of "cuda" or "cuda:N" with the loop's kernels; None for "cpu".
 
     Raises:
-        InvalidRequestError: Another name.
-        ConfigurationError: No driver, one older than CUDA 12, no such device, or no kernels for it.
+        ConfigurationError: Another name, no driver, one older than CUDA 12, no such device, or no
+            kernels for it.
         DeviceLostError, OutOfMemoryError: The device cannot be started.
     """
-    ordinal = _ordinal(device)
+    ordinal = check_device(device)
     if ordinal is None:
         return None
     driver = _core.CudaDriver()
@@ -79,15 +80,15 @@ def open_device(device: str) -> _core.Gpu | None:
     return _core.Gpu(driver, ordinal, kernels)
 
 
-def _ordinal(device: Any) -> int | None:
-    """0 of "cuda", N of "cuda:N", None of "cpu"."""
-    if device == "cpu":
-        return None
+def check_device(device: Any) -> int | None:
+    """0 of "cuda", N of "cuda:N", None of "cpu". Raises ConfigurationError."""
     if isinstance(device, str):
+        if device == "cpu":
+            return None
         name, _, number = device.partition(":")
         if name == "cuda" and (device == "cuda" or (number.isdecimal() and len(number) < 4)):
             return int(number or 0)
-    refuse("device", device, 'is "cpu", "cuda" or "cuda:N"')
+    refuse("device", device, 'is "cpu", "cuda" or "cuda:N"', kind=ConfigurationError)
 
 
 def kernel_folders() -> list[Path]:

@@ -20,10 +20,10 @@ from .checks import (
     check_share,
     refuse,
 )
+from .devices import check_device
 from .editing import need_encoder, read_edit, shorten
 from .engines import find_engine
 from .errors import (
-    ConfigurationError,
     EngineClosedError,
     EngineStateError,
     InvalidRequestError,
@@ -135,9 +135,8 @@ class Pipeline:
                 this machine does not have.
             OutputError: `cache_dir` cannot be written.
         """
-        if not isinstance(device, str) or not device:
-            known = 'is "auto", "cpu", "cuda" or "cuda:N"'
-            refuse("device", device, known, kind=ConfigurationError)
+        device = "cpu" if isinstance(device, str) and device == "auto" else device
+        check_device(device)
         choice = choose_precision(precision, device)
         plugin = choose_provider(provider, choice.precision, threads, device)
         directory = open_directory(name_or_path)
@@ -147,7 +146,7 @@ class Pipeline:
             engine=engine,
             threads=threads,
             images_per_run=images_per_run,
-            device="cpu" if device == "auto" else device,
+            device=device,
             plugin=plugin,
         )
 

@@ -10,7 +10,7 @@ import pytest
 
 import textopia_fast as tx
 from textopia_fast import devices, doctor
-from textopia_fast.errors import ConfigurationError, InvalidRequestError
+from textopia_fast.errors import ConfigurationError
 
 
 def write_archive(folder: Path, architecture: int, **changes: object) -> Path:
@@ -64,7 +64,7 @@ def test_damaged_archives(tmp_path, changes):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "", 0, None])
 def test_other_devices_are_refused(device):
-    with pytest.raises(InvalidRequestError, match="device"):
+    with pytest.raises(ConfigurationError, match="device"):
         devices.open_device(device)
 
 
