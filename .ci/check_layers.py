@@ -16,7 +16,7 @@ PYTHON_RUNGS = [
     {"errors", "_core"},
     {"checks"},
     {"_ort", "arrays", "devices", "precision"},
-    {"noise_streams"},
+    {"noise_streams", "providers"},
     {"noise", "samplers", "models"},
     {"graph"},
     {"text", "denoiser"},

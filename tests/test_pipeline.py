@@ -285,7 +285,7 @@ def test_images_that_share_runs_differ_at_most_in_last_bits(pipe, images_per_run
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("device", "cuda"), ("precision", "int4"), ("provider", "openvino")]
+    ("option", "value"), [("device", "cuda"), ("precision", "int4"), ("provider", "cuda")]
 )
 def test_options_of_another_version(option, value):
     with pytest.raises(tx.ConfigurationError, match=option):

@@ -28,8 +28,10 @@ using ort::TensorInfo;
 using Config = std::map<std::string, std::string>;
 
 ort::SessionOptions options_of(const std::string& label, int threads, int level, const Config& config,
-                               const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
-  ort::SessionOptions options{label, threads, level, {}, {}};
+                               const ort::Plugin* plugin, const std::shared_ptr<engine::Gpu>& gpu,
+                               const Config& cuda_options) {
+  ort::SessionOptions options{label, threads, level, {}, {}, {}};
+  if (plugin != nullptr) options.plugin = *plugin;
   options.config.assign(config.begin(), config.end());
   if (gpu == nullptr || gpu->is_emulated()) return options;
   options.cuda.emplace();
@@ -180,21 +182,21 @@ py::dict ort_info() {
 }
 
 std::shared_ptr<Session> from_file(const std::filesystem::path& path, const std::string& label, int threads,
-                                   int level, const Config& config, const std::shared_ptr<engine::Gpu>& gpu,
-                                   const Config& cuda_options) {
+                                   int level, const Config& config, const ort::Plugin* plugin,
+                                   const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
   py::gil_scoped_release no_gil;
   const std::string file = path.string();
   return release_without_gil(Session::from_file(
-      file, options_of(label.empty() ? file : label, threads, level, config, gpu, cuda_options)));
+      file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu, cuda_options)));
 }
 
 std::shared_ptr<Session> from_memory(const py::bytes& model, const std::string& label, int threads, int level,
-                                     const Config& config, const std::shared_ptr<engine::Gpu>& gpu,
-                                     const Config& cuda_options) {
+                                     const Config& config, const ort::Plugin* plugin,
+                                     const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
   const std::string_view bytes = model;
   py::gil_scoped_release no_gil;
   return release_without_gil(Session::from_memory(
-      bytes.data(), bytes.size(), options_of(label, threads, level, config, gpu, cuda_options)));
+      bytes.data(), bytes.size(), options_of(label, threads, level, config, plugin, gpu, cuda_options)));
 }
 
 void register_info(py::module_& module) {
@@ -218,6 +220,18 @@ void register_control(py::module_& module) {
       .def_property_readonly("is_terminated", &RunControl::is_terminated);
 }
 
+void register_plugin(py::module_& module) {
+  const auto pairs = [](const Config& entries) { return ort::Plugin::Pairs(entries.begin(), entries.end()); };
+  py::class_<ort::Plugin>(module, "Plugin", "An execution provider in a library of its own.")
+      .def(py::init([pairs](const std::string& library, const std::string& provider, const Config& device,
+                            const Config& options) {
+             return ort::Plugin{library, provider, pairs(device), pairs(options)};
+           }),
+           py::kw_only(), py::arg("library"), py::arg("provider"), py::arg("device"), py::arg("options"))
+      .def("check", &ort::check_plugin, py::call_guard<py::gil_scoped_release>(),
+           "Raises ConfigurationError where it cannot be opened or has no such device.");
+}
+
 void register_binding(py::module_& module) {
   py::class_<ArrayBinding>(module, "Binding", "Arrays bound to a session once and run many times.")
       .def(py::init<std::shared_ptr<Session>>(), py::arg("session").none(false))
@@ -234,13 +248,16 @@ void register_binding(py::module_& module) {
 void register_session(py::module_& module) {
   register_info(module);
   register_control(module);
+  register_plugin(module);
   py::class_<Session, std::shared_ptr<Session>>(module, "Session", "A loaded ONNX graph.")
       .def_static("from_file", from_file, py::arg("path"), py::kw_only(), py::arg("label") = "",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
-                  py::arg("gpu") = nullptr, py::arg("cuda_options") = Config())
+                  py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
+                  py::arg("cuda_options") = Config())
       .def_static("from_memory", from_memory, py::arg("model"), py::kw_only(), py::arg("label") = "graph",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
-                  py::arg("gpu") = nullptr, py::arg("cuda_options") = Config())
+                  py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
+                  py::arg("cuda_options") = Config())
       .def_property_readonly("cuda_device",
                              [](const Session& session) -> std::optional<int> {
                                if (session.cuda() == nullptr) return std::nullopt;

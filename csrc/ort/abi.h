@@ -16,9 +16,11 @@ struct CudaProviderOptions;
 struct CustomOp;
 struct CustomOpDomain;
 struct Env;
+struct EpDevice;
 struct IoBinding;
 struct KernelContext;
 struct KernelInfo;
+struct KeyValuePairs;
 struct MemoryInfo;
 struct RunOptions;
 struct Session;
@@ -172,7 +174,15 @@ inline constexpr int kKnownSlots = 425;
     (const KernelInfo*, size_t index, int* is_constant, const Value**))                                     \
   X(263, 16, UpdateCUDAProviderOptionsWithValue, Status*, (CudaProviderOptions*, const char* key, void*))   \
   X(274, 17, KernelContext_ParallelFor, Status*,                                                            \
-    (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))
+    (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))          \
+  X(297, 22, GetKeyValue, const char*, (const KeyValuePairs*, const char* key))                             \
+  X(301, 22, RegisterExecutionProviderLibrary, Status*, (Env*, const char* name, const char* path))         \
+  X(303, 22, GetEpDevices, Status*, (const Env*, const EpDevice* const** devices, size_t* count))           \
+  X(304, 22, SessionOptionsAppendExecutionProvider_V2, Status*,                                             \
+    (SessionOptions*, Env*, const EpDevice* const* devices, size_t count, const char* const* keys,          \
+     const char* const* values, size_t options))                                                            \
+  X(312, 22, EpDevice_EpName, const char*, (const EpDevice*))                                               \
+  X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))
 
 // One slot of the table. Calling one that the opened library does not have throws instead of jumping nowhere.
 template <typename Signature>

@@ -166,6 +166,18 @@ struct Binding::State {
                  Activity::kRun, label(), "an output cannot be bound");
   }
 
+  void bind_input(size_t index, const abi::Value* value) const {
+    const std::string& name = session->inputs()[index].name;
+    check_status(library->api, library->api.BindInput(binding.get(), name.c_str(), value), Activity::kRun,
+                 label(), "an input cannot be bound");
+  }
+
+  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU: without this a run
+  // would not see what the caller wrote since.
+  void refresh_inputs() const {
+    for (size_t i = 0; i < inputs.size(); ++i) bind_input(i, inputs[i].value.get());
+  }
+
   // ORT keeps the tensor that it allocated and would demand its shape of the next run.
   void forget_allocated() const {
     for (size_t i = 0; i < outputs.size(); ++i)
@@ -218,9 +230,7 @@ void Binding::input(const std::string& name, const TensorView& tensor, Memory me
   size_t index = 0;
   const TensorInfo& info = state.named(state.session->inputs(), "input", name, &index);
   ValueHandle value = state.wrap(info, "input", tensor, memory);
-  const abi::Api& api = state.library->api;
-  check_status(api, api.BindInput(state.binding.get(), name.c_str(), value.get()), Activity::kRun,
-               state.label(), "an input cannot be bound");
+  state.bind_input(index, value.get());
   State::Slot& slot = state.inputs[index];
   if (!slot.is_bound) --state.unbound_inputs;
   slot.is_bound = true;
@@ -269,6 +279,7 @@ void Binding::run(RunControl* control) {
   }
   state.has_results = false;
   state.fetched.clear();
+  if (state.session->has_plugin()) state.refresh_inputs();
   if (state.has_run) state.forget_allocated();
   state.has_run = true;
   const abi::Api& api = state.library->api;

@@ -53,7 +53,7 @@ using TypeInfoHandle = Handle<abi::TypeInfo, &abi::Api::ReleaseTypeInfo>;
 using ValueHandle = Handle<abi::Value, &abi::Api::ReleaseValue>;
 
 // What was being done decides what an unspecific failure means.
-enum class Activity { kLoad, kRun, kOther };
+enum class Activity { kLoad, kRun, kSetup, kOther };
 
 [[noreturn]] void throw_status(const abi::Api& api, abi::Status* status, Activity activity,
                                const std::string& label, const std::string& context);

@@ -78,6 +78,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
   add_custom_ops(library, raw, label);
+  if (options.plugin) add_plugin(library, *options.plugin, raw, label);
   return handle;
 }
 
@@ -189,7 +190,8 @@ std::shared_ptr<Session> load(const SessionOptions& options, const Create& creat
   SessionHandle handle(raw);
   const Border border(library, raw, options.label);
   return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
-                                       border.outputs(), options.cuda, device_memory(library, options));
+                                       border.outputs(), options.cuda, device_memory(library, options),
+                                       options.plugin.has_value());
 }
 
 }  // namespace

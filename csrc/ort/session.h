@@ -20,6 +20,19 @@ struct TensorInfo {
   std::vector<std::string> symbols;
 };
 
+// An execution provider in a library of its own, and the device of it that runs the graph.
+struct Plugin {
+  using Pairs = std::vector<std::pair<std::string, std::string>>;
+  std::string library;   // path
+  std::string provider;  // "OpenVINOExecutionProvider"
+  Pairs device;          // metadata that the device must have: {"ov_device", "CPU"}
+  Pairs options;         // the provider's own
+};
+
+// Opens ONNX Runtime, and the plugin's library at the first call. Throws Error{configuration}: the library
+// cannot be opened, is none for this ONNX Runtime, or offers no such device on this machine.
+void check_plugin(const Plugin& plugin);
+
 // Runs the graph with ONNX Runtime's CUDA provider, and no part of it anywhere else.
 struct CudaOptions {
   int device = 0;
@@ -33,15 +46,16 @@ struct SessionOptions {
   int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
   int optimization_level = 99;                              // 0 none, 1 basic, 2 extended, 99 all
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
-  std::optional<CudaOptions> cuda;                          // empty: the CPU
+  std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
+  std::optional<CudaOptions> cuda;  // empty: the CPU
 };
 
 class Session {
  public:
   // Throws Error: model_not_found (no such file), model_format (unreadable or invalid graph),
   // model_unsupported (unknown op or version), out_of_memory, configuration (no ONNX Runtime installed, an
-  // impossible option, a CUDA provider that is not there), forked_process. ORT's own text goes into
-  // details["cause"].
+  // impossible option, a plugin that check_plugin refuses, a CUDA provider that is not there),
+  // forked_process. ORT's own text goes into details["cause"].
   static std::shared_ptr<Session> from_file(const std::string& path, const SessionOptions& options);
   static std::shared_ptr<Session> from_memory(const void* data, size_t bytes, const SessionOptions& options);
 

@@ -29,13 +29,15 @@ const char* code_of(int number, const std::string& cause, Activity activity) {
     return contains_any(words, {"invalid rank for input", "got invalid dimensions for input"})
                ? code::kInvalidRequest
                : code::kExecution;
+  if (activity == Activity::kSetup) return code::kConfiguration;
   if (contains_any(words, {"pthread_create"})) return code::kExecution;
   if (activity == Activity::kOther)
     return number == abi::kInvalidArgument ? code::kConfiguration : code::kExecution;
   if (number == abi::kNotImplemented ||
       contains_any(words,
                    {"is not a registered function/op", "no op registered for", "unsupported model ir version",
-                    "is under development", "released onnx opset", "could not find an implementation for"}))
+                    "is under development", "released onnx opset", "could not find an implementation for",
+                    "fallback to cpu ep has been explicitly disabled"}))
     return code::kModelUnsupported;
   if (number == abi::kNoSuchFile ||
       contains_any(words, {"no such file or directory", "external data path does not exist"}))

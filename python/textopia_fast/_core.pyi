@@ -19,6 +19,7 @@ __all__: list[str] = [
     "Gpu",
     "KernelImage",
     "NoiseStream",
+    "Plugin",
     "Program",
     "Progress",
     "RunControl",
@@ -280,6 +281,23 @@ class RunControl:
     @property
     def is_terminated(self) -> bool: ...
 
+class Plugin:
+    """
+    An execution provider in a library of its own.
+    """
+    def __init__(
+        self,
+        *,
+        library: str,
+        provider: str,
+        device: collections.abc.Mapping[str, str],
+        options: collections.abc.Mapping[str, str],
+    ) -> None: ...
+    def check(self) -> None:
+        """
+        Raises ConfigurationError where it cannot be opened or has no such device.
+        """
+
 class Session:
     """
     A loaded ONNX graph.
@@ -292,6 +310,7 @@ class Session:
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
+        plugin: Plugin | None = None,
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
     ) -> Session: ...
@@ -303,6 +322,7 @@ class Session:
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
         optimization_level: typing.SupportsInt | typing.SupportsIndex = 99,
         config: collections.abc.Mapping[str, str] = {},
+        plugin: Plugin | None = None,
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
     ) -> Session: ...

@@ -48,6 +48,7 @@ def create_session(
     threads: int | None = None,
     optimization_level: int = 99,
     config: Mapping[str, str] | None = None,
+    plugin: _core.Plugin | None = None,
     gpu: _core.Gpu | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
@@ -58,15 +59,17 @@ def create_session(
         threads: Threads per run, up to 1024; None (or 0) means one per usable CPU.
         optimization_level: 0 none, 1 basic, 2 extended, 3 layout, 99 all.
         config: ONNX Runtime's session config entries.
+        plugin: The provider that runs the whole graph; None for ONNX Runtime's own.
         gpu: Where the graph runs, with ONNX Runtime's CUDA provider, on that GPU's stream; None
             for the CPU. A node that the provider cannot take is an error.
 
     Raises:
         ConfigurationError: No usable ONNX Runtime is installed, an option is impossible, or the
-            CUDA provider is not there.
+            plugin or the CUDA provider is not there.
         ModelNotFoundError: There is no such file.
         ModelFormatError: The graph cannot be read or is invalid.
-        UnsupportedModelError: The graph needs an operator or version that is not there.
+        UnsupportedModelError: The graph needs an operator or version that is not there, or one
+            that the plugin does not take.
         OutOfMemoryError: The graph does not fit into memory.
         ForkedProcessError: ONNX Runtime was opened before this process was forked.
     """
@@ -77,6 +80,7 @@ def create_session(
         "threads": threads,
         "optimization_level": optimization_level,
         "config": dict(config or {}),
+        "plugin": plugin,
         "gpu": gpu,
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")

@@ -12,6 +12,7 @@ from ._ort import create_session
 from .checks import check_choice, check_integer, check_mapping, refuse, shown
 from .devices import open_device
 from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
+from .providers import choose_provider
 from .samplers import Program, Schedule, trace
 from .samplers.prediction import PREDICTIONS
 from .samplers.schedules import NOISE_INPUTS, explicit
@@ -76,11 +77,14 @@ class Denoiser:
         device: "cpu", "cuda" or "cuda:N": where the graph and the whole loop run. An open session
             and an open GPU go together.
         hoisted: The graphs beside this one, where it is the body of a compiled U-Net.
+        provider: What runs the graph: None, "auto" or "cpu" for ONNX Runtime's CPU provider,
+            "openvino" for OpenVINO, in float32.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
         InvalidRequestError: An option is outside what is allowed.
-        ConfigurationError: No ONNX Runtime is installed, or the device cannot be used.
+        ConfigurationError: No ONNX Runtime is installed, or the device or the provider cannot be
+            used.
     """
 
     def __init__(
@@ -94,15 +98,18 @@ class Denoiser:
         images_per_run: int | None = None,
         device: str | _core.Gpu = "cpu",
         hoisted: Hoisted | None = None,
+        provider: str | None = None,
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
         self.gpu = device if isinstance(device, _core.Gpu) else open_device(device)
-        self.session = (
-            graph
-            if isinstance(graph, _core.Session)
-            else create_session(graph, threads=threads, gpu=self.gpu)
-        )
+        plugin = choose_provider(provider, threads=threads, device=device)
+        if isinstance(graph, _core.Session):
+            if plugin is not None:
+                refuse("provider", provider, "for a graph that is open already is None")
+            self.session = graph
+        else:
+            self.session = create_session(graph, threads=threads, plugin=plugin, gpu=self.gpu)
         rows = 0  # for the core: the whole batch
         if images_per_run is not None:
             rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)

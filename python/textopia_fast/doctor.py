@@ -13,6 +13,7 @@ from . import _core, _ort, devices
 from .errors import TextopiaError
 from .models import BUNDLED
 from .precision import describe_precision
+from .providers import describe_openvino, describe_provider
 
 __all__ = ["INSTALL_RUNTIME", "Finding", "can_generate", "examine"]
 
@@ -48,6 +49,8 @@ def examine() -> tuple[Finding, ...]:
         ("precision", _precision),
         ("usable cpus", _cpus),
         ("onnx runtime", _runtime),
+        ("provider", _provider),
+        ("openvino", _openvino),
         ("gpu", _gpu),
         ("gpu kernels", _gpu_kernels),
         ("gpu libraries", _gpu_libraries),
@@ -119,6 +122,14 @@ def _runtime() -> Finding:
         return Finding("onnx runtime", error.message, True, error.hint or INSTALL_RUNTIME)
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in info["providers"])
     return Finding("onnx runtime", f"{info['version']} at {info['path']} ({providers})")
+
+
+def _provider() -> Finding:
+    return Finding("provider", describe_provider())
+
+
+def _openvino() -> Finding:
+    return Finding("openvino", describe_openvino())
 
 
 def _gpu() -> Finding:

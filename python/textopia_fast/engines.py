@@ -33,8 +33,10 @@ def find_engine(
     cache_dir: str | os.PathLike[str] | None = None,
     verify: str = "size",
     progress: Callable[[str, int, int], Any] | None = None,
+    plugin: _core.Plugin | None = None,
 ) -> EngineDirectory | None:
-    """The engine of a directory for the chosen precision; None where graphs run as exported.
+    """The engine of a directory for the chosen precision; None where graphs run as exported, as
+    they do on a plugin.
 
     A precision that nobody asked for is given up, with a TextopiaWarning, where there can be no
     engine.
@@ -45,7 +47,7 @@ def find_engine(
         ConfigurationError: `verify` is no such check.
     """
     check_choice("verify", verify, VERIFY)
-    if choice.precision == "fp32":
+    if choice.precision == "fp32" or plugin is not None:
         return None
     try:
         return compile_directory(directory, _TARGET, cache_dir, progress, verify=verify)
@@ -69,10 +71,12 @@ class GraphSource:
         engine: EngineDirectory | None,
         threads: int | None,
         gpu: _core.Gpu | None = None,
+        plugin: _core.Plugin | None = None,
     ) -> None:
         self._directory = directory
         self._engine = engine
         self._threads = threads
+        self._plugin = plugin
         self._gpu = gpu
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
@@ -134,4 +138,5 @@ class GraphSource:
             gpu=self._gpu,
             label=f"{part}/{path.name}",
             config={**config, **({} if self._engine is None else _COMPILED)},
+            plugin=self._plugin,
         )

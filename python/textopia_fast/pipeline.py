@@ -24,7 +24,6 @@ from .devices import check_device
 from .editing import need_encoder, read_edit, shorten
 from .engines import find_engine
 from .errors import (
-    ConfigurationError,
     EngineClosedError,
     EngineStateError,
     InvalidRequestError,
@@ -43,6 +42,7 @@ from .parts import (
     scheduler_of,
 )
 from .precision import choose_precision
+from .providers import choose_provider
 from .request import (
     OUTPUT_TYPES,
     Request,
@@ -82,15 +82,18 @@ class Pipeline:
         threads: int | None = None,
         images_per_run: int | str | None = AUTO,
         device: str = "cpu",
+        plugin: _core.Plugin | None = None,
     ) -> None:
         """Opens the graphs of a directory that `open_directory` has checked, or of its engine."""
         check_instance("directory", directory, ModelDirectory, "is what open_directory gives")
         engine_types = (EngineDirectory, NoneType)
         check_instance("engine", engine, engine_types, "is what compile_directory gives, or None")
+        if engine is not None and plugin is not None:
+            refuse("plugin", plugin, "with an engine, which has operators of its own, is None")
         self.directory = directory
         self.engine = engine
         self._graphs: Graphs | None = Graphs.open(
-            directory, engine, threads, images_per_run, device
+            directory, engine, threads, images_per_run, device, plugin
         )
 
     @classmethod
@@ -115,7 +118,8 @@ class Pipeline:
             precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
                 runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
-            provider: None for the device's own, or "cpu", ONNX Runtime's CPU provider.
+            provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None and
+                "auto" are the device's own, which "cpu" is, too, without a GPU.
             cache_dir: Where compiled graphs are kept; None for $TEXTOPIA_CACHE_DIR, else the
                 user's cache directory.
             verify: What of kept ones is compared with their checksums: "size" the graphs (of
@@ -132,19 +136,18 @@ class Pipeline:
             OutputError: `cache_dir` cannot be written.
         """
         device = "cpu" if isinstance(device, str) and device == "auto" else device
-        is_gpu = check_device(device) is not None
-        if provider is not None and (is_gpu or not isinstance(provider, str) or provider != "cpu"):
-            allowed = "is None with a GPU" if is_gpu else "is None or 'cpu'"
-            refuse("provider", provider, allowed, kind=ConfigurationError)
+        check_device(device)
         choice = choose_precision(precision, device)
+        plugin = choose_provider(provider, choice.precision, threads, device)
         directory = open_directory(name_or_path)
-        engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify)
+        engine = find_engine(directory, choice, cache_dir=cache_dir, verify=verify, plugin=plugin)
         return cls(
             directory,
             engine=engine,
             threads=threads,
             images_per_run=images_per_run,
             device=device,
+            plugin=plugin,
         )
 
     def __call__(

@@ -252,10 +252,11 @@ class Graphs:
         threads: int | None,
         images_per_run: int | str | None,
         device: str = "cpu",
+        plugin: _core.Plugin | None = None,
     ) -> Graphs:
         """Makes the sessions, of the engine where there is one. Raises what `open_device` and
         `create_session` raise."""
-        source = GraphSource(directory, engine, threads, open_device(device))
+        source = GraphSource(directory, engine, threads, open_device(device), plugin)
         text, decoder = (directory.parts[name].ports for name in ("text_encoder", "vae_decoder"))
         encoder = directory.parts.get("vae_encoder")
         facts = directory.facts

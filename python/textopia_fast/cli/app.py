@@ -99,6 +99,9 @@ def generate(
     precision: Annotated[
         str, typer.Option("--precision", help="auto, fp32 or bf16 (see `doctor`).")
     ] = "auto",
+    provider: Annotated[
+        str, typer.Option("--provider", help="auto, cpu or openvino (see `doctor`).")
+    ] = "auto",
     cache_dir: Annotated[
         str | None,
         typer.Option("--cache-dir", metavar="DIR", help="Where compiled graphs are kept."),
@@ -126,6 +129,7 @@ def generate(
             model=model,
             threads=threads,
             precision=precision,
+            provider=provider,
             cache_dir=cache_dir,
             device=device,
             options={

@@ -18,6 +18,7 @@ from ..input_images import open_image
 from ..models import open_directory
 from ..pipeline import Output, Pipeline
 from ..precision import choose_precision
+from ..providers import choose_provider
 from .compiling import compile_bar
 from .exits import say
 
@@ -37,6 +38,7 @@ class Job:
     model: str
     threads: int | None
     precision: str
+    provider: str
     cache_dir: str | None
     device: str
     options: Mapping[str, Any]
@@ -48,14 +50,18 @@ class Job:
 def open_pipeline(job: Job) -> Pipeline:
     """The pipeline of a model; a bar shows how far it is compiled, the first time."""
     choice = choose_precision(job.precision, job.device)
+    plugin = choose_provider(job.provider, choice.precision, job.threads, job.device)
     directory = open_directory(job.model)
     with compile_bar(job.quiet) as progress:
-        engine = find_engine(directory, choice, cache_dir=job.cache_dir, progress=progress)
+        engine = find_engine(
+            directory, choice, cache_dir=job.cache_dir, progress=progress, plugin=plugin
+        )
     return Pipeline(
         directory,
         engine=engine,
         threads=job.threads,
         device="cpu" if job.device == "auto" else job.device,
+        plugin=plugin,
     )
 
 

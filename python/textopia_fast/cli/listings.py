@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..doctor import Finding
 from ..models import ModelDirectory, Part, open_directory
 from ..precision import describe_precision
+from ..providers import describe_provider
 from ..samplers import SAMPLERS, STEP_BY_STEP
 from ..text import Tokenizer
 
@@ -51,7 +52,7 @@ def print_model(name_or_path: str) -> None:
         ],
         indent="  ",
     )
-    print("\nThe graphs run on ONNX Runtime's CPU provider, the loop around the U-Net natively.")
+    print(f"\nProvider: {describe_provider()}.")
     print(f"Precision: {describe_precision()}.")
 
 
