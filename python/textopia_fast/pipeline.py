@@ -13,21 +13,11 @@ import numpy as np
 from . import _core
 from .batching import AUTO
 from .callbacks import StepEndCallback
-from .checks import (
-    check_choice,
-    check_instance,
-    check_number,
-    check_share,
-    refuse,
-)
+from .checks import check_choice, check_instance, check_number, check_share, refuse
 from .devices import check_device
 from .editing import need_encoder, read_edit, shorten
 from .engines import find_engine
-from .errors import (
-    EngineClosedError,
-    EngineStateError,
-    InvalidRequestError,
-)
+from .errors import EngineClosedError, EngineStateError, InvalidRequestError
 from .generation import Job, Watch, generate
 from .graph import EngineDirectory
 from .guidance import CFG_PP_GUIDANCE, check_guidance, check_interval, reads_uncond, run_guidance
@@ -35,12 +25,7 @@ from .input_images import fitting_size
 from .models import ModelDirectory, open_directory
 from .noise import Noise
 from .output import Output
-from .parts import (
-    PreviewCallback,
-    callback_names,
-    parameters_of,
-    scheduler_of,
-)
+from .parts import PreviewCallback, callback_names, parameters_of, scheduler_of
 from .precision import choose_precision
 from .providers import choose_provider
 from .request import (
@@ -115,8 +100,8 @@ class Pipeline:
             name_or_path: Nothing is ever downloaded.
             device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
                 onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
-            precision: "fp32" runs the graphs as exported; "bf16" compiles them, the first time, and
-                runs them on AMX or AVX512_BF16. "auto" is bf16 on CPUs with AMX, else fp32.
+            precision: "fp32": graphs as exported; "bf16": compiled, the first time, for AMX or
+                AVX512_BF16; "auto": bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None and
                 "auto" are the device's own, which "cpu" is, too, without a GPU.
@@ -286,11 +271,9 @@ class Pipeline:
         check_watchers(cancel, preview=preview, callback_on_step_end=callback_on_step_end)
         clock = StageClock(deadline, cancel)
         if (prompt is None) == (prompt_embeds is None):
-            raise InvalidRequestError(
-                f"prompt: got {'neither it nor' if prompt is None else 'both it and'} "
-                "prompt_embeds, allowed is one of them.",
-                param="prompt",
-            )
+            got = "neither it nor" if prompt is None else "both it and"
+            message = f"prompt: got {got} prompt_embeds, allowed is one of them."
+            raise InvalidRequestError(message, param="prompt")
         embeds = None if prompt_embeds is None else to_embeddings("prompt_embeds", prompt_embeds)
         texts = prompt if embeds is None else [""] * len(embeds)
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
@@ -311,9 +294,9 @@ class Pipeline:
             height=check_size("height", height, sizes[0], factor),
             width=check_size("width", width, sizes[1], factor),
             steps=check_steps(
-                defaults["num_inference_steps"]
-                if num_inference_steps is None
-                else num_inference_steps
+                num_inference_steps
+                if num_inference_steps is not None
+                else defaults["num_inference_steps"]
             ),
             guidance=check_guidance(
                 defaults["guidance_scale"] if guidance_scale is None else guidance_scale
