@@ -47,8 +47,8 @@ def test_against_torch(ratio: float, kind: str) -> None:
         x = torch.from_numpy(values)
         s = torch.quantile(x.abs(), ratio, dim=1).clamp(1.0, 1e30)[:, None]
         expected = (torch.clamp(x, -s, s) / s).numpy()
-        # torch may fuse the last multiplication and addition: one unit in the last place
-        np.testing.assert_allclose(_core.threshold(values, ratio, 1e30), expected, rtol=2.5e-7)
+        # torch's releases round the place between two values differently, and may fuse operations
+        np.testing.assert_allclose(_core.threshold(values, ratio, 1e30), expected, rtol=1e-6)
 
 
 def test_the_bound_is_at_least_one_and_then_at_most_high() -> None:
