@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from math import sqrt
 from typing import Any, NamedTuple
 
 from ..errors import InternalError
@@ -27,7 +26,7 @@ from ..samplers.program import (
 from ..samplers.reference import thresholded
 from ..samplers.trace import seen_sigmas
 
-__all__ = ["Registers", "Segment", "cut", "scale_seen", "seen_sigmas", "widened"]
+__all__ = ["Registers", "Segment", "cut", "seen_sigmas", "widened"]
 
 
 class Segment(NamedTuple):
@@ -118,11 +117,6 @@ class Registers:
 def widened(x: Any) -> Any:
     """float16 and bfloat16 as float32, anything else as it is."""
     return x if x.dtype.itemsize >= 4 else (x.float() if hasattr(x, "float") else x.astype("f4"))
-
-
-def scale_seen(sigma: float) -> float:
-    """1/sqrt(1 + sigma^2): what VP-trained networks see of a latent x0 + sigma*eps."""
-    return 1.0 / sqrt(1.0 + sigma * sigma)
 
 
 def _plus(total: Any, x: Any, weight: float) -> Any:
