@@ -39,7 +39,6 @@ _DEVICES = {
     "cpu": _core.CallerStream.torch_states,
     "cuda": _core.CallerStream.cuda_states,
 }
-_NUMPY = (np.random.RandomState, np.random.Generator)
 _lent: set[int] = set()  # generators that a call draws from now
 _lock = threading.Lock()
 
@@ -99,7 +98,8 @@ def read_generators(generator: Any) -> tuple[Any, ...]:
     """
     found = tuple(generator) if isinstance(generator, list | tuple) else (generator,)
     kinds = {"torch" if _is_torch(one) else "numpy" for one in found}
-    if len(kinds) != 1 or not all(_is_torch(one) or isinstance(one, _NUMPY) for one in found):
+    numpy = (np.random.RandomState, np.random.Generator)  # a module that only this needs
+    if len(kinds) != 1 or not all(_is_torch(one) or isinstance(one, numpy) for one in found):
         refuse(
             "generator",
             generator,

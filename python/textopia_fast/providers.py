@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from importlib import metadata
 from pathlib import Path
 
 from . import _core
@@ -99,6 +98,8 @@ def describe_openvino() -> str:
         choose_provider("openvino")
     except ConfigurationError as error:
         return error.message.rstrip(".") + (f"; {_INSTALL}" if _find_library() is None else "")
+    from importlib import metadata  # 15 milliseconds that only this needs
+
     try:
         version = metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError:  # a copy without its metadata

@@ -17,8 +17,8 @@ from ..samplers.prediction import coefficients
 from ..samplers.scheduler_classes import CURVES
 from ..samplers.scheduler_levels import solver_flow_schedule
 from ..samplers.schedules import spaced_scale
+from ..samplers.trace import seen_sigmas
 from .scheduler_base import ConfiguredScheduler
-from .segments import seen_sigmas
 from .torch_noise import import_torch
 
 __all__ = ["LeveledScheduler"]

@@ -24,9 +24,8 @@ from ..samplers.program import (
     Threshold,
 )
 from ..samplers.reference import thresholded
-from ..samplers.trace import seen_sigmas
 
-__all__ = ["Registers", "Segment", "cut", "seen_sigmas", "widened"]
+__all__ = ["Registers", "Segment", "cut", "widened"]
 
 
 class Segment(NamedTuple):
