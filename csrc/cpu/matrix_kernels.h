@@ -55,9 +55,10 @@ struct ProductTask {
   bool has_gates;
 };
 
-// Units work on whole tiles of rows: what they read and write past the last row must be there.
+// Units work on whole tiles of rows, which may begin at any row (the borders between images are skipped): what
+// they read and write past the last row must be there.
 inline constexpr int kTileRows = 32;
-constexpr int64_t round_rows(int64_t rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
+constexpr int64_t round_rows(int64_t rows) { return (rows + 2 * (kTileRows - 1)) / kTileRows * kTileRows; }
 
 // Keys and values of one head, brought into the form that attend() multiplies: keys as a slab
 // [ceil(width / 32)][key_rows][32], values transposed in blocks of 32 keys, [key_rows / 32][value_rows][32].
