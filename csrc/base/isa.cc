@@ -15,8 +15,8 @@
 #include <unistd.h>
 #endif
 
-// Tests may preload an emulator of AMX (tests/support/amx_emulator.c) that defines this and speaks for the CPU;
-// elsewhere nobody does, and it is null: no setting makes a program run tiles that are not there.
+// Tests may preload an emulator of AMX (tests/support/amx_emulator.c) that defines this and speaks for the
+// CPU; elsewhere nobody does, and it is null: no setting makes a program run tiles that are not there.
 extern "C" [[gnu::weak, gnu::visibility("default")]] uint32_t textopia_emulated_amx();
 
 namespace textopia {

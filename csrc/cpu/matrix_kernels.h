@@ -55,8 +55,8 @@ struct ProductTask {
   bool has_gates;
 };
 
-// Units work on whole tiles of rows, which may begin at any row (the borders between images are skipped): what
-// they read and write past the last row must be there.
+// Units work on whole tiles of rows, which may begin at any row (the borders between images are skipped):
+// what they read and write past the last row must be there.
 inline constexpr int kTileRows = 32;
 constexpr int64_t round_rows(int64_t rows) { return (rows + 2 * (kTileRows - 1)) / kTileRows * kTileRows; }
 

@@ -45,10 +45,10 @@ static _Noreturn void refuse(const char* instruction, const char* why) {
 
 // A VEX-encoded instruction of map 0F38 with W = 0 and 128 bits, which all of AMX are.
 typedef struct {
-  int opcode, prefix;       // prefix: 0 none, 1 66, 2 F3, 3 F2
-  int reg, rm, vvvv;        // of registers; rm is -1 where the operand is memory
-  uint8_t* address;         // of memory
-  int64_t stride;           // the index register, scaled
+  int opcode, prefix;  // prefix: 0 none, 1 66, 2 F3, 3 F2
+  int reg, rm, vvvv;   // of registers; rm is -1 where the operand is memory
+  uint8_t* address;    // of memory
+  int64_t stride;      // the index register, scaled
   int has_sib;
   int length;
 } Instruction;
@@ -120,7 +120,8 @@ static void load_config(const uint8_t* from) {
     const int rows = config.rows[t], row_bytes = config.row_bytes[t];
     if (t >= kTiles && (rows != 0 || row_bytes != 0)) refuse(kName, "there are 8 tiles");
     if (rows > kMostRows || row_bytes > kMostBytes) refuse(kName, "a tile has at most 16 rows of 64 bytes");
-    if ((rows == 0) != (row_bytes == 0)) refuse(kName, "a tile has rows without bytes, or bytes without rows");
+    if ((rows == 0) != (row_bytes == 0))
+      refuse(kName, "a tile has rows without bytes, or bytes without rows");
   }
   state.config = config;
 }
@@ -139,8 +140,9 @@ static void move_tile(const Instruction* what, int is_store) {
   check_tile(is_store ? "tilestored" : "tileloadd", what->reg);
   const size_t bytes = state.config.row_bytes[what->reg];
   const int rows = state.config.rows[what->reg];
-  uint8_t(*tile)[kMostBytes] = state.tiles[what->reg];
-  if (!is_store) memset(tile[state.config.start_row], 0, (size_t)(kMostRows - state.config.start_row) * kMostBytes);
+  uint8_t (*tile)[kMostBytes] = state.tiles[what->reg];
+  if (!is_store)
+    memset(tile[state.config.start_row], 0, (size_t)(kMostRows - state.config.start_row) * kMostBytes);
   for (int r = state.config.start_row; r < rows; ++r) {
     uint8_t* const row = what->address + r * what->stride;
     memcpy(is_store ? row : tile[r], is_store ? tile[r] : row, bytes);
@@ -163,7 +165,8 @@ static Form check_product(const char* name, int sum, int a, int b) {
     refuse(name, "the bytes of a row are no multiple of 4");
   if (c->rows[sum] != c->rows[a]) refuse(name, "sums and first operand differ in rows");
   if (c->row_bytes[sum] != c->row_bytes[b]) refuse(name, "sums and second operand differ in columns");
-  if (c->row_bytes[a] / 4 != c->rows[b]) refuse(name, "the second operand has not a row per group of the first");
+  if (c->row_bytes[a] / 4 != c->rows[b])
+    refuse(name, "the second operand has not a row per group of the first");
   return (Form){c->rows[a], c->rows[b], (__mmask16)((1u << c->row_bytes[b] / 4) - 1)};
 }
 
@@ -183,7 +186,8 @@ static void dot_bf16(int sum, int a, int b) {
     for (int k = 0; k < form.groups; ++k) {
       const __m512i x = _mm512_set1_epi32(group_of(a, m, k)), y = _mm512_load_si512(state.tiles[b][k]);
       even = _mm512_fmadd_ps((__m512)_mm512_slli_epi32(x, 16), (__m512)_mm512_slli_epi32(y, 16), even);
-      odd = _mm512_fmadd_ps((__m512)_mm512_and_si512(x, odd_bits), (__m512)_mm512_and_si512(y, odd_bits), odd);
+      odd =
+          _mm512_fmadd_ps((__m512)_mm512_and_si512(x, odd_bits), (__m512)_mm512_and_si512(y, odd_bits), odd);
     }
     const __m512 before = _mm512_load_ps(state.tiles[sum][m]);
     const __m512 after = _mm512_add_ps(before, _mm512_add_ps(even, odd));
