@@ -5,7 +5,7 @@
 //   Session           an object alive around products (AMX loads its tile configuration)
 //   multiply(a, steps, step_count, b, sums, rows, is_first, ahead)
 //                     sums[rows][32] (+)= the rows at `a` times the steps at `b`; may read and write up to
-//                     round_rows(rows) rows; calls ahead.prefetch() once per step
+//                     padded_rows(rows) rows; calls ahead.prefetch() once per step
 //   kFinishesBeside   whether multiply() takes a `Waiting` behind these, or nullptr, and calls its
 //                     finish_some() in each step, before it writes sums: work for the vector registers while
 //                     tiles multiply
