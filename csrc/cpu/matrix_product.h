@@ -6,9 +6,9 @@
 //   multiply(a, steps, step_count, b, sums, rows, is_first, ahead)
 //                     sums[rows][32] (+)= the rows at `a` times the steps at `b`; may read and write up to
 //                     padded_rows(rows) rows; calls ahead.prefetch() once per step
-//   kFinishesBeside   whether multiply() takes a `Waiting` behind these, or nullptr, and calls its
-//                     finish_some() in each step, before it writes sums: work for the vector registers while
-//                     tiles multiply
+//   kFinishesBeside   whether multiply() takes one argument more, a `Waiting*` or null, and calls its
+//                     finish_some() in each step until none is left, before it writes sums: work for the
+//                     vector registers while tiles multiply
 #pragma once
 
 #include "cpu/lanes_bf16_avx512.h"
