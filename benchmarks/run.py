@@ -81,7 +81,9 @@ def run_task(task: str, given: argparse.Namespace) -> None:
         print(f"{task}: {error}")
         return
     report.machine = stamp
-    report.command = f"python benchmarks/run.py {task}" + (" --quick" if given.quick else "")
+    needs_model = any(task == item.task for item in PLAN)
+    options = " --model DIRECTORY" * needs_model + " --quick" * given.quick
+    report.command = f"python benchmarks/run.py {task}{options}"
     reports.show(report)
     if given.json:
         reports.write(report, given.json)
