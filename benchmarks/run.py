@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model-xl", help="the same of Stable Diffusion XL, for true_size")
     parser.add_argument("--steps", type=int, help="of text_to_image_sd15, instead of 20")
     given = parser.parse_args(arguments)
+    if given.json and given.task in ("all", "true_size"):
+        parser.error("--json: of one task")
     if given.steps:
         os.environ[STEPS] = str(given.steps)
     warnings.simplefilter("ignore")  # competitors' deprecations would tear the table apart

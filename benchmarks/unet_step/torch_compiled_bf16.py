@@ -22,4 +22,9 @@ def make(case: Case) -> Callable[[], np.ndarray]:
     from torch._inductor import config
 
     config.freezing = True  # lets oneDNN take the weights in its own layouts
-    return make_step(torch.compile(model), case)
+    step = make_step(torch.compile(model), case)
+    try:
+        step()  # compiles
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise NotInstalledError(f"torch.compile fails: {str(error).splitlines()[0]}") from error
+    return step
