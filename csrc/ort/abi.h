@@ -16,6 +16,8 @@ struct CudaProviderOptions;
 struct CustomOp;
 struct CustomOpDomain;
 struct Env;
+struct EpAssignedNode;
+struct EpAssignedSubgraph;
 struct EpDevice;
 struct IoBinding;
 struct KernelContext;
@@ -182,7 +184,15 @@ inline constexpr int kKnownSlots = 425;
     (SessionOptions*, Env*, const EpDevice* const* devices, size_t count, const char* const* keys,          \
      const char* const* values, size_t options))                                                            \
   X(312, 22, EpDevice_EpName, const char*, (const EpDevice*))                                               \
-  X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))
+  X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))                                  \
+  X(407, 24, Session_GetEpGraphAssignmentInfo, Status*,                                                     \
+    (const Session*, const EpAssignedSubgraph* const** subgraphs, size_t* count))                           \
+  X(408, 24, EpAssignedSubgraph_GetEpName, Status*, (const EpAssignedSubgraph*, const char** name))         \
+  X(409, 24, EpAssignedSubgraph_GetNodes, Status*,                                                          \
+    (const EpAssignedSubgraph*, const EpAssignedNode* const** nodes, size_t* count))                        \
+  X(410, 24, EpAssignedNode_GetName, Status*, (const EpAssignedNode*, const char** name))                   \
+  X(411, 24, EpAssignedNode_GetDomain, Status*, (const EpAssignedNode*, const char** domain))               \
+  X(412, 24, EpAssignedNode_GetOperatorType, Status*, (const EpAssignedNode*, const char** op))
 
 // One slot of the table. Calling one that the opened library does not have throws instead of jumping nowhere.
 template <typename Signature>

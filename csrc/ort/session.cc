@@ -37,8 +37,7 @@ void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOp
     details.emplace_back("hint", kCudaHint);
     throw Error(code::kConfiguration, error.what(), std::move(details));
   }
-  // A node that the provider cannot take is an error that names it, not a silent detour over the CPU.
-  checked(api.AddSessionConfigEntry(session, "session.disable_cpu_ep_fallback", "1"));
+  request_placement(library, session, label);
 }
 
 MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& options) {
@@ -188,6 +187,7 @@ std::shared_ptr<Session> load(const SessionOptions& options, const Create& creat
   check_status(library.api, create(library, made.get(), &raw), Activity::kLoad, options.label,
                "the graph cannot be loaded");
   SessionHandle handle(raw);
+  if (options.cuda) check_placement(library, raw, options.label);
   const Border border(library, raw, options.label);
   return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
                                        border.outputs(), options.cuda, device_memory(library, options),

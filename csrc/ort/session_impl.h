@@ -17,6 +17,13 @@ std::string names_of(const std::vector<TensorInfo>& infos);
 void add_plugin(const Runtime& library, const Plugin& plugin, abi::SessionOptions* options,
                 const std::string& label);
 
+// Makes a CUDA session ready for check_placement().
+void request_placement(const Runtime& library, abi::SessionOptions* options, const std::string& label);
+
+// A node that the CUDA provider cannot take is an error that names it, not a silent detour over the CPU.
+// Throws model_unsupported.
+void check_placement(const Runtime& library, const abi::Session* session, const std::string& label);
+
 class SessionImpl final : public Session {
  public:
   SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
