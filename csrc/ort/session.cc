@@ -9,9 +9,6 @@
 namespace textopia::ort {
 namespace {
 
-constexpr const char* kCudaHint =
-    "Install it with `pip install textopia-fast[cuda]`; `textopia-fast doctor` lists what is missing.";
-
 void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOptions& options,
               const std::string& label) {
   const abi::Api& api = library.api;

@@ -38,6 +38,12 @@ class SessionImpl final : public Session {
         device_memory_(std::move(device_memory)),
         has_plugin_(has_plugin) {}
 
+  // The provider ends the process where it cannot free a captured graph, as on a lost device: what is lost
+  // is left to the end of the process.
+  ~SessionImpl() override {
+    if (cuda_ && cuda_->is_lost && cuda_->is_lost()) static_cast<void>(handle_.release());
+  }
+
   const std::vector<TensorInfo>& inputs() const override { return inputs_; }
   const std::vector<TensorInfo>& outputs() const override { return outputs_; }
   const std::string& label() const override { return label_; }
