@@ -57,6 +57,7 @@ inline constexpr int kSequential = 0;       // ExecutionMode
 inline constexpr int kDeviceAllocator = 0;  // OrtAllocatorType
 inline constexpr int kArenaAllocator = 1;
 inline constexpr int kMemoryDefault = 0;  // OrtMemType
+inline constexpr int kCpuDevice = 0;      // OrtMemoryInfoDeviceType
 inline constexpr int kAnyType = 0;        // ONNXTensorElementDataType of an argument that may have several
 inline constexpr int kRequired = 0;       // OrtCustomOpInputOutputCharacteristic
 inline constexpr int kOptional = 1;
@@ -170,6 +171,7 @@ inline constexpr int kKnownSlots = 425;
   X(206, 11, UpdateCUDAProviderOptions, Status*,                                                            \
     (CudaProviderOptions*, const char* const* keys, const char* const* values, size_t count))               \
   X(208, 11, ReleaseCUDAProviderOptions, void, (CudaProviderOptions*))                                      \
+  X(225, 14, MemoryInfoGetDeviceType, void, (const MemoryInfo*, int*))                                      \
   X(230, 14, KernelInfo_GetInputCount, Status*, (const KernelInfo*, size_t*))                               \
   X(244, 15, KernelInfo_GetNodeName, Status*, (const KernelInfo*, char*, size_t* size))                     \
   X(249, 15, KernelInfoGetConstantInput_tensor, Status*,                                                    \
@@ -185,6 +187,8 @@ inline constexpr int kKnownSlots = 425;
      const char* const* values, size_t options))                                                            \
   X(312, 22, EpDevice_EpName, const char*, (const EpDevice*))                                               \
   X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))                                  \
+  X(380, 23, SessionGetMemoryInfoForInputs, Status*,                                                        \
+    (const Session*, const MemoryInfo** infos, size_t count))                                               \
   X(407, 24, Session_GetEpGraphAssignmentInfo, Status*,                                                     \
     (const Session*, const EpAssignedSubgraph* const** subgraphs, size_t* count))                           \
   X(408, 24, EpAssignedSubgraph_GetEpName, Status*, (const EpAssignedSubgraph*, const char** name))         \

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101,
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, ILLEGAL_ADDRESS = 700,
        NOT_CAPTURING = 401, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2, DEVICE_TO_DEVICE = 3 };
 enum { MAX_STREAMS = 256 };
@@ -133,8 +133,24 @@ int cudaGraphLaunch(Graph *graph, void *stream) {
 
 /* ---- errors, versions, devices ---- */
 void fake_runtime_reset(void) { last_error = OK; memset(captures, 0, sizeof captures); }
-const char *cudaGetErrorName(int error) { return error == OK ? "cudaSuccess" : error == OUT_OF_MEMORY ? "cudaErrorMemoryAllocation" : "cudaErrorFake"; }
-const char *cudaGetErrorString(int error) { return error == OK ? "no error" : error == OUT_OF_MEMORY ? "out of memory" : "made for a test"; }
+static const struct { int error; const char *name, *text; } errors[] = {
+    {OK, "cudaSuccess", "no error"},
+    {INVALID_VALUE, "cudaErrorInvalidValue", "invalid argument"},
+    {OUT_OF_MEMORY, "cudaErrorMemoryAllocation", "out of memory"},
+    {98, "cudaErrorInvalidDeviceFunction", "invalid device function"},
+    {INVALID_DEVICE, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {ILLEGAL_ADDRESS, "cudaErrorIllegalAddress", "an illegal memory access was encountered"},
+    {719, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {CAPTURE_UNSUPPORTED, "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"},
+    {CAPTURE_INVALIDATED, "cudaErrorStreamCaptureInvalidated", "operation failed due to a previous error during capture"},
+    {-1, "cudaErrorUnknown", "unknown error"}};
+static int find_error(int error) {
+  int i = 0;
+  while (errors[i].error != error && errors[i].error >= 0) ++i;
+  return i;
+}
+const char *cudaGetErrorName(int error) { return errors[find_error(error)].name; }
+const char *cudaGetErrorString(int error) { return errors[find_error(error)].text; }
 int cudaGetLastError(void) { int error = last_error; last_error = OK; return error; }
 int cudaPeekAtLastError(void) { return last_error; }
 int cudaDriverGetVersion(int *version) { *version = 13000; return OK; }
