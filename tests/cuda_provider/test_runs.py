@@ -42,7 +42,9 @@ def test_samples_are_those_of_the_cpu(fake, sampler):
         denoiser = tx.Denoiser(copying_network(), device=device)
         results.append(tx.sample(denoiser, random_latents(2), program, noise=noise))
     scale = np.abs(results[0]).max()
-    np.testing.assert_allclose(results[1], results[0], rtol=0, atol=3e-6 * scale)  # logarithms of libm
+    np.testing.assert_allclose(
+        results[1], results[0], rtol=0, atol=3e-6 * scale
+    )  # logarithms of libm
 
 
 def test_a_step_is_one_run_and_one_launch(fake):
@@ -70,7 +72,9 @@ def test_everything_is_on_our_stream(fake):
     calls = fake.runtime_calls()
     assert streams_of(calls) == {f"{gpu.stream:#x}"}
     given = [line.split(" ") for line in fake.calls()]
-    libraries = {words[1] for words in given if words[0] in ("cublasSetStream_v2", "cudnnSetStream")}
+    libraries = {
+        words[1] for words in given if words[0] in ("cublasSetStream_v2", "cudnnSetStream")
+    }
     assert libraries <= {f"{gpu.stream:#x}"}
     assert sum(line.startswith("cudaLaunchKernel") for line in calls) > 100
     assert sum(line.startswith("cudnnBackendExecute") for line in calls) == 49  # convolutions
@@ -118,3 +122,22 @@ def test_memory_is_given_back(fake):
     assert fake.live().get("memory", 0) == 0
     del gpu
     assert fake.live() == {}
+
+
+def test_the_whole_pipeline(fake, monkeypatch):
+    """Text encoder, U-Net and VAE on the provider; what its kernels would write is zero here."""
+    gpu = fake.gpu()
+    fake.fill_memory(0)
+    monkeypatch.setattr("textopia_fast.stages.open_device", lambda device: gpu)
+    pipe = tx.Pipeline.from_pretrained("tiny-shapes", device="cuda", precision="fp32")
+    for seed in range(2):
+        fake.clear()
+        image = pipe("a red circle", num_inference_steps=3, seed=seed, output_type="np").images[0]
+        assert image.shape == (64, 64, 3)
+        assert np.isfinite(image).all()
+    convolutions = 3 * 49 + 28  # of the U-Net, and of the decoder
+    assert fake.count("cudnnBackendExecute") == convolutions
+    assert streams_of(fake.runtime_calls()) == {f"{gpu.stream:#x}"}
+    # Waited for: where a result goes to the host, the prompt's states and the picture.
+    assert fake.count("cudaStreamSynchronize") <= 6
+    assert fake.count("cudaDeviceSynchronize") == 0

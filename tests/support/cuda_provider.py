@@ -1,4 +1,4 @@
-"""ONNX Runtime's own CUDA provider on the fake CUDA of fake_cudart/: no GPU, every call recorded."""
+"""ONNX Runtime's own CUDA provider on the fake CUDA of fake_cudart: every call recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def installed_folder() -> Path:
     folder = os.environ.get(VARIABLE)
     if not folder:
         pytest.skip(f"needs onnxruntime-gpu in the folder that {VARIABLE} names")
-    if not (provider := Path(folder, "onnxruntime/capi/libonnxruntime_providers_cuda.so")).is_file():
+    if not (
+        provider := Path(folder, "onnxruntime/capi/libonnxruntime_providers_cuda.so")
+    ).is_file():
         raise FileNotFoundError(provider)
     return Path(folder)
 
@@ -67,6 +69,13 @@ class ProviderOnFake(FakeCuda):
 
     def gpu(self, *, emulated: bool = False) -> _core.Gpu:
         return _core.Gpu(self.driver(), 0, images(), is_emulated=emulated)
+
+    def fill_memory(self, byte: int) -> None:
+        """New memory holds that, instead of NaN."""
+        self._library.fake_fill(byte)
+
+    def set_largest_allocation(self, bytes_: int) -> None:
+        self._runtime.fake_largest(ctypes.c_size_t(bytes_))
 
     def runtime_calls(self) -> list[str]:
         """What the provider called, without what that called of the driver."""

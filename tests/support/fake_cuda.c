@@ -18,7 +18,7 @@ static size_t log_used;
 static Object live[MAX_LIVE];
 static int context_depth, retained, sticky, device_count = 1, driver_version = 12040, architecture = 90;
 static char fail_name[64];
-static int fail_after, fail_result;
+static int fail_after, fail_result, fresh = 0xFF; /* NaN, so that nothing unwritten goes unseen */
 
 void fake_reset(void) {
   if (!log_text) log_text = malloc(LOG_BYTES);
@@ -27,11 +27,14 @@ void fake_reset(void) {
   context_depth = retained = sticky = 0;
   device_count = 1; driver_version = 12040; architecture = 90;
   fail_name[0] = 0;
+  fresh = 0xFF;
   memset(live, 0, sizeof live);
 }
 const char *fake_log(void) { return log_text; }
 void fake_clear_log(void) { log_used = 0; log_text[0] = 0; }
 void fake_device(int count, int version, int arch) { device_count = count; driver_version = version; architecture = arch; }
+/* What new memory is filled with. */
+void fake_fill(int byte) { fresh = byte; }
 /* The call number `after` (from 0) of that name, or of any name where it is "*", answers `result`. */
 void fake_fail(const char *name, int after, int result) { strncpy(fail_name, name, 63); fail_after = after; fail_result = result; }
 int fake_live(const char *kind) {
@@ -127,7 +130,7 @@ int cuEventElapsedTime(float *ms, void *start, void *end) { (void)start; (void)e
 int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
   CALL(1, "%zu", bytes)
   void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
-  memset(memory, 0xFF, bytes); /* NaN, so that nothing unwritten goes unseen */
+  memset(memory, fresh, bytes);
   *pointer = (uint64_t)keep(memory, bytes, "memory");
   return OK;
 }

@@ -16,7 +16,7 @@ static inline int record_stream(const char *name, void *stream) {
 
 #ifdef FAKE_CUBLAS
 const char *cublasGetStatusName(int status) { return status ? "CUBLAS_STATUS_FAKE" : "CUBLAS_STATUS_SUCCESS"; }
-const char *cublasGetStatusString(int status) { return status ? "made for a test" : "success"; }
+const char *cublasGetStatusString(int status) { return status == 3 ? "the resource allocation failed" : status ? "made for a test" : "success"; }
 int cublasGetMathMode(void *handle, int *mode) { (void)handle; *mode = 0; return 0; }
 int cublasSetStream_v2(void *handle, void *stream) { (void)handle; return record_stream(__func__, stream); }
 #endif

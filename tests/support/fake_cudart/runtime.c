@@ -132,7 +132,10 @@ int cudaGraphLaunch(Graph *graph, void *stream) {
 }
 
 /* ---- errors, versions, devices ---- */
-void fake_runtime_reset(void) { last_error = OK; memset(captures, 0, sizeof captures); }
+static size_t largest = SIZE_MAX;
+/* cudaMalloc of more bytes than that finds no memory. */
+void fake_largest(size_t bytes) { largest = bytes; }
+void fake_runtime_reset(void) { last_error = OK; largest = SIZE_MAX; memset(captures, 0, sizeof captures); }
 static const struct { int error; const char *name, *text; } errors[] = {
     {OK, "cudaSuccess", "no error"},
     {INVALID_VALUE, "cudaErrorInvalidValue", "invalid argument"},
@@ -219,6 +222,7 @@ int cudaGetDeviceProperties(char *properties, int device) {
 int cudaMalloc(void **memory, size_t bytes) {
   CALL("%zu", bytes)
   if (is_unsafe_now()) return fail(CAPTURE_UNSUPPORTED);
+  if (bytes > largest) return fail(OUT_OF_MEMORY);
   uint64_t made = 0;
   IN_CONTEXT(cuMemAlloc_v2(&made, bytes))
   *memory = (void *)made;
