@@ -23,6 +23,7 @@ from .edit import DOMAIN, Editor
 from .folding import fold
 from .fusion import EARLY, LATE
 from .layout import to_channels_last
+from .lowering import lower
 from .packing import pack_weights
 from .precision import narrow, widen
 from .shapes import Shaper
@@ -145,6 +146,9 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
         counts = parts.counts
         named = {"body": parts.body, "time": parts.time, "prompt": parts.prompt}
         graphs = {name: part for name, part in named.items() if part is not None}
+    if target.device == "cuda":
+        for part in graphs.values():
+            lower(Editor(part, editor.shaper), narrow_resize=target.dtype == "float16")
     coverage = measure(list(graphs.values()), sizes)
     for part in graphs.values():
         _finish(part, editor.shaper, target)
