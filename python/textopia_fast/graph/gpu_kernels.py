@@ -6,11 +6,18 @@ import onnx_ir as ir
 
 from .edit import attribute, constant, dims_of, input_of, present, stored_sizes
 
-__all__ = ["HEAD_WIDTHS", "MASKED_HEAD_WIDTHS", "MAX_GROUP", "MAX_NORM", "lacking_kernel"]
+__all__ = [
+    "CAUSAL_HEAD_WIDTHS",
+    "HEAD_WIDTHS",
+    "MASKED_HEAD_WIDTHS",
+    "MAX_GROUP",
+    "MAX_NORM",
+    "lacking_kernel",
+]
 
-HEAD_WIDTHS = (16, 24, 32, 40, 64, 80, 160, 512)
-MASKED_HEAD_WIDTHS = (32, 64)
-CAUSAL_HEAD_WIDTHS = (64,)
+HEAD_WIDTHS: tuple[int, ...] = (16, 24, 32, 40, 64, 80, 160, 512)
+MASKED_HEAD_WIDTHS: tuple[int, ...] = (32, 64)
+CAUSAL_HEAD_WIDTHS: tuple[int, ...] = (64,)
 MAX_GROUP = 128  # channels of a group
 MAX_NORM = 2048  # channels of a layer norm
 _ALIGNED = 16  # rows of tokens are multiples of it

@@ -39,6 +39,7 @@ NARROW = "narrow"
 
 _TO_LAST, _TO_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
 _WEIGHTED = ("Conv", "Linear", "LinearGeglu")
+_INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def lower(editor: Editor, narrow_resize: bool) -> None:
@@ -54,6 +55,10 @@ def lower(editor: Editor, narrow_resize: bool) -> None:
             lowering.weighted(node)
     editor.prune()
     for node in tuple(editor.graph):
+        if is_op(node, "ArgMax") and present(node.inputs[0]).dtype in _INTEGERS:
+            # The provider compares floats alone; ids of tokens are exact in them.
+            ids = editor.op(node, "Cast", node.inputs[0], to=int(ir.DataType.FLOAT))
+            node.replace_input_with(0, ids)
         reason = lacking_kernel(node) if node.domain == DOMAIN else None
         if reason is not None:
             lowering.written_out(node, reason)
