@@ -1,5 +1,5 @@
 /* A CUDA driver without a GPU, for tests: records every call, can make any of them fail, and computes the
- * loop's kernels on the host, whose memory is also the device's. A "cubin" is text: "combine fp16 noise".
+ * kernels on the host, whose memory is also the device's. A "cubin" is text, constants last: "geglu fp16 any|BLOCK=4".
  * Built by fake_cuda.py; controlled through the fake_* functions. */
 #include <math.h>
 #include <stdint.h>
@@ -8,9 +8,10 @@
 #include <string.h>
 
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_IMAGE = 200, NOT_FOUND = 500,
-       ILLEGAL_ADDRESS = 700 };
+       ILLEGAL_ADDRESS = 700, MISALIGNED = 716 };
+enum { FP32, FP16, BF16 };
 enum { MAX_LIVE = 4096, LOG_BYTES = 1 << 22 };
-typedef struct { char text[64]; char function[64]; } Module;
+typedef struct { char text[64]; char function[64]; char facts[128]; } Module;
 typedef struct { void *at; size_t bytes; const char *kind; } Object;
 
 static char *log_text;
@@ -99,7 +100,9 @@ int cuModuleLoadData(void **module, const void *image) {
   CALL(1, "%s", (const char *)image)
   if (strncmp(image, "cubin ", 6)) return INVALID_IMAGE;
   Module *made = calloc(1, sizeof *made);
-  strncpy(made->text, (const char *)image + 6, 63);
+  const char *bar = strchr(image, '|');
+  strncpy(made->text, (const char *)image + 6, bar && bar - (const char *)image - 6 < 63 ? (size_t)(bar - (const char *)image - 6) : 63);
+  if (bar) strncpy(made->facts, bar + 1, sizeof made->facts - 1);
   *module = keep(made, sizeof *made, "module");
   return OK;
 }
@@ -145,10 +148,32 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
   memcpy(to, (void *)from, bytes);
   return OK;
 }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
+  (void)stream;
+  CALL(1, "%zu", bytes)
+  if (!is_memory(to, bytes)) return sticky = ILLEGAL_ADDRESS;
+  memcpy((void *)to, (void *)from, bytes);
+  return OK;
+}
 
 /* ---- the kernels, from their descriptions in kernels/ ---- */
 #define P(type, i) (*(type *)parameters[i])
-static float load(uint64_t at, int64_t i, int is_half) { return is_half ? (float)((_Float16 *)at)[i] : ((float *)at)[i]; }
+static float load(uint64_t at, int64_t i, int dtype) {
+  if (dtype == FP16) return (float)((_Float16 *)at)[i];
+  if (dtype == FP32) return ((float *)at)[i];
+  uint32_t bits = (uint32_t)((uint16_t *)at)[i] << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+static void store(uint64_t at, int64_t i, float value, int dtype) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  if (dtype == FP16) ((_Float16 *)at)[i] = (_Float16)value;
+  else if (dtype == FP32) ((float *)at)[i] = value;
+  else ((uint16_t *)at)[i] = (uint16_t)(isnan(value) ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+#include "fake_graph_kernels.h"
 
 static float normal(uint64_t seed, uint64_t draw, int64_t element) {
   uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
@@ -167,7 +192,7 @@ static float normal(uint64_t seed, uint64_t draw, int64_t element) {
   return (float)(radius * (quarter % 2 ? sin(angle) : cos(angle)));
 }
 
-static int combine(void **parameters, int is_half, int has_noise) {
+static int combine(void **parameters, int dtype, int has_noise) {
   int64_t size = P(int, 62), images = P(int, 63), per_run = P(int, 64), halves = P(int, 65);
   for (int64_t image = 0; image < images; ++image) {
     int64_t start = image / per_run * per_run, count = images - start < per_run ? images - start : per_run;
@@ -179,8 +204,8 @@ static int combine(void **parameters, int is_half, int has_noise) {
       for (int k = 0; k < 8; ++k) {
         int row = P(int, 40 + k);
         float factor = row < 0 ? 1.0f : load(P(uint64_t, 48), row * images + image, 0);
-        if (P(float, 24 + k) != 0) total += P(float, 24 + k) * factor * load(P(uint64_t, 16 + k), positive * size + i, is_half);
-        if (P(float, 32 + k) != 0) total += P(float, 32 + k) * factor * load(P(uint64_t, 16 + k), negative * size + i, is_half);
+        if (P(float, 24 + k) != 0) total += P(float, 24 + k) * factor * load(P(uint64_t, 16 + k), positive * size + i, dtype);
+        if (P(float, 32 + k) != 0) total += P(float, 32 + k) * factor * load(P(uint64_t, 16 + k), negative * size + i, dtype);
       }
       if (has_noise) total += P(float, 49) * normal(((uint64_t *)P(uint64_t, 50))[image], P(uint64_t, 51), i);
       if (!isfinite(total) && *(int *)P(uint64_t, 60) > P(int, 61)) *(int *)P(uint64_t, 60) = P(int, 61);
@@ -188,8 +213,7 @@ static int combine(void **parameters, int is_half, int has_noise) {
       float scaled = total * P(float, 55);
       for (int half = 0; half < P(int, 56); ++half) {
         int64_t at = (half == 0 ? positive : negative) * size + i;
-        if (is_half) ((_Float16 *)P(uint64_t, 54))[at] = (_Float16)scaled;
-        else ((float *)P(uint64_t, 54))[at] = scaled;
+        store(P(uint64_t, 54), at, scaled, dtype);
       }
     }
   }
@@ -224,14 +248,14 @@ static int langevin_step(void **parameters, int has_noise) {
   return OK;
 }
 
-static int rescale(void **parameters, int is_half) {
+static int rescale(void **parameters, int dtype) {
   int64_t size = P(int, 5), images = P(int, 6), per_run = P(int, 7);
   for (int64_t image = 0; image < images; ++image) {
     int64_t start = image / per_run * per_run, count = images - start < per_run ? images - start : per_run;
     double sums[4] = {0};
     for (int64_t i = 0; i < size; ++i) {
-      double negative = load(P(uint64_t, 0), (image + start) * size + i, is_half);
-      double positive = load(P(uint64_t, 0), (image + start + count) * size + i, is_half);
+      double negative = load(P(uint64_t, 0), (image + start) * size + i, dtype);
+      double positive = load(P(uint64_t, 0), (image + start + count) * size + i, dtype);
       double guided = negative + P(double, 3) * (positive - negative);
       sums[0] += positive; sums[1] += positive * positive; sums[2] += guided; sums[3] += guided * guided;
     }
@@ -261,15 +285,18 @@ int cuLaunchKernel(Module *function, unsigned gx, unsigned gy, unsigned gz, unsi
                    void *stream, void **parameters, void **extra) {
   (void)stream;
   CALL(1, "%s %u,%u,%u %u,%u,%u %u", function->text, gx, gy, gz, bx, by, bz, shared)
-  int is_half = strstr(function->text, "fp16") != NULL, has_noise = strstr(function->text, "noise") != NULL;
+  const char *text = function->text;
+  int dtype = strstr(text, "fp16") ? FP16 : strstr(text, "bf16") ? BF16 : FP32, is_even = strstr(text, "even") != NULL;
+  int has_noise = strstr(function->text, "noise") != NULL;
   const char *name = function->function;
   if (extra) return INVALID_VALUE;
-  struct { const char *name; int count; } sizes[] = {{"combine", 66}, {"langevin_step", 12}, {"rescale", 8}, {"threshold", 6}, {"clamp", 5}, {"blend", 8}};
-  for (int i = 0; i < 6; ++i) /* the two scratch pointers of Triton's convention */
+  struct { const char *name; int count; } sizes[] = {{"combine", 66}, {"langevin_step", 12}, {"rescale", 8}, {"threshold", 6}, {"clamp", 5}, {"blend", 8},
+                                                  {"group_norm", 12}, {"layer_norm", 6}, {"geglu", 3}, {"attention", 19}};
+  for (int i = 0; i < 10; ++i) /* the two scratch pointers of Triton's convention */
     if (!strcmp(name, sizes[i].name) && (P(uint64_t, sizes[i].count) || P(uint64_t, sizes[i].count + 1))) return INVALID_VALUE;
-  if (!strcmp(name, "combine")) return combine(parameters, is_half, has_noise);
+  if (!strcmp(name, "combine")) return combine(parameters, dtype, has_noise);
   if (!strcmp(name, "langevin_step")) return langevin_step(parameters, has_noise);
-  if (!strcmp(name, "rescale")) return rescale(parameters, is_half);
+  if (!strcmp(name, "rescale")) return rescale(parameters, dtype);
   if (!strcmp(name, "threshold")) return threshold(parameters, gx);
   if (!strcmp(name, "clamp")) {
     for (int64_t i = 0; i < P(int, 4); ++i) ((float *)P(uint64_t, 1))[i] = fminf(fmaxf(load(P(uint64_t, 0), i, 0), P(float, 2)), P(float, 3));
@@ -282,5 +309,10 @@ int cuLaunchKernel(Module *function, unsigned gx, unsigned gy, unsigned gz, unsi
     }
     return OK;
   }
+  Job job = {dtype, function->facts, gx, gy, parameters};
+  if (!strcmp(name, "group_norm")) return group_norm(&job);
+  if (!strcmp(name, "layer_norm")) return layer_norm(&job, is_even);
+  if (!strcmp(name, "geglu")) return geglu(&job, is_even);
+  if (!strcmp(name, "attention")) return attention(&job);
   return INVALID_VALUE;
 }
