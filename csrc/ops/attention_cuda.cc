@@ -42,13 +42,14 @@ class AttentionCuda final : public ort::OpKernel {
     check((t.mask != nullptr) == has_mask_, code::kInternal, node_.name(), ": the mask comes and goes");
     const cuda::Kernel& kernel = kernel_for(t.width, t.keys);
     check_rows(t.channels);
+    void* out = run.output(0, t.out_dims());
+    if (t.batch * t.queries == 0) return;
     Launch launch;
     launch.q = gpu_.address(t.q.data, "Q");
     launch.k = gpu_.address(t.k.data, "K");
     launch.v = gpu_.address(t.v.data, "V");
-    launch.out = gpu_.address(run.output(0, t.out_dims()), "the output");
+    launch.out = gpu_.address(out, "the output");
     launch.mask = t.mask != nullptr ? gpu_.address(t.mask, "the mask") : launch.q;  // any valid address
-    if (t.batch * t.queries == 0) return;
     launch.scale_log2 = node_.scale(t.width) * kLog2E;
     const auto sizes = std::to_array({node_.heads(), t.queries, t.keys, t.queries * t.q.stride, t.q.stride,
                                       t.keys * t.k.stride, t.k.stride, t.keys * t.v.stride, t.v.stride,
@@ -114,9 +115,10 @@ class AttentionCuda final : public ort::OpKernel {
   const cuda::Kernel& kernel_for(int64_t width, int64_t keys) const {
     const Widths& kernels = find(width);
     const cuda::Kernel* few = kernels.few_keys;
-    if (few != nullptr && keys <= few->constant("KEYS")) return *few;
+    const int64_t most = few != nullptr ? few->constant("KEYS") : 0;
+    if (keys <= most) return *few;
     check(kernels.any_keys != nullptr, code::kModelUnsupported, node_.name(), ": ", keys,
-          " keys; for heads of ", width, " channels there are kernels for up to ", few->constant("KEYS"));
+          " keys; for heads of ", width, " channels there are kernels for up to ", most);
     return *kernels.any_keys;
   }
 

@@ -20,9 +20,10 @@ class GegluCuda final : public ort::OpKernel {
           ": the input has the shape ", to_string(x.dims), ", needed is [..., 2 * channels]");
     ort::Dims dims = x.dims;
     dims.back() /= 2;
-    auto source = node_.address(x.data, "X");
-    auto target = node_.address(run.output(0, dims), "the output");
+    void* out = run.output(0, dims);
     if (dims.count() == 0) return;
+    auto source = node_.address(x.data, "X");
+    auto target = node_.address(out, "the output");
     const int32_t channels = node_.small(dims.back(), "the number of channels");
     const cuda::Kernel& kernel = channels % 16 == 0 ? *even_ : *any_;
     const int64_t block = kernel.elements(), rows = dims.product(0, dims.rank() - 1);

@@ -1,6 +1,7 @@
 #include "ops/gpu.h"
 
 #include <limits>
+#include <set>
 
 namespace textopia::ops {
 namespace {
@@ -43,13 +44,15 @@ const cuda::Kernel* GpuNode::find_narrowest(const char* kernel, const std::strin
 const cuda::Kernel& GpuNode::narrowest(const char* kernel, const std::string& suffix, int64_t width,
                                        const char* what) const {
   if (const cuda::Kernel* found = find_narrowest(kernel, suffix, width)) return *found;
-  std::string widths;
+  std::set<int> widths;
   for (const auto& [name, image] : queue_.kernels->images())
     if (name.starts_with(prefix(kernel)) && name == text(prefix(kernel), "w", image.constant("WIDTH"), suffix))
-      widths += text(widths.empty() ? "" : ", ", image.constant("WIDTH"));
+      widths.insert(image.constant("WIDTH"));
+  std::string found;
+  for (int one : widths) found += text(found.empty() ? "" : ", ", one);
   throw Error(code::kModelUnsupported,
               text(name_, ": no kernel ", prefix(kernel), "w*", suffix, " for ", width, " ", what,
-                   "; on this GPU there are those for up to ", widths.empty() ? "none" : widths));
+                   "; on this GPU there are those for up to ", found.empty() ? "none" : found));
 }
 
 int64_t GpuNode::channels_of_gamma(const ort::NodeInfo& node) const {

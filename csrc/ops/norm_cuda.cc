@@ -31,7 +31,7 @@ class LayerNormCuda final : public ort::OpKernel {
     check_tensor(node_.name(), "beta", beta, DType::kFloat32, {channels_});
     void* out = run.output(0, x.dims);
     const int64_t rows = x.dims.product(0, x.dims.rank() - 1);
-    if (rows == 0) return;
+    if (rows == 0) return;  // without memory
     const auto pointers = std::to_array({node_.address(x.data, "X"), node_.address(out, "the output"),
                                          node_.address(gamma.data, "gamma"),
                                          node_.address(beta.data, "beta")});
@@ -87,10 +87,11 @@ class GroupNormCuda final : public ort::OpKernel {
     if (bias)
       check_tensor(name, "the channel bias", bias, type_.dtype(),
                    {bias.dims.rank() == 2 && bias.dims[0] == 1 ? 1 : images, channels_});
+    void* out = run.output(0, x.dims);
+    if (x.dims.count() == 0) return;
     Launches launches;
     launches.x = node_.address(x.data, "X");
-    launches.out = node_.address(run.output(0, x.dims), "the output");
-    if (x.dims.count() == 0) return;
+    launches.out = node_.address(out, "the output");
     launches.gamma = node_.address(gamma.data, "gamma");
     launches.beta = node_.address(beta.data, "beta");
     launches.bias = bias ? node_.address(bias.data, "the channel bias") : launches.x;  // any valid address

@@ -7,7 +7,6 @@
 #include <mutex>
 #include <new>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "ort/custom_op_domain.h"
@@ -25,6 +24,8 @@ void checked_run(const Runtime& library, abi::Status* status) {
   check_status(library.api, status, Activity::kRun, kContext, "ONNX Runtime refused a call");
 }
 
+thread_local std::optional<Error> g_failure;
+
 // Exceptions end here: ORT is called and calls back by a C ABI.
 template <typename Body>
 abi::Status* as_status(const Runtime& library, const Body& body) noexcept {
@@ -32,10 +33,8 @@ abi::Status* as_status(const Runtime& library, const Body& body) noexcept {
     body();
     return nullptr;
   } catch (const Error& error) {
-    const std::string_view kind = error.code();
-    const bool is_unsupported = kind == code::kModelUnsupported || kind == code::kConfiguration;
-    return library.api.CreateStatus(is_unsupported ? abi::kNotImplemented : abi::kInvalidArgument,
-                                    error.what());
+    g_failure = error;
+    return library.api.CreateStatus(abi::kInvalidArgument, error.what());
   } catch (const std::bad_alloc&) {
     return library.api.CreateStatus(abi::kFail, "out of memory");
   } catch (const std::exception& error) {
@@ -342,6 +341,8 @@ void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void
     checked_run(library_, library_.api.KernelContext_ParallelFor(context_, run, count, 0, &job));
   if (job.failure) std::rethrow_exception(job.failure);
 }
+
+std::optional<Error> take_op_failure() { return std::exchange(g_failure, std::nullopt); }
 
 OpDomain::OpDomain(const Runtime& library, OpSet ops, const std::string& label)
     : library_(library), ops_(std::move(ops)) {

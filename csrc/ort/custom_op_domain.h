@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,10 @@ class OpDomain {
   std::vector<OpTable> tables_;  // ORT's domain points into them
   CustomOpDomainHandle domain_;
 };
+
+// The error with which an operator of ours stopped what ORT did last on this thread, once: of it ORT hands on
+// the text alone.
+std::optional<Error> take_op_failure();
 
 // Of set_custom_ops(); null where there are none.
 std::shared_ptr<const OpDomain> default_op_domain(const Runtime& library, const std::string& label);

@@ -189,8 +189,16 @@ std::shared_ptr<Session> load(const SessionOptions& options, const Create& creat
                   : default_op_domain(library, options.label);
   const SessionOptionsHandle made = make_options(library, options, ops.get());
   abi::Session* raw = nullptr;
-  check_status(library.api, create(library, made.get(), &raw), Activity::kLoad, options.label,
-               "the graph cannot be loaded");
+  take_op_failure();  // of something else
+  abi::Status* status = create(library, made.get(), &raw);
+  if (const std::optional<Error> failure = take_op_failure(); failure && status != nullptr) {
+    library.api.ReleaseStatus(status);
+    Error::Details details = failure->details();
+    details.emplace_back("component", options.label);
+    throw Error(failure->code(), text(options.label, ": the graph cannot be loaded: ", failure->what()),
+                std::move(details));
+  }
+  check_status(library.api, status, Activity::kLoad, options.label, "the graph cannot be loaded");
   SessionHandle handle(raw);
   const Border border(library, raw, options.label);
   return std::make_shared<SessionImpl>(library, ops, std::move(handle), options.label, border.inputs(),

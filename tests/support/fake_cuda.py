@@ -129,7 +129,11 @@ def graph_kernels() -> dict[str, dict[str, int]]:
     for dtype in DTYPES:
         for width in (4, 8, 16, 32, 64, 128):
             tile = {"ROWS": 4096 // width, "WIDTH": width, "CHUNKS": 64}
-            for role, flags in (("moments", {}), ("apply", {"APPLY": 1}), ("silu", {"APPLY": 1, "SILU": 1})):
+            for role, flags in (
+                ("moments", {}),
+                ("apply", {"APPLY": 1}),
+                ("silu", {"APPLY": 1, "SILU": 1}),
+            ):
                 found[f"group_norm.{dtype}.w{width}_{role}"] = tile | flags
                 found[f"group_norm.{dtype}.w{width}_{role}_bias"] = tile | flags | {"BIAS": 1}
         for shape in ("w512_even", "w1024_even", "w2048_even", "w2048_any"):
