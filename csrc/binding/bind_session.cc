@@ -41,6 +41,7 @@ ort::SessionOptions options_of(const std::string& label, int threads, int level,
   options.cuda->device = gpu->device()->ordinal();
   options.cuda->stream = gpu->stream().get();
   options.cuda->owner = gpu;
+  options.cuda->is_lost = [device = gpu->device()] { return !device->answers(); };
   options.cuda->provider.assign(cuda_options.begin(), cuda_options.end());
   return options;
 }

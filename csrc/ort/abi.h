@@ -16,6 +16,8 @@ struct CudaProviderOptions;
 struct CustomOp;
 struct CustomOpDomain;
 struct Env;
+struct EpAssignedNode;
+struct EpAssignedSubgraph;
 struct EpDevice;
 struct IoBinding;
 struct KernelContext;
@@ -55,6 +57,7 @@ inline constexpr int kSequential = 0;       // ExecutionMode
 inline constexpr int kDeviceAllocator = 0;  // OrtAllocatorType
 inline constexpr int kArenaAllocator = 1;
 inline constexpr int kMemoryDefault = 0;  // OrtMemType
+inline constexpr int kCpuDevice = 0;      // OrtMemoryInfoDeviceType
 inline constexpr int kAnyType = 0;        // ONNXTensorElementDataType of an argument that may have several
 inline constexpr int kRequired = 0;       // OrtCustomOpInputOutputCharacteristic
 inline constexpr int kOptional = 1;
@@ -172,6 +175,7 @@ inline constexpr int kKnownSlots = 425;
   X(206, 11, UpdateCUDAProviderOptions, Status*,                                                            \
     (CudaProviderOptions*, const char* const* keys, const char* const* values, size_t count))               \
   X(208, 11, ReleaseCUDAProviderOptions, void, (CudaProviderOptions*))                                      \
+  X(225, 14, MemoryInfoGetDeviceType, void, (const MemoryInfo*, int*))                                      \
   X(230, 14, KernelInfo_GetInputCount, Status*, (const KernelInfo*, size_t*))                               \
   X(232, 14, KernelInfo_GetInputName, Status*, (const KernelInfo*, size_t index, char*, size_t* size))      \
   X(234, 14, KernelInfo_GetInputTypeInfo, Status*, (const KernelInfo*, size_t index, TypeInfo**))           \
@@ -190,6 +194,16 @@ inline constexpr int kKnownSlots = 425;
      const char* const* values, size_t options))                                                            \
   X(312, 22, EpDevice_EpName, const char*, (const EpDevice*))                                               \
   X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))                                  \
+  X(380, 23, SessionGetMemoryInfoForInputs, Status*,                                                        \
+    (const Session*, const MemoryInfo** infos, size_t count))                                               \
+  X(407, 24, Session_GetEpGraphAssignmentInfo, Status*,                                                     \
+    (const Session*, const EpAssignedSubgraph* const** subgraphs, size_t* count))                           \
+  X(408, 24, EpAssignedSubgraph_GetEpName, Status*, (const EpAssignedSubgraph*, const char** name))         \
+  X(409, 24, EpAssignedSubgraph_GetNodes, Status*,                                                          \
+    (const EpAssignedSubgraph*, const EpAssignedNode* const** nodes, size_t* count))                        \
+  X(410, 24, EpAssignedNode_GetName, Status*, (const EpAssignedNode*, const char** name))                   \
+  X(411, 24, EpAssignedNode_GetDomain, Status*, (const EpAssignedNode*, const char** domain))               \
+  X(412, 24, EpAssignedNode_GetOperatorType, Status*, (const EpAssignedNode*, const char** op))             \
   X(421, 27, SessionReleaseCapturedGraph, Status*, (Session*, int graph_id))
 
 // One slot of the table. Calling one that the opened library does not have throws instead of jumping nowhere.

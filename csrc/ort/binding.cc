@@ -106,8 +106,9 @@ struct Binding::State {
   struct Slot {
     ValueHandle value;  // null for an allocated output
     bool is_bound = false;
-    bool is_allocated = false;  // by ORT, output only
-    size_t order = 0;           // outputs: position in ORT's list
+    bool is_allocated = false;     // by ORT, output only
+    bool is_read_by_host = false;  // input of a session on a GPU
+    size_t order = 0;              // outputs: position in ORT's list
   };
 
   std::shared_ptr<Session> owner;
@@ -175,10 +176,24 @@ struct Binding::State {
                  label(), "an input cannot be bound");
   }
 
-  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU: without this a run
-  // would not see what the caller wrote since.
+  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU, and for a GPU one that
+  // a node on the CPU reads: without this a run would not see what was written since.
   void refresh_inputs() const {
-    for (size_t i = 0; i < inputs.size(); ++i) bind_input(i, inputs[i].value.get());
+    for (size_t i = 0; i < inputs.size(); ++i)
+      if (session->has_plugin() || inputs[i].is_read_by_host) bind_input(i, inputs[i].value.get());
+  }
+
+  void find_inputs_of_host() {
+    if (session->cuda() == nullptr || inputs.empty()) return;
+    std::vector<const abi::MemoryInfo*> memory(inputs.size());
+    check_status(library->api,
+                 library->api.SessionGetMemoryInfoForInputs(session->raw(), memory.data(), memory.size()),
+                 Activity::kOther, label(), "the places of its inputs cannot be read");
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      int device = abi::kCpuDevice;
+      library->api.MemoryInfoGetDeviceType(memory[i], &device);
+      inputs[i].is_read_by_host = device == abi::kCpuDevice;
+    }
   }
 
   // ORT keeps the tensor that it allocated and would demand its shape of the next run.
@@ -226,6 +241,7 @@ Binding::Binding(std::shared_ptr<Session> session) : state_(std::make_unique<Sta
   state.inputs.resize(state.session->inputs().size());
   state.outputs.resize(state.session->outputs().size());
   state.unbound_inputs = state.inputs.size();
+  state.find_inputs_of_host();
   state.run_options = make_run_options(*state.library);
   abi::IoBinding* raw = nullptr;
   check_status(state.library->api, state.library->api.CreateIoBinding(state.session->raw(), &raw),
@@ -292,7 +308,7 @@ void Binding::run(RunControl* control) {
   }
   state.has_results = false;
   state.fetched.clear();
-  if (state.session->has_plugin()) state.refresh_inputs();
+  state.refresh_inputs();
   if (state.has_run) state.forget_allocated();
   state.has_run = true;
   const abi::Api& api = state.library->api;

@@ -54,6 +54,9 @@ using ShapeInfoHandle = Handle<abi::ShapeInfo, &abi::Api::ReleaseTensorTypeAndSh
 using TypeInfoHandle = Handle<abi::TypeInfo, &abi::Api::ReleaseTypeInfo>;
 using ValueHandle = Handle<abi::Value, &abi::Api::ReleaseValue>;
 
+inline constexpr const char* kCudaHint =
+    "Install it with `pip install textopia-fast[cuda]`; `textopia-fast doctor` lists what is missing.";
+
 // What was being done decides what an unspecific failure means.
 enum class Activity { kLoad, kRun, kSetup, kOther };
 

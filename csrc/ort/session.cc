@@ -9,9 +9,6 @@
 namespace textopia::ort {
 namespace {
 
-constexpr const char* kCudaHint =
-    "Install it with `pip install textopia-fast[cuda]`; `textopia-fast doctor` lists what is missing.";
-
 void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOptions& options,
               const std::string& label) {
   const abi::Api& api = library.api;
@@ -37,8 +34,7 @@ void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOp
     details.emplace_back("hint", kCudaHint);
     throw Error(code::kConfiguration, error.what(), std::move(details));
   }
-  // A node that the provider cannot take is an error that names it, not a silent detour over the CPU.
-  checked(api.AddSessionConfigEntry(session, "session.disable_cpu_ep_fallback", "1"));
+  request_placement(library, session, label);
 }
 
 MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& options) {
@@ -200,6 +196,7 @@ std::shared_ptr<Session> load(const SessionOptions& options, const Create& creat
   }
   check_status(library.api, status, Activity::kLoad, options.label, "the graph cannot be loaded");
   SessionHandle handle(raw);
+  if (options.cuda) check_placement(library, raw, options.label);
   const Border border(library, raw, options.label);
   return std::make_shared<SessionImpl>(library, ops, std::move(handle), options.label, border.inputs(),
                                        border.outputs(), options.cuda, device_memory(library, options),

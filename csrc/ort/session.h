@@ -1,6 +1,7 @@
 // ONNX Runtime sessions by the C ABI (no headers, no linking): load a graph, look at its border, bind, run.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,7 +40,8 @@ struct OpSet;
 struct CudaOptions {
   int device = 0;
   void* stream = nullptr;  // a CUstream of the device's primary context; every run is enqueued on it
-  std::shared_ptr<const void> owner;                          // of the stream; the session keeps it
+  std::shared_ptr<const void> owner;  // of the stream; the session keeps it
+  std::function<bool()> is_lost;      // asked when the session ends: whether the device's context is dead
   std::vector<std::pair<std::string, std::string>> provider;  // further options of the provider
 };
 

@@ -54,6 +54,9 @@ static int record(const char *name, const char *detail, int needs_context) {
   if (sticky) return sticky;
   return needs_context && context_depth == 0 ? INVALID_CONTEXT : OK;
 }
+/* For the runtime above the driver (fake_cudart): its calls are in the same log and fail in the same way. */
+int fake_record(const char *name, const char *detail) { return record(name, detail, 0); }
+
 #define CALL(needs, ...) \
   char detail[192] = ""; \
   snprintf(detail, sizeof detail, "" __VA_ARGS__); \
@@ -75,6 +78,7 @@ static int is_memory(uint64_t at, size_t bytes) {
     if (live[i].at && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
   return 0;
 }
+int fake_is_memory(uint64_t at, size_t bytes) { return is_memory(at, bytes); }
 
 int cuInit(unsigned flags) { CALL(0, "%u", flags) return OK; }
 int cuDriverGetVersion(int *version) { CALL(0) *version = driver_version; return OK; }
