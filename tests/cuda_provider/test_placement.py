@@ -68,7 +68,9 @@ def test_many_are_counted(fake):
         _ort.create_session(graph, gpu=fake.gpu(), optimization_level=0)
 
 
-@pytest.mark.skipif(not TRUE_SIZE, reason="needs exports of Stable Diffusion 1.5 (TEXTOPIA_SD15_ONNX)")
+@pytest.mark.skipif(
+    not TRUE_SIZE, reason="needs exports of Stable Diffusion 1.5 (TEXTOPIA_SD15_ONNX)"
+)
 @pytest.mark.parametrize("part", ["unet", "vae_decoder", "vae_encoder", "text_encoder"])
 def test_true_size_exports_are_taken(fake, part):
     _ort.create_session(Path(TRUE_SIZE, part, "model.onnx"), gpu=fake.gpu())

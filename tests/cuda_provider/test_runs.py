@@ -42,7 +42,9 @@ def test_samples_are_those_of_the_cpu(fake, sampler):
         denoiser = tx.Denoiser(copying_network(), device=device)
         results.append(tx.sample(denoiser, random_latents(2), program, noise=noise))
     scale = np.abs(results[0]).max()
-    np.testing.assert_allclose(results[1], results[0], rtol=0, atol=3e-6 * scale)  # logarithms of libm
+    np.testing.assert_allclose(
+        results[1], results[0], rtol=0, atol=3e-6 * scale
+    )  # logarithms of libm
 
 
 def test_a_step_is_one_run_and_one_launch(fake):
@@ -70,7 +72,9 @@ def test_everything_is_on_our_stream(fake):
     calls = fake.runtime_calls()
     assert streams_of(calls) == {f"{gpu.stream:#x}"}
     given = [line.split(" ") for line in fake.calls()]
-    libraries = {words[1] for words in given if words[0] in ("cublasSetStream_v2", "cudnnSetStream")}
+    libraries = {
+        words[1] for words in given if words[0] in ("cublasSetStream_v2", "cudnnSetStream")
+    }
     assert libraries <= {f"{gpu.stream:#x}"}
     assert sum(line.startswith("cudaLaunchKernel") for line in calls) > 100
     assert sum(line.startswith("cudnnBackendExecute") for line in calls) == 49  # convolutions

@@ -24,7 +24,9 @@ def installed_folder() -> Path:
     folder = os.environ.get(VARIABLE)
     if not folder:
         pytest.skip(f"needs onnxruntime-gpu in the folder that {VARIABLE} names")
-    if not (provider := Path(folder, "onnxruntime/capi/libonnxruntime_providers_cuda.so")).is_file():
+    if not (
+        provider := Path(folder, "onnxruntime/capi/libonnxruntime_providers_cuda.so")
+    ).is_file():
         raise FileNotFoundError(provider)
     return Path(folder)
 

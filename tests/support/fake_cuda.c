@@ -7,16 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_IMAGE = 200, NOT_FOUND = 500,
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_IMAGE = 200, INVALID_HANDLE = 400, NOT_FOUND = 500,
        ILLEGAL_ADDRESS = 700, MISALIGNED = 716 };
 enum { FP32, FP16, BF16 };
-enum { MAX_LIVE = 4096, LOG_BYTES = 1 << 22 };
+enum { MAX_LIVE = 4096, MAX_DEPTH = 64, LOG_BYTES = 1 << 22 };
 typedef struct { char text[64]; char function[64]; char facts[128]; } Module;
-typedef struct { void *at; size_t bytes; const char *kind; } Object;
+typedef struct { void *at; size_t bytes; const char *kind; int device; } Object;
 
 static char *log_text;
 static size_t log_used;
 static Object live[MAX_LIVE];
+static int current[MAX_DEPTH]; /* devices of the contexts that are pushed */
 static int context_depth, retained, sticky, device_count = 1, driver_version = 12040, architecture = 90;
 static char fail_name[64];
 static int fail_after, fail_result;
@@ -63,9 +64,10 @@ int fake_record(const char *name, const char *detail) { return record(name, deta
   int result = record(__func__, detail, needs); \
   if (result != OK) return result;
 
+static int here(void) { return current[context_depth]; }
 static void *keep(void *at, size_t bytes, const char *kind) {
   for (int i = 0; i < MAX_LIVE; ++i)
-    if (!live[i].at) { live[i].at = at; live[i].bytes = bytes; live[i].kind = kind; return at; }
+    if (!live[i].at) { live[i] = (Object){at, bytes, kind, here()}; return at; }
   return NULL;
 }
 static int drop(void *at, const char *kind) {
@@ -73,12 +75,20 @@ static int drop(void *at, const char *kind) {
     if (live[i].at == at && !strcmp(live[i].kind, kind)) { live[i].at = NULL; free(at); return OK; }
   return INVALID_VALUE;
 }
+/* Memory, and a stream, event or function, of the current context's device alone. */
 static int is_memory(uint64_t at, size_t bytes) {
   for (int i = 0; i < MAX_LIVE; ++i)
-    if (live[i].at && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
+    if (live[i].at && live[i].device == here() && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
   return 0;
 }
 int fake_is_memory(uint64_t at, size_t bytes) { return is_memory(at, bytes); }
+
+static int is_here(const void *object) {
+  for (int i = 0; i < MAX_LIVE; ++i)
+    if (live[i].at == object) return live[i].device == here();
+  return 0;
+}
+#define HERE(object) if (!is_here(object)) return INVALID_HANDLE;
 
 int cuInit(unsigned flags) { CALL(0, "%u", flags) return OK; }
 int cuDriverGetVersion(int *version) { CALL(0) *version = driver_version; return OK; }
@@ -96,17 +106,18 @@ int cuDeviceGetAttribute(int *value, int attribute, int id) {
   return OK;
 }
 int cuDeviceTotalMem_v2(size_t *bytes, int id) { CALL(0, "%d", id) *bytes = (size_t)1 << 34; return OK; }
-int cuDevicePrimaryCtxRetain(void **context, int id) { CALL(0, "%d", id) ++retained; *context = (void *)0xC0; return OK; }
+int cuDevicePrimaryCtxRetain(void **context, int id) { CALL(0, "%d", id) ++retained; *context = (void *)(uint64_t)(0xC0 + id - 40); return OK; }
 int cuDevicePrimaryCtxRelease_v2(int id) { CALL(0, "%d", id) --retained; return OK; }
-int cuCtxPushCurrent_v2(void *context) { CALL(0, "%p", context) ++context_depth; return OK; }
-int cuCtxPopCurrent_v2(void **context) { record(__func__, "", 0); *context = (void *)0xC0; --context_depth; return OK; }
+int cuCtxPushCurrent_v2(void *context) { CALL(0, "%p", context) current[++context_depth] = (int)((uint64_t)context - 0xC0); return OK; }
+int cuCtxPopCurrent_v2(void **context) { record(__func__, "", 0); *context = (void *)(uint64_t)(0xC0 + here()); --context_depth; return OK; }
 int cuModuleLoadData(void **module, const void *image) {
   CALL(1, "%s", (const char *)image)
-  if (strncmp(image, "cubin ", 6)) return INVALID_IMAGE;
+  const char *text = image, *ptx = strstr(text, "\n// fake "); /* PTX is text, which says its kernel in a comment */
+  if (strncmp(text, "cubin ", 6) && (strncmp(text, ".version ", 9) || !ptx)) return INVALID_IMAGE;
   Module *made = calloc(1, sizeof *made);
-  const char *bar = strchr(image, '|');
-  strncpy(made->text, (const char *)image + 6, bar && bar - (const char *)image - 6 < 63 ? (size_t)(bar - (const char *)image - 6) : 63);
-  if (bar) strncpy(made->facts, bar + 1, sizeof made->facts - 1);
+  const char *words = ptx ? ptx + 9 : text + 6, *bar = strchr(words, '|');
+  snprintf(made->text, sizeof made->text, "%.*s", bar ? (int)(bar - words) : 63, words);
+  if (bar) snprintf(made->facts, sizeof made->facts, "%s", bar + 1);
   *module = keep(made, sizeof *made, "module");
   return OK;
 }
@@ -120,11 +131,11 @@ int cuModuleGetFunction(void **function, Module *module, const char *name) {
 }
 int cuFuncSetAttribute(void *function, int attribute, int value) { (void)function; CALL(1, "%d %d", attribute, value) return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { CALL(1, "%u", flags) *stream = keep(malloc(8), 8, "stream"); return OK; }
-int cuStreamDestroy_v2(void *stream) { CALL(1) return drop(stream, "stream"); }
-int cuStreamSynchronize(void *stream) { (void)stream; CALL(1) return OK; }
+int cuStreamDestroy_v2(void *stream) { CALL(1) HERE(stream) return drop(stream, "stream"); }
+int cuStreamSynchronize(void *stream) { CALL(1) HERE(stream) return OK; }
 int cuEventCreate(void **event, unsigned flags) { CALL(1, "%u", flags) *event = keep(malloc(8), 8, "event"); return OK; }
 int cuEventDestroy_v2(void *event) { CALL(1) return drop(event, "event"); }
-int cuEventRecord(void *event, void *stream) { (void)event; (void)stream; CALL(1) return OK; }
+int cuEventRecord(void *event, void *stream) { CALL(1) HERE(event) HERE(stream) return OK; }
 int cuEventSynchronize(void *event) { (void)event; CALL(1) return OK; }
 int cuEventElapsedTime(float *ms, void *start, void *end) { (void)start; (void)end; CALL(1) *ms = 1.0f; return OK; }
 int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
@@ -139,27 +150,34 @@ int cuMemAllocHost_v2(void **pointer, size_t bytes) { CALL(1, "%zu", bytes) *poi
 int cuMemFreeHost(void *pointer) { CALL(1) return drop(pointer, "pinned"); }
 int cuMemGetInfo_v2(size_t *unused, size_t *total) { CALL(1) *unused = 1000; *total = (size_t)1 << 34; return OK; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
-  (void)stream;
   CALL(1, "%zu", bytes)
+  HERE(stream)
   if (!is_memory(to, bytes)) return sticky = ILLEGAL_ADDRESS;
   memcpy((void *)to, from, bytes);
   return OK;
 }
-int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
-  (void)stream;
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
   CALL(1, "%zu", bytes)
+  HERE(stream)
+  if (!is_memory(to, bytes) || !is_memory(from, bytes)) return sticky = ILLEGAL_ADDRESS;
+  memcpy((void *)to, (void *)from, bytes);
+  return OK;
+}
+/* Memory of another library: a tensor that comes in by DLPack. */
+uint64_t fake_give(int device, size_t bytes) {
+  current[++context_depth] = device;
+  void *memory = keep(calloc(1, bytes + 256), bytes + 256, "memory");
+  --context_depth;
+  return (uint64_t)memory;
+}
+void fake_take_back(uint64_t memory) { drop((void *)memory, "memory"); }
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
+  CALL(1, "%zu", bytes)
+  HERE(stream)
   if (!is_memory(from, bytes)) return sticky = ILLEGAL_ADDRESS;
   memcpy(to, (void *)from, bytes);
   return OK;
 }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
-  (void)stream;
-  CALL(1, "%zu", bytes)
-  if (!is_memory(to, bytes)) return sticky = ILLEGAL_ADDRESS;
-  memcpy((void *)to, (void *)from, bytes);
-  return OK;
-}
-
 /* ---- the kernels, from their descriptions in kernels/ ---- */
 #define P(type, i) (*(type *)parameters[i])
 static float load(uint64_t at, int64_t i, int dtype) {
@@ -287,8 +305,9 @@ static int threshold(void **parameters, unsigned images) {
 
 int cuLaunchKernel(Module *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void *stream, void **parameters, void **extra) {
-  (void)stream;
   CALL(1, "%s %u,%u,%u %u,%u,%u %u", function->text, gx, gy, gz, bx, by, bz, shared)
+  HERE(stream)
+  HERE(function)
   const char *text = function->text;
   int dtype = strstr(text, "fp16") ? FP16 : strstr(text, "bf16") ? BF16 : FP32, is_even = strstr(text, "even") != NULL;
   int has_noise = strstr(function->text, "noise") != NULL;

@@ -24,7 +24,16 @@ LIBRARIES = {
     "libcurand.so.10": (HERE / "libraries.c", ()),
     "libcudnn.so.9": (HERE / "libraries.c", ("-DFAKE_CUDNN",)),
 }
-FLAGS = ("-O1", "-g", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wno-format-zero-length")
+FLAGS = (
+    "-O1",
+    "-g",
+    "-ffp-contract=off",
+    "-shared",
+    "-fPIC",
+    "-Wall",
+    "-Wextra",
+    "-Wno-format-zero-length",
+)
 
 
 def build(provider: Path, compiler: str, target: Path) -> Path:
@@ -42,10 +51,25 @@ def build(provider: Path, compiler: str, target: Path) -> Path:
         stubs.write_text(stub_source(wanted.get(soname, set()) - defined_in(source, flags)))
         versions = target / f"{soname}.map"
         versions.write_text(f"{soname} {{ global: *; }};\n")
-        script = () if soname in ("libcuda.so.1", "libcudnn.so.9") else (f"-Wl,--version-script={versions}",)
+        script = (
+            ()
+            if soname in ("libcuda.so.1", "libcudnn.so.9")
+            else (f"-Wl,--version-script={versions}",)
+        )
         below = [] if soname == "libcuda.so.1" else [folder / "libcuda.so.1"]
-        below += [] if soname in ("libcuda.so.1", "libcudart.so.13") else [folder / "libcudart.so.13"]
-        command = [compiler, *FLAGS, *flags, source, stubs, "-o", folder / soname, f"-Wl,-soname,{soname}"]
+        below += (
+            [] if soname in ("libcuda.so.1", "libcudart.so.13") else [folder / "libcudart.so.13"]
+        )
+        command = [
+            compiler,
+            *FLAGS,
+            *flags,
+            source,
+            stubs,
+            "-o",
+            folder / soname,
+            f"-Wl,-soname,{soname}",
+        ]
         command += [*script, *below, "-Wl,-rpath,$ORIGIN", "-lm"]
         subprocess.run(list(map(str, command)), check=True)
     return folder / "libcuda.so.1"
@@ -70,7 +94,10 @@ def needed_symbols(library: Path) -> dict[str, set[str]]:
 
 def named_in(library: Path, prefix: bytes) -> set[str]:
     """Function names among the library's strings: what it looks up at run time."""
-    return {name.decode() for name in re.findall(rb"\0(%s[A-Z]\w+)(?=\0)" % prefix, library.read_bytes())}
+    return {
+        name.decode()
+        for name in re.findall(rb"\0(%s[A-Z]\w+)(?=\0)" % prefix, library.read_bytes())
+    }
 
 
 def defined_in(source: Path, flags: tuple[str, ...]) -> set[str]:
