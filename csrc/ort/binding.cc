@@ -2,7 +2,10 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
+#include <string_view>
 
+#include "ort/custom_op_domain.h"
 #include "ort/session_impl.h"
 
 namespace textopia::ort {
@@ -103,8 +106,9 @@ struct Binding::State {
   struct Slot {
     ValueHandle value;  // null for an allocated output
     bool is_bound = false;
-    bool is_allocated = false;  // by ORT, output only
-    size_t order = 0;           // outputs: position in ORT's list
+    bool is_allocated = false;     // by ORT, output only
+    bool is_read_by_host = false;  // input of a session on a GPU
+    size_t order = 0;              // outputs: position in ORT's list
   };
 
   std::shared_ptr<Session> owner;
@@ -142,7 +146,7 @@ struct Binding::State {
     const bool is_negative =
         std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t size) { return size < 0; });
     require(!is_negative && fits(info, tensor.shape),
-            "has shape " + to_string(tensor.shape) + ", allowed is " + declared_shape(info));
+            "has shape " + textopia::to_string(tensor.shape) + ", allowed is " + declared_shape(info));
     const size_t bytes = tensor.bytes();
     require(bytes == 0 || tensor.data != nullptr, "has no memory");
     abi::Value* raw = nullptr;
@@ -172,10 +176,24 @@ struct Binding::State {
                  label(), "an input cannot be bound");
   }
 
-  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU: without this a run
-  // would not see what the caller wrote since.
+  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU, and for a GPU one that
+  // a node on the CPU reads: without this a run would not see what was written since.
   void refresh_inputs() const {
-    for (size_t i = 0; i < inputs.size(); ++i) bind_input(i, inputs[i].value.get());
+    for (size_t i = 0; i < inputs.size(); ++i)
+      if (session->has_plugin() || inputs[i].is_read_by_host) bind_input(i, inputs[i].value.get());
+  }
+
+  void find_inputs_of_host() {
+    if (session->cuda() == nullptr || inputs.empty()) return;
+    std::vector<const abi::MemoryInfo*> memory(inputs.size());
+    check_status(library->api,
+                 library->api.SessionGetMemoryInfoForInputs(session->raw(), memory.data(), memory.size()),
+                 Activity::kOther, label(), "the places of its inputs cannot be read");
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      int device = abi::kCpuDevice;
+      library->api.MemoryInfoGetDeviceType(memory[i], &device);
+      inputs[i].is_read_by_host = device == abi::kCpuDevice;
+    }
   }
 
   // ORT keeps the tensor that it allocated and would demand its shape of the next run.
@@ -197,6 +215,16 @@ struct Binding::State {
                 {{"component", label()}, {"param", missing.front().name}});
   }
 
+  // What is wrong with the device, not with the graph, keeps its kind.
+  void throw_if_device_failed(abi::Status* status) const {
+    const std::optional<Error> failure = take_op_failure();
+    if (!failure) return;
+    const std::string_view kind = failure->code();
+    if (kind != code::kDeviceLost && kind != code::kOutOfMemory && kind != code::kForkedProcess) return;
+    library->api.ReleaseStatus(status);
+    throw Error(failure->code(), text(label(), ": ", failure->what()), failure->details());
+  }
+
   [[noreturn]] void throw_cancelled(const std::string& cause) const {
     throw Error(code::kCancelled, text(label(), ": the run was cancelled"),
                 {{"stage", label()}, {"cause", cause}});
@@ -213,6 +241,7 @@ Binding::Binding(std::shared_ptr<Session> session) : state_(std::make_unique<Sta
   state.inputs.resize(state.session->inputs().size());
   state.outputs.resize(state.session->outputs().size());
   state.unbound_inputs = state.inputs.size();
+  state.find_inputs_of_host();
   state.run_options = make_run_options(*state.library);
   abi::IoBinding* raw = nullptr;
   check_status(state.library->api, state.library->api.CreateIoBinding(state.session->raw(), &raw),
@@ -279,10 +308,11 @@ void Binding::run(RunControl* control) {
   }
   state.has_results = false;
   state.fetched.clear();
-  if (state.session->has_plugin()) state.refresh_inputs();
+  state.refresh_inputs();
   if (state.has_run) state.forget_allocated();
   state.has_run = true;
   const abi::Api& api = state.library->api;
+  take_op_failure();  // of something else
   abi::Status* status = api.RunWithBinding(state.session->raw(), options, state.binding.get());
   if (status == nullptr) [[likely]] {
     state.has_results = true;
@@ -296,6 +326,7 @@ void Binding::run(RunControl* control) {
     api.ReleaseStatus(status);
     state.throw_cancelled(cause);
   }
+  state.throw_if_device_failed(status);
   throw_status(api, status, Activity::kRun, state.label(), "the graph failed");
 }
 

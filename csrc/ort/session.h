@@ -1,6 +1,7 @@
 // ONNX Runtime sessions by the C ABI (no headers, no linking): load a graph, look at its border, bind, run.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,11 +34,14 @@ struct Plugin {
 // cannot be opened, is none for this ONNX Runtime, or offers no such device on this machine.
 void check_plugin(const Plugin& plugin);
 
+struct OpSet;
+
 // Runs the graph with ONNX Runtime's CUDA provider, and no part of it anywhere else.
 struct CudaOptions {
   int device = 0;
   void* stream = nullptr;  // a CUstream of the device's primary context; every run is enqueued on it
-  std::shared_ptr<const void> owner;                          // of the stream; the session keeps it
+  std::shared_ptr<const void> owner;  // of the stream; the session keeps it
+  std::function<bool()> is_lost;      // asked when the session ends: whether the device's context is dead
   std::vector<std::pair<std::string, std::string>> provider;  // further options of the provider
 };
 
@@ -48,6 +52,7 @@ struct SessionOptions {
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
   std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
   std::optional<CudaOptions> cuda;  // empty: the CPU
+  std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
 };
 
 class Session {
