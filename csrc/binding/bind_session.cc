@@ -13,6 +13,7 @@
 #include "binding/arrays.h"
 #include "engine/gpu.h"
 #include "engine/request.h"
+#include "ops/ops.h"
 #include "ort/runtime.h"
 #include "ort/session.h"
 
@@ -30,10 +31,12 @@ using Config = std::map<std::string, std::string>;
 ort::SessionOptions options_of(const std::string& label, int threads, int level, const Config& config,
                                const ort::Plugin* plugin, const std::shared_ptr<engine::Gpu>& gpu,
                                const Config& cuda_options) {
-  ort::SessionOptions options{label, threads, level, {}, {}, {}};
+  ort::SessionOptions options{label, threads, level, {}, {}, {}, {}};
   if (plugin != nullptr) options.plugin = *plugin;
   options.config.assign(config.begin(), config.end());
-  if (gpu == nullptr || gpu->is_emulated()) return options;
+  if (gpu == nullptr) return options;
+  options.ops = ops::gpu_ops({gpu, &gpu->kernels(), &gpu->stream()}, gpu->is_emulated());
+  if (gpu->is_emulated()) return options;
   options.cuda.emplace();
   options.cuda->device = gpu->device()->ordinal();
   options.cuda->stream = gpu->stream().get();

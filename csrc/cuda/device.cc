@@ -181,4 +181,9 @@ void download(const Stream& stream, void* target, api::Pointer source, size_t by
   if (bytes > 0) device.call(device.api().cuMemcpyDtoHAsync_v2, target, source, bytes, stream.get());
 }
 
+void copy(const Stream& stream, api::Pointer target, api::Pointer source, size_t bytes) {
+  const Device& device = stream.device();
+  if (bytes > 0) device.call(device.api().cuMemcpyDtoDAsync_v2, target, source, bytes, stream.get());
+}
+
 }  // namespace textopia::cuda

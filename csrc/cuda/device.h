@@ -140,5 +140,6 @@ class PinnedBuffer : public Owner<void*, &api::Table::cuMemFreeHost> {
 // Copies ordered by the stream; the host's memory must live until the stream has passed them.
 void upload(const Stream& stream, api::Pointer target, const void* source, size_t bytes);
 void download(const Stream& stream, void* target, api::Pointer source, size_t bytes);
+void copy(const Stream& stream, api::Pointer target, api::Pointer source, size_t bytes);  // on the device
 
 }  // namespace textopia::cuda

@@ -92,7 +92,8 @@ inline constexpr unsigned kDisableTiming = 2;     // CUevent_flags
   X(cuMemFreeHost, (void*))                                                                            \
   X(cuMemGetInfo_v2, (size_t* free, size_t* total))                                                    \
   X(cuMemcpyHtoDAsync_v2, (Pointer, const void*, size_t bytes, Stream*))                               \
-  X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))
+  X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))                                     \
+  X(cuMemcpyDtoDAsync_v2, (Pointer, Pointer, size_t bytes, Stream*))
 
 // One function of the library, with its name for messages.
 template <typename... Args>

@@ -18,6 +18,8 @@ struct Conditioning {
   std::string name;
   TensorView positive;
   TensorView negative;  // data == nullptr when there is none
+  // Rows that lie on the denoiser's GPU; a scalar never does, nor what a prompt graph reads.
+  bool is_positive_on_device = false, is_negative_on_device = false;
 };
 
 // Images that run together. Rows of one group stand next to each other, the negative half first, so that a

@@ -10,7 +10,7 @@ void* address(cuda::api::Pointer pointer) { return reinterpret_cast<void*>(point
 NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& shape,
                          const std::vector<Conditioning>& conditioning, int output_count,
                          const std::vector<bool>& runs_both)
-    : batch_(denoiser, shape, conditioning, runs_both), dtype_(denoiser.sample().dtype) {
+    : stream_(gpu.stream()), batch_(denoiser, shape, conditioning, runs_both), dtype_(denoiser.sample().dtype) {
   const auto buffer = [&](size_t bytes) { return cuda::DeviceBuffer(gpu.device(), bytes); };
   const size_t bytes = batch_.row_count() * batch_.row_elements() * size_of(dtype_);
   const size_t level_bytes = batch_.row_count() * size_of(denoiser.noise_level().dtype);
@@ -20,9 +20,25 @@ NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& 
   for (int i = 0; i < output_count; ++i) outputs_.push_back(buffer(bytes));
   for (const Rows& rows : batch_.conditioning()) {
     conditioning_.push_back(buffer(rows.data.size()));
-    cuda::upload(gpu.stream(), conditioning_.back().get(), rows.data.data(), rows.data.size());
+    upload_conditioning(conditioning_.size() - 1);
   }
   for (const Run& run : batch_.runs()) bindings_.push_back(bind(denoiser, run));
+}
+
+void NetworkCuda::upload_conditioning(size_t index) {
+  const Rows& rows = batch_.conditioning()[index];
+  const cuda::api::Pointer target = conditioning_[index].get();
+  if (rows.on_device.size() < batch_.row_count())
+    cuda::upload(stream_, target, rows.data.data(), rows.data.size());
+  for (const auto& [row, source] : rows.on_device)
+    cuda::copy(stream_, target + row * rows.row_bytes, reinterpret_cast<cuda::api::Pointer>(source),
+               rows.row_bytes);
+}
+
+void NetworkCuda::replace(const Conditioning& item) {
+  batch_.replace(item);
+  for (size_t i = 0; i < conditioning_.size(); ++i)
+    if (batch_.conditioning()[i].name == item.name) upload_conditioning(i);
 }
 
 std::vector<ort::Binding> NetworkCuda::bind(const Denoiser& denoiser, const Run& run) {

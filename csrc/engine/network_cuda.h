@@ -16,6 +16,10 @@ class NetworkCuda {
               const std::vector<Conditioning>& conditioning, int output_count,
               const std::vector<bool>& runs_both);
 
+  // Another value of a conditioning input, as Batch::replace; its host memory must live until the stream has
+  // passed it.
+  void replace(const Conditioning& item);
+
   const Batch& batch() const { return batch_; }
   const char* dtype() const;  // of the graph's sample, as in the names of kernels: "fp32" or "fp16"
   cuda::api::Pointer input() const { return input_.get(); }
@@ -30,8 +34,10 @@ class NetworkCuda {
   void run(int index, bool runs_both, ort::RunControl* control);
 
  private:
+  void upload_conditioning(size_t index);
   std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);
 
+  const cuda::Stream& stream_;
   Batch batch_;
   DType dtype_;
   int level_words_;

@@ -2,7 +2,10 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
+#include <string_view>
 
+#include "ort/custom_op_domain.h"
 #include "ort/session_impl.h"
 
 namespace textopia::ort {
@@ -143,7 +146,7 @@ struct Binding::State {
     const bool is_negative =
         std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t size) { return size < 0; });
     require(!is_negative && fits(info, tensor.shape),
-            "has shape " + to_string(tensor.shape) + ", allowed is " + declared_shape(info));
+            "has shape " + textopia::to_string(tensor.shape) + ", allowed is " + declared_shape(info));
     const size_t bytes = tensor.bytes();
     require(bytes == 0 || tensor.data != nullptr, "has no memory");
     abi::Value* raw = nullptr;
@@ -210,6 +213,16 @@ struct Binding::State {
       if (!inputs[i].is_bound) missing.push_back(session->inputs()[i]);
     throw Error(code::kInvalidRequest, text(label(), ": missing inputs: ", names_of(missing)),
                 {{"component", label()}, {"param", missing.front().name}});
+  }
+
+  // What is wrong with the device, not with the graph, keeps its kind.
+  void throw_if_device_failed(abi::Status* status) const {
+    const std::optional<Error> failure = take_op_failure();
+    if (!failure) return;
+    const std::string_view kind = failure->code();
+    if (kind != code::kDeviceLost && kind != code::kOutOfMemory && kind != code::kForkedProcess) return;
+    library->api.ReleaseStatus(status);
+    throw Error(failure->code(), text(label(), ": ", failure->what()), failure->details());
   }
 
   [[noreturn]] void throw_cancelled(const std::string& cause) const {
@@ -299,6 +312,7 @@ void Binding::run(RunControl* control) {
   if (state.has_run) state.forget_allocated();
   state.has_run = true;
   const abi::Api& api = state.library->api;
+  take_op_failure();  // of something else
   abi::Status* status = api.RunWithBinding(state.session->raw(), options, state.binding.get());
   if (status == nullptr) [[likely]] {
     state.has_results = true;
@@ -312,6 +326,7 @@ void Binding::run(RunControl* control) {
     api.ReleaseStatus(status);
     state.throw_cancelled(cause);
   }
+  state.throw_if_device_failed(status);
   throw_status(api, status, Activity::kRun, state.label(), "the graph failed");
 }
 

@@ -42,7 +42,9 @@ struct Releaser {
 template <typename T, auto kRelease>
 using Handle = std::unique_ptr<T, Releaser<T, kRelease>>;
 
+using AllocatorHandle = Handle<abi::Allocator, &abi::Api::ReleaseAllocator>;
 using CudaOptionsHandle = Handle<abi::CudaProviderOptions, &abi::Api::ReleaseCUDAProviderOptions>;
+using CustomOpDomainHandle = Handle<abi::CustomOpDomain, &abi::Api::ReleaseCustomOpDomain>;
 using IoBindingHandle = Handle<abi::IoBinding, &abi::Api::ReleaseIoBinding>;
 using MemoryInfoHandle = Handle<abi::MemoryInfo, &abi::Api::ReleaseMemoryInfo>;
 using RunOptionsHandle = Handle<abi::RunOptions, &abi::Api::ReleaseRunOptions>;

@@ -50,7 +50,8 @@ MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& opt
   return MemoryInfoHandle(raw);
 }
 
-SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options) {
+SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options,
+                                  const OpDomain* ops) {
   const abi::Api& api = library.api;
   const std::string& label = options.label;
   check(options.threads >= 0, code::kConfiguration, label, ": threads = ", options.threads,
@@ -76,7 +77,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   if (options.cuda) add_cuda(library, raw, *options.cuda, label);
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
-  add_custom_ops(library, raw, label);
+  if (ops != nullptr) ops->add_to(raw, label);
   if (options.plugin) add_plugin(library, *options.plugin, raw, label);
   return handle;
 }
@@ -182,14 +183,25 @@ using Create = std::function<abi::Status*(const Runtime&, const abi::SessionOpti
 
 std::shared_ptr<Session> load(const SessionOptions& options, const Create& create) {
   const Runtime& library = runtime();
-  const SessionOptionsHandle made = make_options(library, options);
+  const std::shared_ptr<const OpDomain> ops =
+      options.ops ? std::make_shared<OpDomain>(library, *options.ops, options.label)
+                  : default_op_domain(library, options.label);
+  const SessionOptionsHandle made = make_options(library, options, ops.get());
   abi::Session* raw = nullptr;
-  check_status(library.api, create(library, made.get(), &raw), Activity::kLoad, options.label,
-               "the graph cannot be loaded");
+  take_op_failure();  // of something else
+  abi::Status* status = create(library, made.get(), &raw);
+  if (const std::optional<Error> failure = take_op_failure(); failure && status != nullptr) {
+    library.api.ReleaseStatus(status);
+    Error::Details details = failure->details();
+    details.emplace_back("component", options.label);
+    throw Error(failure->code(), text(options.label, ": the graph cannot be loaded: ", failure->what()),
+                std::move(details));
+  }
+  check_status(library.api, status, Activity::kLoad, options.label, "the graph cannot be loaded");
   SessionHandle handle(raw);
   if (options.cuda) check_placement(library, raw, options.label);
   const Border border(library, raw, options.label);
-  return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
+  return std::make_shared<SessionImpl>(library, ops, std::move(handle), options.label, border.inputs(),
                                        border.outputs(), options.cuda, device_memory(library, options),
                                        options.plugin.has_value());
 }

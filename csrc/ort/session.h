@@ -34,6 +34,8 @@ struct Plugin {
 // cannot be opened, is none for this ONNX Runtime, or offers no such device on this machine.
 void check_plugin(const Plugin& plugin);
 
+struct OpSet;
+
 // Runs the graph with ONNX Runtime's CUDA provider, and no part of it anywhere else.
 struct CudaOptions {
   int device = 0;
@@ -50,6 +52,7 @@ struct SessionOptions {
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
   std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
   std::optional<CudaOptions> cuda;  // empty: the CPU
+  std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
 };
 
 class Session {

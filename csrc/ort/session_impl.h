@@ -10,6 +10,8 @@
 
 namespace textopia::ort {
 
+class OpDomain;
+
 // "'a', 'b'", or "none".
 std::string names_of(const std::vector<TensorInfo>& infos);
 
@@ -26,11 +28,12 @@ void check_placement(const Runtime& library, const abi::Session* session, const 
 
 class SessionImpl final : public Session {
  public:
-  SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
+  SessionImpl(const Runtime& library, std::shared_ptr<const OpDomain> ops, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
               std::vector<TensorInfo> outputs, std::optional<CudaOptions> cuda,
               MemoryInfoHandle device_memory, bool has_plugin)
       : library_(library),
         cuda_(std::move(cuda)),
+        ops_(std::move(ops)),
         handle_(std::move(handle)),
         label_(std::move(label)),
         inputs_(std::move(inputs)),
@@ -58,7 +61,8 @@ class SessionImpl final : public Session {
 
  private:
   const Runtime& library_;
-  std::optional<CudaOptions> cuda_;  // before the session, which ends before its stream
+  std::optional<CudaOptions> cuda_;      // before the session, which ends before its stream
+  std::shared_ptr<const OpDomain> ops_;  // and before its operators
   SessionHandle handle_;
   std::string label_;
   std::vector<TensorInfo> inputs_;

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "CancelToken",
     "CudaDriver",
     "Denoiser",
+    "DeviceArray",
     "Gpu",
     "KernelImage",
     "NoiseStream",
@@ -35,6 +36,7 @@ __all__: list[str] = [
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
+    "is_on_gpu",
     "ort_info",
     "pack_conv",
     "pack_linear",
@@ -253,6 +255,60 @@ class Gpu:
     @property
     def stream(self) -> int: ...
 
+class DeviceArray:
+    """
+    A tensor in a GPU's memory, C-contiguous. torch.from_dlpack, cupy.from_dlpack and the like take it without a copy; `numpy()` copies it to the CPU. Its memory is freed when nobody has it any more.
+    """
+    def __dlpack__(
+        self,
+        *,
+        stream: typing.Any | None = None,
+        max_version: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ]
+        | None = None,
+        dl_device: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ]
+        | None = None,
+        copy: bool | None = None,
+    ) -> typing.Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __init__(self, gpu: Gpu, value: typing.Any, name: str = "array") -> None:
+        """
+        `value` on that GPU: what lies there as it is, NumPy arrays copied.
+        """
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    def astype(
+        self, dtype: str, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0
+    ) -> DeviceArray:
+        """
+        As another floating-point type, times `scale`; on the GPU.
+        """
+    def numpy(self) -> numpy.ndarray:
+        """
+        A copy on the CPU; bfloat16 as its bits, uint16.
+        """
+    def repeat(self, count: typing.SupportsInt | typing.SupportsIndex) -> DeviceArray:
+        """
+        Every row of the first axis `count` times, as numpy.repeat does.
+        """
+    @property
+    def device(self) -> str:
+        """
+        "cuda:0" and so on.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        NumPy's name of the element type, or "bfloat16".
+        """
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def shape(self) -> tuple: ...
+
 class TensorInfo:
     """
     One input or output of a graph.
@@ -463,6 +519,11 @@ def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy
     The bits of float16 (uint16) to float32, exact.
     """
 
+def is_on_gpu(value: typing.Any) -> bool:
+    """
+    Whether an array says by DLPack that it lies in a GPU's memory.
+    """
+
 def ort_info() -> dict: ...
 def pack_conv(
     weight: numpy.ndarray, *, upsample: bool = False
@@ -481,7 +542,7 @@ def pack_linear(
 def sample(
     denoiser: Denoiser,
     program: Program,
-    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    x: DeviceArray | typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
     *,
     cond: dict = {},
     uncond: dict = {},
@@ -496,10 +557,11 @@ def sample(
     on_step: collections.abc.Callable | None = None,
     wants_denoised: bool = False,
     on_evaluation: collections.abc.Callable | None = None,
+    on_device: bool = False,
     isa: str | None = None,
-) -> numpy.typing.NDArray[numpy.float32]:
+) -> typing.Any:
     """
-    Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].
+    Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...], with `on_device` as a DeviceArray.
     """
 
 def set_matrix_unit(name: str) -> None:
