@@ -19,6 +19,7 @@ static size_t log_used;
 static Object live[MAX_LIVE];
 static int current[MAX_DEPTH]; /* devices of the contexts that are pushed */
 static int context_depth, retained, sticky, device_count = 1, driver_version = 12040, architecture = 90;
+static _Thread_local int has_context;
 static char fail_name[64];
 static int fail_after, fail_result, fresh = 0xFF; /* NaN, so that nothing unwritten goes unseen */
 
@@ -26,7 +27,7 @@ void fake_reset(void) {
   if (!log_text) log_text = malloc(LOG_BYTES);
   log_used = 0;
   log_text[0] = 0;
-  context_depth = retained = sticky = 0;
+  context_depth = retained = sticky = has_context = current[0] = 0;
   device_count = 1; driver_version = 12040; architecture = 90;
   fail_name[0] = 0;
   fresh = 0xFF;
@@ -56,10 +57,12 @@ static int record(const char *name, const char *detail, int needs_context) {
     return fail_result;
   }
   if (sticky) return sticky;
-  return needs_context && context_depth == 0 ? INVALID_CONTEXT : OK;
+  return needs_context && context_depth == 0 && !has_context ? INVALID_CONTEXT : OK;
 }
 /* For the runtime above the driver (fake_cudart): its calls are in the same log and fail in the same way. */
 int fake_record(const char *name, const char *detail) { return record(name, detail, 0); }
+/* It makes a device's context current for the thread by itself, below those that are pushed. */
+void fake_set_current(int device) { has_context = 1; current[0] = device; }
 
 #define CALL(needs, ...) \
   char detail[192] = ""; \
@@ -84,7 +87,11 @@ static int is_memory(uint64_t at, size_t bytes) {
     if (live[i].at && live[i].device == here() && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
   return 0;
 }
-int fake_is_memory(uint64_t at, size_t bytes) { return is_memory(at, bytes); }
+int fake_is_memory(uint64_t at, size_t bytes) { /* of any device */
+  for (int i = 0; i < MAX_LIVE; ++i)
+    if (live[i].at && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
+  return 0;
+}
 
 static int is_here(const void *object) {
   for (int i = 0; i < MAX_LIVE; ++i)

@@ -19,6 +19,7 @@ typedef struct { Dim3 grid, block; size_t shared; void *stream; } Launch;
 /* ---- the driver below ---- */
 int fake_record(const char *name, const char *detail);
 int fake_is_memory(uint64_t at, size_t bytes);
+void fake_set_current(int device);
 int cuDeviceGetCount(int *);
 int cuDeviceGetAttribute(int *, int, int);
 int cuCtxPushCurrent_v2(void *);
@@ -44,7 +45,7 @@ static int fail(int result) { return result ? (last_error = result) : OK; }
 
 /* The runtime makes the primary context current by itself. */
 #define IN_CONTEXT(call) \
-  void *context = (void *)0xC0; \
+  void *context = (void *)(uint64_t)(0xC0 + current_device); \
   if ((result = cuCtxPushCurrent_v2(context))) return fail(result); \
   result = call; \
   cuCtxPopCurrent_v2(&context);
@@ -165,7 +166,7 @@ int cudaSetDevice(int device) {
   int count = 0;
   cuDeviceGetCount(&count);
   if (device < 0 || device >= count) return fail(INVALID_DEVICE);
-  current_device = device;
+  fake_set_current(current_device = device);
   return OK;
 }
 /* Names come without the version that the driver exports them with. */
