@@ -110,6 +110,10 @@ class Loop : private Steering {
   }
 
   void operator()(const PlanCuda::GraphRun& run) {
+    if (network_.has_time_features())
+      cuda::copy(gpu_.stream(), network_.level(),
+                 memory_.levels + static_cast<size_t>(evaluations_) * memory_.level_stride,
+                 static_cast<size_t>(network_.level_words()) * 4);
     ++evaluations_;
     try {
       network_.run(run.output, run.runs_both, &control_);
@@ -284,8 +288,6 @@ class Loop : private Steering {
 
 }  // namespace
 
-void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) {
-  Loop(denoiser, request).run();
-}
+void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) { Loop(denoiser, request).run(); }
 
 }  // namespace textopia::engine

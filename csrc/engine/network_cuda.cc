@@ -1,33 +1,52 @@
 #include "engine/network_cuda.h"
 
+#include <algorithm>
+
 namespace textopia::engine {
 namespace {
 
 void* address(cuda::api::Pointer pointer) { return reinterpret_cast<void*>(pointer); }
+
+bool reads(const ort::Session& session, const std::string& name) {
+  return std::any_of(session.inputs().begin(), session.inputs().end(),
+                     [&](const auto& info) { return info.name == name; });
+}
+
+// Bytes that one row of the graph is told about the noise.
+size_t level_row_bytes(const Denoiser& denoiser) {
+  const ort::TensorInfo& info = denoiser.noise_level();
+  return size_of(info.dtype) * (denoiser.time_graph() ? static_cast<size_t>(info.shape[1]) : 1);
+}
 
 }  // namespace
 
 NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& shape,
                          const std::vector<Conditioning>& conditioning, int output_count,
                          const std::vector<bool>& runs_both)
-    : stream_(gpu.stream()), batch_(denoiser, shape, conditioning, runs_both), dtype_(denoiser.sample().dtype) {
+    : stream_(gpu.stream()),
+      batch_(denoiser, shape, conditioning, runs_both),
+      dtype_(denoiser.sample().dtype),
+      has_time_features_(denoiser.time_graph() != nullptr) {
   const auto buffer = [&](size_t bytes) { return cuda::DeviceBuffer(gpu.device(), bytes); };
   const size_t bytes = batch_.row_count() * batch_.row_elements() * size_of(dtype_);
-  const size_t level_bytes = batch_.row_count() * size_of(denoiser.noise_level().dtype);
+  const size_t level_bytes = batch_.row_count() * level_row_bytes(denoiser);
   level_words_ = static_cast<int>((level_bytes + 3) / 4);
   input_ = buffer(bytes);
   level_ = buffer(static_cast<size_t>(level_words_) * 4);
   for (int i = 0; i < output_count; ++i) outputs_.push_back(buffer(bytes));
-  for (const Rows& rows : batch_.conditioning()) {
-    conditioning_.push_back(buffer(rows.data.size()));
-    upload_conditioning(conditioning_.size() - 1);
-  }
+  const auto add = [&](const Rows& rows, bool is_hoisted) {
+    inputs_.push_back({&rows, is_hoisted, buffer(rows.data.size())});
+    upload(inputs_.back());
+  };
+  for (const Rows& rows : batch_.conditioning())
+    if (reads(*denoiser.session(), rows.name)) add(rows, false);
+  for (const Rows& rows : batch_.hoisted()) add(rows, true);
   for (const Run& run : batch_.runs()) bindings_.push_back(bind(denoiser, run));
 }
 
-void NetworkCuda::upload_conditioning(size_t index) {
-  const Rows& rows = batch_.conditioning()[index];
-  const cuda::api::Pointer target = conditioning_[index].get();
+void NetworkCuda::upload(const Input& input) const {
+  const Rows& rows = *input.rows;
+  const cuda::api::Pointer target = input.buffer.get();
   if (rows.on_device.size() < batch_.row_count())
     cuda::upload(stream_, target, rows.data.data(), rows.data.size());
   for (const auto& [row, source] : rows.on_device)
@@ -37,8 +56,8 @@ void NetworkCuda::upload_conditioning(size_t index) {
 
 void NetworkCuda::replace(const Conditioning& item) {
   batch_.replace(item);
-  for (size_t i = 0; i < conditioning_.size(); ++i)
-    if (batch_.conditioning()[i].name == item.name) upload_conditioning(i);
+  for (const Input& input : inputs_)
+    if (input.is_hoisted || input.rows->name == item.name) upload(input);
 }
 
 std::vector<ort::Binding> NetworkCuda::bind(const Denoiser& denoiser, const Run& run) {
@@ -53,10 +72,8 @@ std::vector<ort::Binding> NetworkCuda::bind(const Denoiser& denoiser, const Run&
                   {address(level_.get()), denoiser.noise_level().dtype,
                    denoiser.noise_level_shape(static_cast<int64_t>(run.row_count))},
                   kDevice);
-    for (size_t i = 0; i < conditioning_.size(); ++i) {
-      const Rows& rows = batch_.conditioning()[i];
-      binding.input(rows.name, Batch::view(rows, address(conditioning_[i].get()), run), kDevice);
-    }
+    for (const Input& input : inputs_)
+      binding.input(input.rows->name, Batch::view(*input.rows, address(input.buffer.get()), run), kDevice);
     binding.output(denoiser.output().name, {address(output.get() + offset), dtype_, shape}, kDevice);
     bindings.push_back(std::move(binding));
   }

@@ -25,25 +25,36 @@ class NetworkCuda {
   cuda::api::Pointer input() const { return input_.get(); }
   cuda::api::Pointer output(int index) const { return outputs_[static_cast<size_t>(index)].get(); }
 
-  // Where the graph reads the noise level, and its size as whole words of 4 bytes.
+  // Where the graph reads the noise level, or what a time graph made of it, and its size as whole words of
+  // 4 bytes.
   cuda::api::Pointer level() const { return level_.get(); }
   int level_words() const { return level_words_; }
+  // Time features are too much for a kernel to copy on the side: they are copied in front of a run.
+  bool has_time_features() const { return has_time_features_; }
 
   // Enqueues the runs of the graph that read the input and write output register `index`. Allocates nothing
   // and does not wait.
   void run(int index, bool runs_both, ort::RunControl* control);
 
  private:
-  void upload_conditioning(size_t index);
+  // What the graph reads of the conditioning, and of what a prompt graph made of it.
+  struct Input {
+    const Rows* rows;
+    bool is_hoisted;
+    cuda::DeviceBuffer buffer;
+  };
+
+  void upload(const Input& input) const;
   std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);
 
   const cuda::Stream& stream_;
   Batch batch_;
   DType dtype_;
+  bool has_time_features_;
   int level_words_;
   cuda::DeviceBuffer input_, level_;
   std::vector<cuda::DeviceBuffer> outputs_;
-  std::vector<cuda::DeviceBuffer> conditioning_;
+  std::vector<Input> inputs_;
   std::vector<std::vector<ort::Binding>> bindings_;  // per run and output register; last, as in Network
 };
 

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -33,7 +32,7 @@ def with_sizes(path: Path, sizes: Mapping[str, int]) -> bytes:
     Raises:
         ConfigurationError: No input has a size of that name.
     """
-    model = ir.from_proto(onnx.load(path, load_external_data=False))
+    model = ir.load(path)
     names = {str(size) for value in model.graph.inputs for size in value.shape or ()}
     for name in sizes:
         if name not in names:
