@@ -20,6 +20,9 @@ std::vector<bool> find_both_runs(const SampleRequest& request) {
   return runs_both;
 }
 
+// What one program of COMBINE copies in the time that the others take.
+constexpr int kMostLevelWords = 1024;
+
 class Planner {
  public:
   using Launch = PlanCuda::Launch;
@@ -114,11 +117,16 @@ class Planner {
   }
 
   // The sum is also, scaled, the input of the next run of the graph, whose noise level goes along.
-  void feed_network(CombineLaunch& sum, double scale) const {
+  void feed_network(CombineLaunch& sum, double scale) {
     sum.network_input = network_.input();
     sum.scale = static_cast<float>(scale);
     sum.input_halves = runs_both_[denoise_index_] ? 2 : 1;
-    sum.level = memory_.levels + denoise_index_ * memory_.level_stride;
+    const Pointer level = memory_.levels + denoise_index_ * memory_.level_stride;
+    if (network_.level_words() > kMostLevelWords) {
+      plan_.actions_.push_back(PlanCuda::LevelCopy{level});
+      return;
+    }
+    sum.level = level;
     sum.network_level = network_.level();
     sum.level_words = network_.level_words();
   }
