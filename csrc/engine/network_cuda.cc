@@ -10,7 +10,9 @@ void* address(cuda::api::Pointer pointer) { return reinterpret_cast<void*>(point
 NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, const Shape& shape,
                          const std::vector<Conditioning>& conditioning, int output_count,
                          const std::vector<bool>& runs_both)
-    : stream_(gpu.stream()), batch_(denoiser, shape, conditioning, runs_both), dtype_(denoiser.sample().dtype) {
+    : stream_(gpu.stream()),
+      batch_(denoiser, shape, conditioning, runs_both),
+      dtype_(denoiser.sample().dtype) {
   const auto buffer = [&](size_t bytes) { return cuda::DeviceBuffer(gpu.device(), bytes); };
   const size_t bytes = batch_.row_count() * batch_.row_elements() * size_of(dtype_);
   const size_t level_bytes = batch_.row_count() * size_of(denoiser.noise_level().dtype);

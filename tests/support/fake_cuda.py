@@ -51,6 +51,9 @@ class FakeCuda:
         self.path = str(library_path())
         self._library = ctypes.CDLL(self.path)
         self._library.fake_log.restype = ctypes.c_char_p
+        self._library.fake_give.restype = ctypes.c_uint64
+        self._library.fake_give.argtypes = [ctypes.c_int, ctypes.c_size_t]
+        self._library.fake_take_back.argtypes = [ctypes.c_uint64]
         self.reset()
 
     def reset(self) -> None:
@@ -59,8 +62,15 @@ class FakeCuda:
     def driver(self) -> _core.CudaDriver:
         return _core.CudaDriver(self.path)
 
-    def gpu(self, *, emulated: bool = True) -> _core.Gpu:
-        return _core.Gpu(self.driver(), 0, images(), is_emulated=emulated)
+    def gpu(self, ordinal: int = 0, *, emulated: bool = True) -> _core.Gpu:
+        return _core.Gpu(self.driver(), ordinal, images(), is_emulated=emulated)
+
+    def give(self, device: int, size: int) -> int:
+        """The address of that many bytes of another library's on a device."""
+        return self._library.fake_give(device, size)
+
+    def take_back(self, address: int) -> None:
+        self._library.fake_take_back(address)
 
     def set_device(self, *, count: int = 1, version: int = 12040, architecture: int = 90) -> None:
         self._library.fake_device(count, version, architecture)
