@@ -35,6 +35,7 @@ void fake_clear_log(void) { log_used = 0; log_text[0] = 0; }
 void fake_device(int count, int version, int arch) { device_count = count; driver_version = version; architecture = arch; }
 /* The call number `after` (from 0) of that name, or of any name where it is "*", answers `result`. */
 void fake_fail(const char *name, int after, int result) { strncpy(fail_name, name, 63); fail_after = after; fail_result = result; }
+void fake_heal(void) { sticky = 0; }
 int fake_live(const char *kind) {
   int count = 0;
   for (int i = 0; i < MAX_LIVE; ++i) count += live[i].at && !strcmp(live[i].kind, kind);

@@ -79,6 +79,10 @@ class FakeCuda:
         """Call number `after` of that name ("*": of any) answers `result`."""
         self._library.fake_fail(name.encode(), after, result)
 
+    def heal(self) -> None:
+        """Forgets a sticky error."""
+        self._library.fake_heal()
+
     def calls(self) -> list[str]:
         """Lines "name details" in order."""
         return self._library.fake_log().decode().splitlines()
