@@ -108,8 +108,8 @@ int cuCtxPushCurrent_v2(void *context) { CALL(0, "%p", context) current[++contex
 int cuCtxPopCurrent_v2(void **context) { record(__func__, "", 0); *context = (void *)(uint64_t)(0xC0 + here()); --context_depth; return OK; }
 int cuModuleLoadData(void **module, const void *image) {
   CALL(1, "%s", (const char *)image)
-  const char *text = image, *ptx = strstr(text, "\n// fake "); /* PTX is text, which says its kernel in a comment */
-  if (strncmp(text, "cubin ", 6) && (strncmp(text, ".version ", 9) || !ptx)) return INVALID_IMAGE;
+  const char *text = image, *ptx = strstr(text, "\n// fake "); /* PTX says its kernel in a comment */
+  if (strncmp(text, "cubin ", 6) && (!strstr(text, "\n.version ") || !ptx)) return INVALID_IMAGE;
   Module *made = calloc(1, sizeof *made);
   strncpy(made->text, ptx ? ptx + 9 : text + 6, 63);
   *module = keep(made, sizeof *made, "module");
