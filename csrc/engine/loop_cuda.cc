@@ -305,8 +305,6 @@ class Loop : private Steering {
 
 }  // namespace
 
-void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) {
-  Loop(denoiser, request).run();
-}
+void sample_on_gpu(const Denoiser& denoiser, const SampleRequest& request) { Loop(denoiser, request).run(); }
 
 }  // namespace textopia::engine
