@@ -97,7 +97,7 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
 void Denoiser::check_hoisted() const {
   const std::string& label = session_->label();
   check(!gpu_ || !options_.shares_prefix, code::kModelUnsupported, label,
-        ": a graph whose halves of guidance share a prefix runs on the CPU only");
+        ": a graph whose halves of guidance share their prefix runs on the CPU only");
   if (hoisted_.time) {
     const auto &inputs = hoisted_.time->inputs(), &outputs = hoisted_.time->outputs();
     check(inputs.size() == 1 && inputs[0].shape.size() <= 1 && outputs.size() == 1, code::kModelUnsupported,

@@ -113,6 +113,10 @@ class Loop : private Steering {
   }
 
   void operator()(const PlanCuda::GraphRun& run) {
+    if (network_.has_time_features())
+      cuda::copy(gpu_.stream(), network_.level(),
+                 memory_.levels + static_cast<size_t>(evaluations_) * memory_.level_stride,
+                 static_cast<size_t>(network_.level_words()) * 4);
     ++evaluations_;
     try {
       network_.run(run.output, run.runs_both, &control_);
@@ -120,10 +124,6 @@ class Loop : private Steering {
       if (error.code() == std::string_view(code::kCancelled)) fail_cancelled(steps_done_);
       throw;
     }
-  }
-
-  void operator()(const PlanCuda::LevelCopy& level) {
-    cuda::copy(gpu_.stream(), network_.level(), level.source, static_cast<size_t>(network_.level_words()) * 4);
   }
 
   // The host draws while the device is at the steps before.

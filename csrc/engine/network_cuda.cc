@@ -17,12 +17,13 @@ NetworkCuda::NetworkCuda(const Denoiser& denoiser, const Gpu& gpu, Batch batch, 
     : stream_(gpu.stream()),
       batch_(std::move(batch)),
       dtype_(denoiser.sample().dtype),
+      has_time_features_(denoiser.time_graph() != nullptr),
       thread_(std::this_thread::get_id()) {
   for (const ort::TensorInfo& info : denoiser.session()->inputs()) input_names_.push_back(info.name);
   const auto buffer = [&](size_t bytes) { return cuda::DeviceBuffer(gpu.device(), bytes); };
   const size_t bytes = batch_.row_count() * batch_.row_elements() * size_of(dtype_);
   // A time graph makes many numbers of a noise level.
-  const size_t numbers = denoiser.time_graph() ? static_cast<size_t>(denoiser.noise_level().shape[1]) : 1;
+  const size_t numbers = has_time_features_ ? static_cast<size_t>(denoiser.noise_level().shape[1]) : 1;
   const size_t level_bytes = batch_.row_count() * numbers * size_of(denoiser.noise_level().dtype);
   level_words_ = static_cast<int>((level_bytes + 3) / 4);
   input_ = buffer(bytes);

@@ -30,9 +30,12 @@ class NetworkCuda {
   cuda::api::Pointer input() const { return input_.get(); }
   cuda::api::Pointer output(int index) const { return outputs_[static_cast<size_t>(index)].get(); }
 
-  // Where the graph reads the noise level, and its size as whole words of 4 bytes.
+  // Where the graph reads the noise level, or what a time graph made of it, and its size as whole words of
+  // 4 bytes.
   cuda::api::Pointer level() const { return level_.get(); }
   int level_words() const { return level_words_; }
+  // Time features are too much for a kernel to copy on the side: they are copied in front of a run.
+  bool has_time_features() const { return has_time_features_; }
 
   // Enqueues the runs of the graph that read the input and write output register `index`. Allocates nothing
   // and does not wait, but for the first one where runs are captured.
@@ -46,8 +49,9 @@ class NetworkCuda {
   const cuda::Stream& stream_;
   Batch batch_;
   DType dtype_;
-  std::vector<std::string> input_names_;
+  bool has_time_features_;
   std::thread::id thread_;  // whose runs are replayed: ORT captures for each thread anew
+  std::vector<std::string> input_names_;
   int level_words_;
   cuda::DeviceBuffer input_, level_;
   std::vector<cuda::DeviceBuffer> outputs_;

@@ -20,9 +20,6 @@ std::vector<bool> find_both_runs(const SampleRequest& request) {
   return runs_both;
 }
 
-// What one program of COMBINE copies in the time that the others take.
-constexpr int kMostLevelWords = 1024;
-
 class Planner {
  public:
   using Launch = PlanCuda::Launch;
@@ -117,16 +114,12 @@ class Planner {
   }
 
   // The sum is also, scaled, the input of the next run of the graph, whose noise level goes along.
-  void feed_network(CombineLaunch& sum, double scale) {
+  void feed_network(CombineLaunch& sum, double scale) const {
     sum.network_input = network_.input();
     sum.scale = static_cast<float>(scale);
     sum.input_halves = runs_both_[denoise_index_] ? 2 : 1;
-    const Pointer level = memory_.levels + denoise_index_ * memory_.level_stride;
-    if (network_.level_words() > kMostLevelWords) {
-      plan_.actions_.push_back(PlanCuda::LevelCopy{level});
-      return;
-    }
-    sum.level = level;
+    if (network_.has_time_features()) return;
+    sum.level = memory_.levels + denoise_index_ * memory_.level_stride;
     sum.network_level = network_.level();
     sum.level_words = network_.level_words();
   }

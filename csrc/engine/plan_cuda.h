@@ -57,11 +57,7 @@ class PlanCuda {
     std::optional<Launch> denoised;
   };
   struct Draw {};  // the host fills LoopMemory::drawn
-  // Puts a noise level in place that is too long for a COMBINE to do it along the way.
-  struct LevelCopy {
-    Pointer source;
-  };
-  using Action = std::variant<Launch, GraphRun, Pause, Draw, LevelCopy>;
+  using Action = std::variant<Launch, GraphRun, Pause, Draw>;
 
   // `guidance` and `runs_both`: per DENOISE; they are read when it is planned.
   PlanCuda(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network, const LoopMemory& memory,
