@@ -50,6 +50,7 @@ def create_session(
     config: Mapping[str, str] | None = None,
     plugin: _core.Plugin | None = None,
     gpu: _core.Gpu | None = None,
+    cuda_options: Mapping[str, str] | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
 
@@ -62,6 +63,7 @@ def create_session(
         plugin: The provider that runs the whole graph; None for ONNX Runtime's own.
         gpu: Where the graph runs, with ONNX Runtime's CUDA provider, on that GPU's stream; None
             for the CPU. A node that the provider cannot take is an error.
+        cuda_options: Further options of that provider.
 
     Raises:
         ConfigurationError: No usable ONNX Runtime is installed, an option is impossible, or the
@@ -82,6 +84,7 @@ def create_session(
         "config": dict(config or {}),
         "plugin": plugin,
         "gpu": gpu,
+        "cuda_options": dict(cuda_options or {}),
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):
