@@ -88,14 +88,16 @@ void register_device_array(py::module_& module) {
            "`value` on that GPU: what lies there as it is, NumPy arrays copied.")
       .def_property_readonly("shape", &shape_tuple)
       .def_property_readonly("ndim", [](const DeviceArray& array) { return array.shape().size(); })
-      .def_property_readonly("dtype", [](const DeviceArray& array) { return name_of(array.dtype()); },
-                             "NumPy's name of the element type, or \"bfloat16\".")
+      .def_property_readonly(
+          "dtype", [](const DeviceArray& array) { return name_of(array.dtype()); },
+          "NumPy's name of the element type, or \"bfloat16\".")
       .def_property_readonly("device", &label_of, "\"cuda:0\" and so on.")
       .def("numpy", &download, "A copy on the CPU; bfloat16 as its bits, uint16.")
       .def("astype", &convert, py::arg("dtype"), py::arg("scale") = 1.0, no_gil,
            "As another floating-point type, times `scale`; on the GPU.")
-      .def("repeat", [](const DeviceArray& array, size_t count) { return array.repeated(count); },
-           py::arg("count"), no_gil, "Every row of the first axis `count` times, as numpy.repeat does.")
+      .def(
+          "repeat", [](const DeviceArray& array, size_t count) { return array.repeated(count); },
+          py::arg("count"), no_gil, "Every row of the first axis `count` times, as numpy.repeat does.")
       .def("__len__",
            [](const DeviceArray& array) {
              if (array.shape().empty()) throw py::type_error("a scalar has no length");
@@ -103,15 +105,14 @@ void register_device_array(py::module_& module) {
            })
       .def("__repr__",
            [](const DeviceArray& array) {
-             return text("DeviceArray(shape=", std::string(py::str(shape_tuple(array))), ", dtype=",
-                         name_of(array.dtype()), ", device=", label_of(array), ")");
+             return text("DeviceArray(shape=", std::string(py::str(shape_tuple(array))),
+                         ", dtype=", name_of(array.dtype()), ", device=", label_of(array), ")");
            })
       .def("__dlpack__", &to_dlpack, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = std::nullopt, py::arg("dl_device") = std::nullopt,
            py::arg("copy") = std::nullopt)
-      .def("__dlpack_device__", [](const DeviceArray& array) {
-        return std::pair(kDeviceCuda, array.gpu()->device()->ordinal());
-      });
+      .def("__dlpack_device__",
+           [](const DeviceArray& array) { return std::pair(kDeviceCuda, array.gpu()->device()->ordinal()); });
   module.def("is_on_gpu", &is_on_gpu, py::arg("value"),
              "Whether an array says by DLPack that it lies in a GPU's memory.");
 }

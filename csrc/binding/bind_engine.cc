@@ -50,8 +50,9 @@ bool takes_device_rows(const Denoiser& denoiser, const std::string& name) {
 // An array on the denoiser's GPU. Throws invalid_request where it is on another, or the loop on the CPU.
 void check_device(const Denoiser& denoiser, const DeviceArray& array, const std::string& where) {
   const auto& gpu = denoiser.gpu();
-  check(gpu && gpu->device()->ordinal() == array.gpu()->device()->ordinal(), code::kInvalidRequest, where, ": an array on ",
-        array.gpu()->device()->label(), "; the loop runs on ", gpu ? gpu->device()->label() : "the CPU");
+  check(gpu && gpu->device()->ordinal() == array.gpu()->device()->ordinal(), code::kInvalidRequest, where,
+        ": an array on ", array.gpu()->device()->label(), "; the loop runs on ",
+        gpu ? gpu->device()->label() : "the CPU");
 }
 
 // `kept` owns what the result shows: the caller's dicts may change while the GIL is released.
@@ -192,7 +193,8 @@ py::object run_sample(const Denoiser& denoiser, const Program& program, const St
   request.conditioning = conditioning_of(denoiser, cond, uncond, kept);
   request.guidance = std::move(guidance);
   request.noise = noise;
-  request.inpainting = {latents_like(request.shape, known, "known"), latents_like(request.shape, mask, "mask"),
+  request.inpainting = {latents_like(request.shape, known, "known"),
+                        latents_like(request.shape, mask, "mask"),
                         latents_like(request.shape, known_noise, "known_noise")};
   request.limits.cancel = cancel;
   if (timeout) {

@@ -205,9 +205,9 @@ DeviceArray import_array(std::shared_ptr<const Gpu> gpu, const py::object& value
   bool is_read_only = false;
   if (PyCapsule_IsValid(capsule.ptr(), kVersioned) != 0) {
     auto* managed = static_cast<ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), kVersioned));
+    owner = take(capsule.ptr(), managed, "used_dltensor_versioned");
     if (managed->version.major != kMajorVersion)
       refuse(where, text("a capsule of DLPack ", managed->version.major), "is DLPack 1");
-    owner = take(capsule.ptr(), managed, "used_dltensor_versioned");
     tensor = &managed->tensor;
     is_read_only = (managed->flags & kReadOnly) != 0;
   } else if (PyCapsule_IsValid(capsule.ptr(), kPlain) != 0) {
@@ -225,8 +225,8 @@ DeviceArray import_array(std::shared_ptr<const Gpu> gpu, const py::object& value
            "are arrays on the CPU or on an NVIDIA GPU");
   if (place.ordinal != ordinal)
     throw Error(code::kInvalidRequest,
-                text(where, ": an array on cuda:", place.ordinal, ", allowed here are arrays on the CPU or on ",
-                     gpu->device()->label(), "."),
+                text(where, ": an array on cuda:", place.ordinal,
+                     ", allowed here are arrays on the CPU or on ", gpu->device()->label(), "."),
                 {{"hint", "Move it there, or open the model with that device."}});
   const DType dtype = dtype_of(tensor->type, where);
   if (tensor->rank < 0 || (tensor->rank > 0 && tensor->shape == nullptr))

@@ -14,8 +14,8 @@ bool is_on_gpu(const pybind11::handle& value);
 
 // `value`, which speaks DLPack, on that GPU. Its library is told the GPU's stream, which waits for what still
 // writes the array; its memory lives as long as the result. `where` begins the error message. Throws
-// Error{invalid_request} on another device, an element type that the core does not handle, and arrays that are
-// not C-contiguous.
+// Error{invalid_request} on another device, an element type that the core does not handle, and arrays that
+// are not C-contiguous.
 engine::DeviceArray import_array(std::shared_ptr<const engine::Gpu> gpu, const pybind11::object& value,
                                  const std::string& where);
 

@@ -23,6 +23,7 @@ struct Stream;
 enum ResultCode : Result {
   kSuccess = 0,
   kOutOfMemory = 2,
+  kNotInitialized = 3,
   kDeinitialized = 4,
   kStubLibrary = 34,
   kRequiresNewerDriver = 36,

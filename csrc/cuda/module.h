@@ -18,7 +18,7 @@ namespace textopia::cuda {
 struct KernelImage {
   std::string name;                      // "combine.fp16.even_noise"
   std::string function;                  // entry point in the cubin
-  std::string cubin;                     // the file
+  std::string cubin;                     // the file, or the text of PTX
   std::vector<uint8_t> parameter_bytes;  // size of each parameter, in order, without the scratch pointers
   int warps = 4;                         // 32 threads each
   int shared_bytes = 0;                  // dynamic shared memory
@@ -66,7 +66,7 @@ struct Grid {
 
 class Kernel {
  public:
-  // Throws Error{configuration} when the cubin is not for this device or lacks the function. `image` is kept.
+  // Throws Error{configuration} when the code is not for this device or lacks the function. `image` is kept.
   Kernel(std::shared_ptr<const Device> device, const KernelImage& image);
 
   // Asynchronous. Throws Error{internal} unless `parameters` are those that the kernel was compiled for. The

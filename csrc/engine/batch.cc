@@ -130,8 +130,7 @@ void Batch::fill(Rows& rows, const Conditioning& item) {
     for (size_t i = 0; i < group.image_count; ++i) {
       const size_t image = group.first_image + i;
       place(item.positive, item.is_positive_on_device, image, group.positive_row + i);
-      if (fills_negative)
-        place(item.negative, item.is_negative_on_device, image, group.negative_row + i);
+      if (fills_negative) place(item.negative, item.is_negative_on_device, image, group.negative_row + i);
     }
   }
 }

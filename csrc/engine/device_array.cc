@@ -78,8 +78,8 @@ DeviceArray DeviceArray::of_host(std::shared_ptr<const Gpu> gpu, const TensorVie
 DeviceArray DeviceArray::converted(DType dtype, double scale) const {
   if (dtype == dtype_ && scale == 1.0) return *this;
   const bool is_possible = kernel_type(dtype) != nullptr && kernel_type(dtype_) != nullptr;
-  check(is_possible, code::kInvalidRequest, "an array of ", name_of(dtype_), " on ",
-        gpu_->device()->label(), "; ", name_of(dtype), " is allowed here");
+  check(is_possible, code::kInvalidRequest, "an array of ", name_of(dtype_), " on ", gpu_->device()->label(),
+        "; ", name_of(dtype), " is allowed here");
   if (bytes() == 0) return DeviceArray(gpu_, dtype, shape_);
   if (data_ % kKernelAlignment != 0) return repeated(1).converted(dtype, scale);
   if (dtype == DType::kFloat32) return widened(scale);

@@ -41,8 +41,8 @@ struct Inpainting {
 };
 
 struct SampleRequest {
-  Shape shape;                       // [B, ...] of the latents
-  float* latents = nullptr;          // in: the start; out: the sample
+  Shape shape;               // [B, ...] of the latents
+  float* latents = nullptr;  // in: the start; out: the sample
   // On a GPU, float32 of that shape, and then `latents` is not read or not written; 0: it is.
   cuda::api::Pointer device_start = 0, device_sample = 0;
   const Program* program = nullptr;  // validated

@@ -45,6 +45,12 @@ struct CudaOptions {
   std::vector<std::pair<std::string, std::string>> provider;  // further options of the provider
 };
 
+// Whether the runs of a session can be captured as CUDA graphs.
+struct GraphCapture {
+  bool is_on = false;
+  std::string reason;  // why not, where that was asked for
+};
+
 struct SessionOptions {
   std::string label;  // stands in error messages: "unet/model.onnx"
   int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
@@ -53,6 +59,8 @@ struct SessionOptions {
   std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
   std::optional<CudaOptions> cuda;  // empty: the CPU
   std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
+  // Asks for CUDA graphs (Binding::replay). A graph that cannot be captured is loaded without them.
+  bool captures_graphs = false;
 };
 
 class Session {
@@ -69,6 +77,7 @@ class Session {
   virtual const std::vector<TensorInfo>& outputs() const = 0;
   virtual const std::string& label() const = 0;
   virtual const CudaOptions* cuda() const = 0;  // null on the CPU
+  virtual const GraphCapture& graph_capture() const = 0;
 };
 
 // "float32", "string", ...: also for the types that DType leaves out.
@@ -121,6 +130,11 @@ class Binding {
   // cancelled when `control` was terminated; a run that had already passed its last node when terminated ends
   // normally.
   void run(RunControl* control = nullptr);
+
+  // run(), but only enqueued; and where the session captures graphs, as the CUDA graph of this binding, which
+  // the first call captures. ORT keeps a graph for the thread that captured it, so all calls come from one, and
+  // it remembers the addresses: nothing may be bound anew. `control` is looked at before the run alone.
+  void replay(RunControl* control);
 
   // View of an output_allocated() result; valid until the next run() or the end of the binding.
   TensorView fetch(const std::string& name);

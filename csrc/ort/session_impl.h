@@ -1,6 +1,7 @@
 // Inside csrc/ort only: what a Session is made of.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,7 +31,7 @@ class SessionImpl final : public Session {
  public:
   SessionImpl(const Runtime& library, std::shared_ptr<const OpDomain> ops, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
               std::vector<TensorInfo> outputs, std::optional<CudaOptions> cuda,
-              MemoryInfoHandle device_memory, bool has_plugin)
+              MemoryInfoHandle device_memory, bool has_plugin, GraphCapture capture)
       : library_(library),
         cuda_(std::move(cuda)),
         ops_(std::move(ops)),
@@ -39,12 +40,13 @@ class SessionImpl final : public Session {
         inputs_(std::move(inputs)),
         outputs_(std::move(outputs)),
         device_memory_(std::move(device_memory)),
-        has_plugin_(has_plugin) {}
+        has_plugin_(has_plugin),
+        capture_(std::move(capture)) {}
 
   // The provider ends the process where it cannot free a captured graph, as on a lost device: what is lost
   // is left to the end of the process.
   ~SessionImpl() override {
-    if (cuda_ && cuda_->is_lost && cuda_->is_lost()) static_cast<void>(handle_.release());
+    if (is_lost()) static_cast<void>(handle_.release());
   }
 
   const std::vector<TensorInfo>& inputs() const override { return inputs_; }
@@ -52,6 +54,11 @@ class SessionImpl final : public Session {
   const std::string& label() const override { return label_; }
   const CudaOptions* cuda() const override { return cuda_ ? &*cuda_ : nullptr; }
 
+  const GraphCapture& graph_capture() const override { return capture_; }
+
+  // Never the same twice: ORT replays what it knows by a number, whatever is bound.
+  int next_graph_id() const { return ++last_graph_id_; }
+  bool is_lost() const { return cuda_ && cuda_->is_lost && cuda_->is_lost(); }
   const Runtime& library() const { return library_; }
   abi::Session* raw() const { return handle_.get(); }
   bool has_plugin() const { return has_plugin_; }
@@ -69,6 +76,8 @@ class SessionImpl final : public Session {
   std::vector<TensorInfo> outputs_;
   MemoryInfoHandle device_memory_;  // null on the CPU
   bool has_plugin_;
+  GraphCapture capture_;
+  mutable std::atomic<int> last_graph_id_{0};
 };
 
 }  // namespace textopia::ort

@@ -109,7 +109,7 @@ class GraphSource:
         if facts.takes_mask:
             graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
             sample = inpainting.LATENTS
-        network = self._session("unet", path, graph, folder)
+        network = self._session("unet", path, graph, folder, cuda_graphs=True)
 
         def denoiser(images: int | None) -> Denoiser:
             return Denoiser(
@@ -133,7 +133,13 @@ class GraphSource:
         return self._engine.parts[part].graphs[graph]
 
     def _session(
-        self, part: str, path: Path, graph: Path | bytes, config: dict[str, str]
+        self,
+        part: str,
+        path: Path,
+        graph: Path | bytes,
+        config: dict[str, str],
+        *,
+        cuda_graphs: bool = False,
     ) -> _core.Session:
         return create_session(
             graph,
@@ -143,4 +149,6 @@ class GraphSource:
             label=f"{part}/{path.name}",
             config={**config, **(_COMPILED if self._is_packed else {})},
             plugin=self._plugin,
+            cuda_graphs=cuda_graphs,
+            is_compiled=self._engine is not None,
         )

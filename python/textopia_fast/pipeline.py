@@ -194,7 +194,7 @@ class Pipeline:
             latents: Start noise, float32 [N, C, H/f, W/f], unit normal; with `image`, what is added
                 to it. On a GPU this and the embeddings may be arrays there (docs/gpu-engine.md).
             prompt_embeds, negative_prompt_embeds: float32 [N, T, D] instead of the texts.
-            output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1), "latent" or "dlpack" (on a GPU).
+            output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1), "latent", "dlpack" (on a GPU).
             seed: Image k gets seed + k and equals the image made alone with that seed; or one seed
                 per image; None draws one (see `Output.seeds`).
             sampler: A name of `tx.samplers`, a function of one's own, or a scheduler object (of
@@ -275,9 +275,7 @@ class Pipeline:
             got = "neither it nor" if prompt is None else "both it and"
             message = f"prompt: got {got} prompt_embeds, allowed is one of them."
             raise InvalidRequestError(message, param="prompt")
-        embeds = (
-            None if prompt_embeds is None else graphs.embeddings("prompt_embeds", prompt_embeds)
-        )
+        embeds = graphs.embeddings("prompt_embeds", prompt_embeds)
         texts = prompt if embeds is None else [""] * len(embeds)
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts, defaults = self.directory.facts, self.directory.defaults

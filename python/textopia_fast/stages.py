@@ -292,9 +292,9 @@ class Graphs:
             else Encoder(partial(source.open, "vae_encoder"), encoder.ports, facts),
         )
 
-    def embeddings(self, name: str, value: Any) -> Array:
-        """`to_embeddings` for where the denoiser runs."""
-        return to_embeddings(name, value, self.batching.gpu)
+    def embeddings(self, name: str, value: Any) -> Array | None:
+        """`to_embeddings` for where the denoiser runs; None stays None."""
+        return None if value is None else to_embeddings(name, value, self.batching.gpu)
 
 
 class StageClock:

@@ -36,6 +36,7 @@ void fake_clear_log(void) { log_used = 0; log_text[0] = 0; }
 void fake_device(int count, int version, int arch) { device_count = count; driver_version = version; architecture = arch; }
 /* The call number `after` (from 0) of that name, or of any name where it is "*", answers `result`. */
 void fake_fail(const char *name, int after, int result) { strncpy(fail_name, name, 63); fail_after = after; fail_result = result; }
+void fake_heal(void) { sticky = 0; }
 int fake_live(const char *kind) {
   int count = 0;
   for (int i = 0; i < MAX_LIVE; ++i) count += live[i].at && !strcmp(live[i].kind, kind);
@@ -112,8 +113,8 @@ int cuCtxPushCurrent_v2(void *context) { CALL(0, "%p", context) current[++contex
 int cuCtxPopCurrent_v2(void **context) { record(__func__, "", 0); *context = (void *)(uint64_t)(0xC0 + here()); --context_depth; return OK; }
 int cuModuleLoadData(void **module, const void *image) {
   CALL(1, "%s", (const char *)image)
-  const char *text = image, *ptx = strstr(text, "\n// fake "); /* PTX is text, which says its kernel in a comment */
-  if (strncmp(text, "cubin ", 6) && (strncmp(text, ".version ", 9) || !ptx)) return INVALID_IMAGE;
+  const char *text = image, *ptx = strstr(text, "\n// fake "); /* PTX says its kernel in a comment */
+  if (strncmp(text, "cubin ", 6) && (!strstr(text, "\n.version ") || !ptx)) return INVALID_IMAGE;
   Module *made = calloc(1, sizeof *made);
   const char *words = ptx ? ptx + 9 : text + 6, *bar = strchr(words, '|');
   snprintf(made->text, sizeof made->text, "%.*s", bar ? (int)(bar - words) : 63, words);

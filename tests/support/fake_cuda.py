@@ -59,6 +59,9 @@ class FakeCuda:
         self.path = str(library_path())
         self._library = ctypes.CDLL(self.path)
         self._library.fake_log.restype = ctypes.c_char_p
+        self._library.fake_give.restype = ctypes.c_uint64
+        self._library.fake_give.argtypes = [ctypes.c_int, ctypes.c_size_t]
+        self._library.fake_take_back.argtypes = [ctypes.c_uint64]
         self.reset()
 
     def reset(self) -> None:
@@ -69,14 +72,21 @@ class FakeCuda:
 
     def gpu(
         self,
+        ordinal: int = 0,
         *,
         emulated: bool = True,
-        ordinal: int = 0,
         kernels: list[_core.KernelImage] | None = None,
     ) -> _core.Gpu:
         """With every kernel, unless `kernels` are given."""
         given = images() if kernels is None else kernels
         return _core.Gpu(self.driver(), ordinal, given, is_emulated=emulated)
+
+    def give(self, device: int, size: int) -> int:
+        """The address of that many bytes of another library's on a device."""
+        return self._library.fake_give(device, size)
+
+    def take_back(self, address: int) -> None:
+        self._library.fake_take_back(address)
 
     def set_device(self, *, count: int = 1, version: int = 12040, architecture: int = 90) -> None:
         self._library.fake_device(count, version, architecture)
@@ -84,6 +94,10 @@ class FakeCuda:
     def fail(self, name: str, after: int, result: int) -> None:
         """Call number `after` of that name ("*": of any) answers `result`."""
         self._library.fake_fail(name.encode(), after, result)
+
+    def heal(self) -> None:
+        """Forgets a sticky error."""
+        self._library.fake_heal()
 
     def calls(self) -> list[str]:
         """Lines "name details" in order."""
