@@ -73,6 +73,17 @@ def test_convolutions_of_bfloat16_have_one_layout(fake, engine):
         _ort.create_session(path, gpu=fake.gpu(), is_compiled=True)
 
 
+def test_runs_of_the_loop_can_be_captured(fake, engine):
+    """With free sizes: what is left for the host is the arithmetic on sizes, and nothing is copied
+    between it and the device."""
+    path = engine.parts["unet"].graphs["body"]
+    options = dict(find_target(engine.target).cuda_options)
+    session = _ort.create_session(
+        path, gpu=fake.gpu(), cuda_graphs=True, is_compiled=True, cuda_options=options
+    )
+    assert session.cuda_graphs == "on"
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_with_free_sizes_the_host_computes_sizes_alone(fake, engine, part):
     for path in engine.parts[part].graphs.values():
