@@ -73,13 +73,16 @@ def test_convolutions_of_bfloat16_have_one_layout(fake, engine):
         _ort.create_session(path, gpu=fake.gpu(), is_compiled=True)
 
 
-def test_runs_of_the_loop_can_be_captured(fake, engine):
-    """With free sizes: what is left for the host is the arithmetic on sizes, and nothing is copied
-    between it and the device."""
+def test_runs_at_fixed_sizes_can_be_captured(fake, engine):
     path = engine.parts["unet"].graphs["body"]
-    options = dict(find_target(engine.target).cuda_options)
+    folder = {"session.model_external_initializers_file_folder_path": str(path.parent)}
     session = _ort.create_session(
-        path, gpu=fake.gpu(), cuda_graphs=True, is_compiled=True, cuda_options=options
+        with_sizes(path, sizes_of(path)),
+        gpu=fake.gpu(),
+        config=folder,
+        cuda_graphs=True,
+        is_compiled=True,
+        cuda_options=dict(find_target(engine.target).cuda_options),
     )
     assert session.cuda_graphs == "on"
 
