@@ -159,8 +159,9 @@ def check(launch, variant: Variant, rng: np.random.Generator) -> Iterator[Check]
     widest = variant.constants["WIDTH"]
     tile = variant.constants["ROWS"]
     # The bias once for each image, once shared.
-    for width, is_shared in ((widest, False), (widest // 2 + 1, True), (widest - 1, False)):
-        for rows in (1, tile + 3):
+    cases = ((widest, False, (1, tile + 3)), (widest // 2 + 1, True, (tile + 3,)))
+    for width, is_shared, lengths in (*cases, (widest - 1, False, (1,))):
+        for rows in lengths:
             channels = groups * width
             # A mean far from zero, where E[x^2] - E[x]^2 would lose its digits.
             x = to_storage(rng.standard_normal((2, rows, channels)) + 30.0, variant.dtype)

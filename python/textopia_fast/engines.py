@@ -14,6 +14,7 @@ from .checks import check_choice
 from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
+from .graph.targets import find_target
 from .models import ModelDirectory, inpainting
 from .precision import Choice
 from .schedulers.config import prediction_of
@@ -21,7 +22,7 @@ from .schedulers.config import prediction_of
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 
 VERIFY = ("size", "full")
-# For the CPU weights are packed when they are compiled; what ONNX Runtime would pack, it would copy.
+# For a CPU weights are packed when they are compiled; what ONNX Runtime packs, it copies.
 _COMPILED = {"session.disable_prepacking": "1"}
 
 
@@ -78,6 +79,8 @@ class GraphSource:
         self._plugin = plugin
         self._gpu = gpu
         self._is_packed = engine is not None and gpu is None
+        target = None if engine is None else find_target(engine.target)
+        self._cuda_options = dict(target.cuda_options) if target else {}
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -142,6 +145,7 @@ class GraphSource:
             graph,
             threads=self._threads,
             gpu=self._gpu,
+            cuda_options=self._cuda_options,
             label=f"{part}/{path.name}",
             config={**config, **(_COMPILED if self._is_packed else {})},
             plugin=self._plugin,

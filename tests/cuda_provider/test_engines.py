@@ -3,16 +3,16 @@ GPU, in both types, and without them only what computes sizes is not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 
 from textopia_fast import _ort
-from textopia_fast.errors import UnsupportedModelError
+from textopia_fast.errors import ModelFormatError, UnsupportedModelError
 from textopia_fast.graph import EngineDirectory, compile_directory
 from textopia_fast.graph.fixed import with_sizes
+from textopia_fast.graph.targets import find_target
 from textopia_fast.models import open_directory
 
 STRICT = {"session.disable_cpu_ep_fallback": "1"}
@@ -27,9 +27,9 @@ PARTS = {
 
 
 @pytest.fixture(scope="module", params=TARGETS)
-def engine(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineDirectory]:
+def engine(request, tmp_path_factory: pytest.TempPathFactory) -> EngineDirectory:
     cache = tmp_path_factory.mktemp(request.param)
-    yield compile_directory(open_directory("tiny-shapes"), request.param, cache)
+    return compile_directory(open_directory("tiny-shapes"), request.param, cache)
 
 
 def sizes_of(path: Path) -> dict[str, int]:
@@ -51,8 +51,40 @@ def test_every_node_is_on_the_gpu(fake, engine, part, graph):
     path = engine.parts[part].graphs[graph]
     folder = {"session.model_external_initializers_file_folder_path": str(path.parent)}
     fixed = with_sizes(path, sizes_of(path))
-    session = _ort.create_session(fixed, label=graph, gpu=fake.gpu(), config={**STRICT, **folder})
+    session = _ort.create_session(
+        fixed,
+        label=graph,
+        gpu=fake.gpu(),
+        config={**STRICT, **folder},
+        is_compiled=True,
+        cuda_options=dict(find_target(engine.target).cuda_options),
+    )
     assert session.cuda_device == 0
+
+
+def test_convolutions_of_bfloat16_have_one_layout(fake, engine):
+    """The provider refuses to turn them; those of float16 it turns."""
+    path = engine.parts["vae_decoder"].graphs["model"]
+    if engine.target == "cuda-fp16":
+        _ort.create_session(path, gpu=fake.gpu(), is_compiled=True)
+        assert not find_target(engine.target).cuda_options
+        return
+    with pytest.raises(ModelFormatError):
+        _ort.create_session(path, gpu=fake.gpu(), is_compiled=True)
+
+
+def test_runs_at_fixed_sizes_can_be_captured(fake, engine):
+    path = engine.parts["unet"].graphs["body"]
+    folder = {"session.model_external_initializers_file_folder_path": str(path.parent)}
+    session = _ort.create_session(
+        with_sizes(path, sizes_of(path)),
+        gpu=fake.gpu(),
+        config=folder,
+        cuda_graphs=True,
+        is_compiled=True,
+        cuda_options=dict(find_target(engine.target).cuda_options),
+    )
+    assert session.cuda_graphs == "on"
 
 
 @pytest.mark.parametrize("part", PARTS)
