@@ -156,19 +156,17 @@ def run(name: str, contest: Contest, machine: Machine, out: Path) -> dict[str, A
             save()
             continue
         runners[peer] = runner
-        ready = time.perf_counter() - start
+        record["peers"][peer] = {"ready_s": time.perf_counter() - start}
         times: dict[str, list[float]] = {name: [] for name in runners}
         for _ in range(ROUNDS):
             for name_of, one in list(runners.items()):
                 try:
                     times[name_of].append(milliseconds(one, machine.is_rehearsal))
-                except Exception as error:
-                    record["peers"][name_of] = {"error": f"{type(error).__name__}: {error}"}
+                except Exception as error:  # what it had done before stays
+                    record["peers"][name_of]["error"] = f"{type(error).__name__}: {error}"
                     del runners[name_of]
-        record["peers"][peer] = {"ready_s": ready}
         for name_of in runners:
-            entry = record["peers"][name_of]
-            record["peers"][name_of] = {"ready_s": entry["ready_s"], **summary(times[name_of])}
+            record["peers"][name_of] |= summary(times[name_of])
         save()
     record["complete"] = True
     save()
