@@ -100,6 +100,14 @@ Device::Memory Device::memory() const {
   return memory;
 }
 
+bool Device::answers() const noexcept {
+  try {
+    memory();
+  } catch (const Error&) {
+  }
+  return !is_lost();
+}
+
 CurrentDevice::CurrentDevice(const Device& device) : device_(device) {
   device.check_usable();
   device.call(device.api().cuCtxPushCurrent_v2, device.context_);

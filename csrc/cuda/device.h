@@ -36,6 +36,8 @@ class Device {
 
   // Throws device_lost after an error that the context does not survive, forked_process in a child process.
   void check_usable() const;
+  // Asks the driver: after a failure of somebody else's work in the context nothing here knows of it yet.
+  bool answers() const noexcept;
   bool is_lost() const { return is_lost_.load(std::memory_order_relaxed); }
 
   struct Memory {

@@ -39,6 +39,8 @@ struct Run {
   bool runs_both;
   size_t input_row;
   size_t input_count;
+
+  bool operator==(const Run&) const = default;
 };
 
 class Batch {
@@ -53,6 +55,8 @@ class Batch {
   // As the caller gave it, and what the prompt graph made of it.
   std::vector<Rows>& conditioning() { return conditioning_; }
   std::vector<Rows>& hoisted() { return hoisted_; }
+  const std::vector<Rows>& conditioning() const { return conditioning_; }
+  const std::vector<Rows>& hoisted() const { return hoisted_; }
   // Whether the negative half reads the input rows of the positive one, and has none of its own.
   bool shares_input() const { return shares_input_; }
   // Another value of a conditioning input that has rows, of the shape that it has, in the same memory.

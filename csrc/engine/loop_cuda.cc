@@ -34,7 +34,9 @@ class Loop : private Steering {
         control_(true),
         guidance_(find_guidance(request)),
         runs_both_(find_both_runs(request)),
-        network_(denoiser, gpu_, request.shape, request.conditioning, program_.output_count, planned_runs()),
+        denoiser_(denoiser),
+        owned_network_(take_network()),
+        network_(*owned_network_),
         images_(network_.batch().image_count()),
         size_(network_.batch().row_elements()),
         count_(images_ * size_) {
@@ -102,6 +104,7 @@ class Loop : private Steering {
     else
       download(request_.latents, sample);
     wait_and_check();
+    if (denoiser_.session()->graph_capture().is_on) denoiser_.kept_network() = owned_network_;
     if (request_.progress) request_.progress->steps_done.store(steps_done_, std::memory_order_relaxed);
   }
 
@@ -110,6 +113,10 @@ class Loop : private Steering {
   }
 
   void operator()(const PlanCuda::GraphRun& run) {
+    if (network_.has_time_features())
+      cuda::copy(gpu_.stream(), network_.level(),
+                 memory_.levels + static_cast<size_t>(evaluations_) * memory_.level_stride,
+                 static_cast<size_t>(network_.level_words()) * 4);
     ++evaluations_;
     try {
       network_.run(run.output, run.runs_both, &control_);
@@ -201,6 +208,18 @@ class Loop : private Steering {
     }
   }
 
+  // The last request's where that fits; a request that fails leaves none behind.
+  std::shared_ptr<NetworkCuda> take_network() const {
+    Batch batch(denoiser_, request_.shape, request_.conditioning, planned_runs());
+    std::shared_ptr<NetworkCuda> kept = std::exchange(denoiser_.kept_network(), nullptr);
+    if (kept != nullptr && kept->fits(batch, program_.output_count)) {
+      kept->load(std::move(batch));
+      return kept;
+    }
+    kept.reset();  // its memory may be needed
+    return std::make_shared<NetworkCuda>(denoiser_, gpu_, std::move(batch), program_.output_count);
+  }
+
   // The runs that bindings are made for: a callback may turn guidance off at any of them.
   std::vector<bool> planned_runs() const {
     std::vector<bool> runs = runs_both_;
@@ -269,7 +288,9 @@ class Loop : private Steering {
   ort::RunControl control_;
   std::vector<double> guidance_;  // per DENOISE
   std::vector<bool> runs_both_;   // the same: both halves run
-  NetworkCuda network_;
+  const Denoiser& denoiser_;
+  std::shared_ptr<NetworkCuda> owned_network_;
+  NetworkCuda& network_;
   size_t images_, size_, count_;
   std::vector<DeviceBuffer> buffers_;
   LoopMemory memory_;  // views of them

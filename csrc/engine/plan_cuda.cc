@@ -118,6 +118,7 @@ class Planner {
     sum.network_input = network_.input();
     sum.scale = static_cast<float>(scale);
     sum.input_halves = runs_both_[denoise_index_] ? 2 : 1;
+    if (network_.has_time_features()) return;
     sum.level = memory_.levels + denoise_index_ * memory_.level_stride;
     sum.network_level = network_.level();
     sum.level_words = network_.level_words();

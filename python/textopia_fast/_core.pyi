@@ -210,7 +210,7 @@ class KernelImage:
         *,
         warps: typing.SupportsInt | typing.SupportsIndex,
         shared_bytes: typing.SupportsInt | typing.SupportsIndex,
-        elements: typing.SupportsInt | typing.SupportsIndex,
+        constants: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -369,6 +369,7 @@ class Session:
         plugin: Plugin | None = None,
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
+        cuda_graphs: bool = False,
     ) -> Session: ...
     @staticmethod
     def from_memory(
@@ -381,6 +382,7 @@ class Session:
         plugin: Plugin | None = None,
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
+        cuda_graphs: bool = False,
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """
@@ -398,6 +400,11 @@ class Session:
         """
     @property
     def cuda_device(self) -> int | None: ...
+    @property
+    def cuda_graphs(self) -> str:
+        """
+        on, off, or "off: " and why it cannot be captured.
+        """
     @property
     def inputs(self) -> list[TensorInfo]: ...
     @property

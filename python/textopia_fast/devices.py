@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,6 @@ KERNELS_VARIABLE = "TEXTOPIA_KERNELS"
 PTX_ARCHIVE = "ptx.zip"
 OLDEST = 80  # compute capability 8.0: the kernels copy and multiply as those GPUs do
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # that kernels/build.py makes cubins for
-# The kernels that the loop itself launches.
-LOOP_KERNELS = ("blend", "clamp", "combine", "langevin_step", "rescale", "threshold")
 
 # What ONNX Runtime's CUDA provider is linked to, in the order in which they need each other, and
 # the wheel of NVIDIA's that has each, in a folder that the linker does not search. Some names of
@@ -64,7 +62,7 @@ _TYPE_BYTES = {"i32": 4, "u32": 4, "fp32": 4, "i64": 8, "u64": 8, "fp64": 8}
 
 
 def open_device(device: str) -> _core.Gpu | None:
-    """The GPU of "cuda" or "cuda:N" with the loop's kernels; None for "cpu".
+    """The GPU of "cuda" or "cuda:N" with its kernels; None for "cpu".
 
     Raises:
         ConfigurationError: Another name, no driver, one older than CUDA 12, no such device, or no
@@ -83,7 +81,7 @@ def open_device(device: str) -> _core.Gpu | None:
             param="device",
         )
     archive = find_archive(devices[ordinal]["architecture"], devices[ordinal]["name"])
-    kernels = list(read_archive(archive, LOOP_KERNELS))
+    kernels = list(read_archive(archive))
     preload_libraries()
     return _core.Gpu(driver, ordinal, kernels)
 
@@ -148,8 +146,8 @@ def find_archive(architecture: int, name: str = "this GPU") -> Path:
     )
 
 
-def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator[_core.KernelImage]:
-    """The variants of those kernels in an archive of kernels/build.py; None for all.
+def read_archive(path: Path) -> Iterator[_core.KernelImage]:
+    """The kernels in an archive of kernels/build.py; each is loaded when it is first needed.
 
     Raises:
         ConfigurationError: The file is damaged.
@@ -158,8 +156,6 @@ def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in json.loads(archive.read("manifest.json"))["kernels"]:
-                if kernels is not None and entry["name"].partition(".")[0] not in kernels:
-                    continue
                 yield _core.KernelImage(
                     entry["name"],
                     entry["function"],
@@ -167,7 +163,7 @@ def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator
                     [parameter_bytes(kind) for kind in entry["parameters"]],
                     warps=entry["warps"],
                     shared_bytes=entry["shared_bytes"],
-                    elements=_elements(entry["constants"]),
+                    constants=entry["constants"],
                 )
     except _DAMAGE as error:
         raise ConfigurationError(
@@ -179,11 +175,6 @@ def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator
 def parameter_bytes(kind: str) -> int:
     """Bytes of a Triton type: pointers and 64-bit numbers 8, others 4."""
     return 8 if kind.startswith("*") else _TYPE_BYTES[kind]
-
-
-def _elements(constants: dict[str, int]) -> int:
-    """Elements that one program covers, where programs cut a tensor into ranges."""
-    return constants.get("BLOCK") or 32 * constants.get("GROUPS", 0)
 
 
 def _library_files() -> dict[str, Path]:

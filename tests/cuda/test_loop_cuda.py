@@ -35,10 +35,18 @@ def fake() -> FakeCuda:
     return FakeCuda()
 
 
-def denoisers(fake: FakeCuda, *, images_per_run: int | None = None, **network: object):
+def denoisers(
+    fake: FakeCuda,
+    *,
+    images_per_run: int | None = None,
+    cuda_graphs: bool = False,
+    **network: object,
+):
     graph = tanh_network(**network)
     on_cpu = tx.Denoiser(graph, images_per_run=images_per_run)
-    on_gpu = tx.Denoiser(graph, images_per_run=images_per_run, device=fake.gpu())
+    on_gpu = tx.Denoiser(
+        graph, images_per_run=images_per_run, device=fake.gpu(), cuda_graphs=cuda_graphs
+    )
     return on_cpu, on_gpu
 
 
