@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.export_sd15 import SEED, TINY, Export, _with_lively_norms, write
+from benchmarks.export_sd15 import SEED, TINY, Export, with_lively_norms, write
 
 _XL_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -114,7 +114,7 @@ def _made(machine: Machine, make: Callable[[], Any]) -> Any:
     torch.manual_seed(SEED)
     with torch.device(machine.device):  # billions of numbers are drawn where it is fast
         model = make()
-    return _with_lively_norms(model).to(machine.device, machine.dtype)
+    return with_lively_norms(model).to(machine.device, machine.dtype)
 
 
 def unet_feeds(machine: Machine, model: Any, side: int, rows: int = 2) -> dict[str, Any]:
