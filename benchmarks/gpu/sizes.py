@@ -115,6 +115,8 @@ def _group_norm(rng: np.random.Generator, variant: Variant, rows: int, channels:
         "out": np.zeros_like(x),
         "gamma": gamma,
         "beta": beta,
+        "channel_bias": np.zeros(channels, np.float16),
+        "bias_batch": 0,
         "moments": np.ones((batch, groups, group_norm.CHUNKS, 2), np.float32),
         "epsilon": 1e-5,
         "rows": rows,
