@@ -69,7 +69,7 @@ def linear_geglu(x, w, bias):
     return value * gelu(gate)
 
 
-def group_norm(x, gamma, beta, channel_bias, *, groups, epsilon, activation):
+def group_norm(x, gamma, beta, channel_bias=None, *, groups, epsilon, activation):
     """x [B, ..., C] + channel_bias [B or 1, C]: each group of channels of each image to mean 0 and
     variance 1."""
     y = np.float64(x).reshape(x.shape[0], -1, x.shape[-1])

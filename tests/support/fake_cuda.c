@@ -2,6 +2,7 @@
  * kernels on the host, whose memory is also the device's. A "cubin" is text, constants last: "geglu fp16 any|BLOCK=4".
  * Built by fake_cuda.py; controlled through the fake_* functions. */
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +18,10 @@ typedef struct { void *at; size_t bytes; const char *kind; int device; } Object;
 static char *log_text;
 static size_t log_used;
 static Object live[MAX_LIVE];
-static int current[MAX_DEPTH]; /* devices of the contexts that are pushed */
-static int context_depth, retained, sticky, device_count = 1, driver_version = 12040, architecture = 90;
+/* Devices of the contexts that this thread has pushed. */
+static _Thread_local int current[MAX_DEPTH], context_depth;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the log and of what is alive */
+static int retained, sticky, device_count = 1, driver_version = 12040, architecture = 90;
 static _Thread_local int has_context;
 static char fail_name[64];
 static int fail_after, fail_result, fresh = 0xFF; /* NaN, so that nothing unwritten goes unseen */
@@ -49,7 +52,7 @@ int fake_live(const char *kind) {
 int fake_context_depth(void) { return context_depth; }
 int fake_retained(void) { return retained; }
 
-static int record(const char *name, const char *detail, int needs_context) {
+static int record_locked(const char *name, const char *detail, int needs_context) {
   if (!log_text) fake_reset();
   if (log_used + 256 < LOG_BYTES) log_used += (size_t)snprintf(log_text + log_used, 256, "%s%s%s\n", name, *detail ? " " : "", detail);
   if (fail_name[0] && (!strcmp(fail_name, "*") || !strcmp(fail_name, name)) && fail_after-- == 0) {
@@ -59,6 +62,12 @@ static int record(const char *name, const char *detail, int needs_context) {
   }
   if (sticky) return sticky;
   return needs_context && context_depth == 0 && !has_context ? INVALID_CONTEXT : OK;
+}
+static int record(const char *name, const char *detail, int needs_context) {
+  pthread_mutex_lock(&lock);
+  int result = record_locked(name, detail, needs_context);
+  pthread_mutex_unlock(&lock);
+  return result;
 }
 /* For the runtime above the driver (fake_cudart): its calls are in the same log and fail in the same way. */
 int fake_record(const char *name, const char *detail) { return record(name, detail, 0); }
@@ -73,14 +82,22 @@ void fake_set_current(int device) { has_context = 1; current[0] = device; }
 
 static int here(void) { return current[context_depth]; }
 static void *keep(void *at, size_t bytes, const char *kind) {
-  for (int i = 0; i < MAX_LIVE; ++i)
-    if (!live[i].at) { live[i] = (Object){at, bytes, kind, here()}; return at; }
-  return NULL;
+  pthread_mutex_lock(&lock);
+  int i = 0;
+  while (i < MAX_LIVE && live[i].at) ++i;
+  if (i < MAX_LIVE) live[i] = (Object){at, bytes, kind, here()};
+  pthread_mutex_unlock(&lock);
+  return i < MAX_LIVE ? at : NULL;
 }
 static int drop(void *at, const char *kind) {
-  for (int i = 0; i < MAX_LIVE; ++i)
-    if (live[i].at == at && !strcmp(live[i].kind, kind)) { live[i].at = NULL; free(at); return OK; }
-  return INVALID_VALUE;
+  pthread_mutex_lock(&lock);
+  int i = 0;
+  while (i < MAX_LIVE && (live[i].at != at || strcmp(live[i].kind, kind))) ++i;
+  if (i < MAX_LIVE) live[i].at = NULL;
+  pthread_mutex_unlock(&lock);
+  if (i == MAX_LIVE) return INVALID_VALUE;
+  free(at);
+  return OK;
 }
 /* Memory, and a stream, event or function, of the current context's device alone. */
 static int is_memory(uint64_t at, size_t bytes) {
