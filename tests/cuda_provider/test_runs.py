@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -11,7 +12,6 @@ from tests.cuda_provider.graphs import BUNDLED, UNET_SIZES, model_of, with_sizes
 from tests.support.cuda_provider import streams_of
 from tests.test_loop import program_of, random_latents
 from textopia_fast import _ort
-from textopia_fast.errors import NumericalError
 
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 ALLOCATIONS = ("cudaMalloc", "cudaMallocHost", "cudaHostAlloc", "cudaFree", "cudaFreeHost")
@@ -47,18 +47,22 @@ def test_samples_are_those_of_the_cpu(fake, sampler):
     )  # logarithms of libm
 
 
-def test_a_step_is_one_run_and_one_launch(fake):
+@pytest.mark.parametrize("captures", [True, False])
+def test_a_step_is_one_run_and_one_launch(fake, captures):
     gpu = fake.gpu()
-    denoiser = tx.Denoiser(copying_network(), device=gpu)
+    denoiser = tx.Denoiser(copying_network(), device=gpu, cuda_graphs=captures)
     program = program_of("euler", 8)
-    tx.sample(denoiser, random_latents(2), program)
+    x = random_latents(2)
+    tx.sample(denoiser, x, program)
     fake.clear()
-    tx.sample(denoiser, random_latents(2), program)
-    copies = [line for line in fake.runtime_calls() if line.startswith("cudaMemcpyAsync")]
-    run = f"cudaMemcpyAsync {random_latents(2).nbytes} 3 {gpu.stream:#x}"
-    time = f"cudaMemcpyAsync 8 2 {gpu.stream:#x}"
-    # Where the host reads an input, it reads what is there before each run; and once when bound.
-    assert copies == [time, *[time, run] * 8]
+    tx.sample(denoiser, x, program)
+    stream = f"{gpu.stream:#x}"
+    run = f"cudaGraphLaunch {stream} 1" if captures else f"cudaMemcpyAsync {x.nbytes} 3 {stream}"
+    time = f"cudaMemcpyAsync 8 2 {stream}"
+    calls = [line for line in fake.runtime_calls() if "Memcpy" in line or "Graph" in line]
+    # Where the host reads an input, as the time here, it reads what is there before each run; and
+    # once when it is bound, for the second time where nothing is kept between requests.
+    assert calls == [time][captures:] + [time, run] * 8
     assert fake.names().count("cuLaunchKernel") == 8 + 1  # the first scales the latents
     assert fake.count(*WAITS, *ALLOCATIONS) == 0
     assert fake.names().count("cuStreamSynchronize") <= 2  # at the end, and when the loop goes
@@ -67,6 +71,7 @@ def test_a_step_is_one_run_and_one_launch(fake):
 def test_everything_is_on_our_stream(fake):
     gpu = fake.gpu()
     session = _ort.create_session(BUNDLED / "unet" / "model.onnx", gpu=gpu)
+    session.run(bundled_feeds())  # the first run of a convolution waits for what it chooses from
     fake.clear()
     session.run(bundled_feeds())
     calls = fake.runtime_calls()
@@ -85,23 +90,54 @@ def test_everything_is_on_our_stream(fake):
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_bundled_network_does_not_wait_either(fake, fixed):
-    """Its numbers are made of nothing here, which the loop finds at the end, not in between."""
+    """With free sizes the host computes some, so that its runs cannot be captured."""
+    fake.fill_memory(0)  # what the provider's kernels leave unwritten
     path = BUNDLED / "unet" / "model.onnx"
     denoiser = tx.Denoiser(with_sizes(path, UNET_SIZES) if fixed else path, device=fake.gpu())
+    assert (denoiser.session.cuda_graphs == "on") == fixed
     given = {"encoder_hidden_states": np.ones((2, 16, 128), np.float32)}
-
-    def sample():
-        with pytest.raises(NumericalError):
-            tx.sample(denoiser, random_latents(2, size=(16, 16)), program_of("euler", 4), given)
-
-    sample()
-    fake.clear()
-    sample()
-    assert fake.count("cudnnBackendExecute") == 4 * 49
+    x, program = random_latents(2, size=(16, 16)), program_of("euler", 4)
+    for _ in range(2):
+        fake.clear()
+        tx.sample(denoiser, x, program, given)
+    assert fake.count("cudaGraphLaunch") == (4 if fixed else 0)
+    assert fake.count("cudnnBackendExecute") == (0 if fixed else 4 * 49)
     assert fake.count(*WAITS) == 0
     assert fake.count(*ALLOCATIONS) == 0
     copies = {line.split(" ")[2] for line in fake.calls() if line.startswith("cudaMemcpyAsync")}
-    assert copies == ({"3"} if fixed else {"3", "1"})  # with free sizes a few numbers go up
+    assert copies == (set() if fixed else {"3", "1"})  # with free sizes a few numbers go up
+
+
+def network_of_ours() -> bytes:
+    """e = a layer norm of ours, which the fake computes, over the width."""
+    weights = {
+        "gamma": np.linspace(0.5, 2, 16).astype(np.float32),
+        "beta": np.zeros(16, np.float32),
+    }
+    node = helper.make_node(
+        "LayerNorm", ["sample", "gamma", "beta"], ["out_sample"], domain="ai.textopia", epsilon=1e-5
+    )
+    shape = ["rows", 4, "h", 16]
+    model = onnx.load_from_string(
+        model_of([node], {"sample": shape, "timestep": ["rows"]}, {"out_sample": shape}, weights)
+    )
+    model.opset_import.append(helper.make_opsetid("ai.textopia", 1))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_our_operators_compute_the_same_as_without_the_provider(fake, captures):
+    """Also where their launches are those of a captured graph, with what was given to them then."""
+    program, x = program_of("dpmpp_2m", 6), random_latents(2, size=(8, 16))
+    emulated = tx.Denoiser(network_of_ours(), device=fake.gpu(emulated=True))
+    wanted = tx.sample(emulated, x, program)
+    denoiser = tx.Denoiser(network_of_ours(), device=fake.gpu(), cuda_graphs=captures)
+    for _ in range(2):
+        fake.clear()
+        np.testing.assert_array_equal(tx.sample(denoiser, x, program), wanted)
+    assert fake.count("cudaGraphLaunch") == (6 if captures else 0)
+    layer_norms = sum(line.startswith("cuLaunchKernel layer_norm") for line in fake.calls())
+    assert layer_norms == (0 if captures else 6)
 
 
 def test_a_new_shape_and_back(fake):
