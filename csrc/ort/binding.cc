@@ -47,8 +47,7 @@ RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous, 
   RunOptionsHandle handle(raw);
   if (is_asynchronous)
     checked(library.api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"));
-  if (graph)
-    checked(library.api.AddRunConfigEntry(raw, "gpu_graph_id", std::to_string(*graph).c_str()));
+  if (graph) checked(library.api.AddRunConfigEntry(raw, "gpu_graph_id", std::to_string(*graph).c_str()));
   return handle;
 }
 
@@ -266,8 +265,8 @@ Binding::Binding(std::shared_ptr<Session> session) : state_(std::make_unique<Sta
   state.unbound_inputs = state.inputs.size();
   state.find_inputs_of_host();
   state.captures = state.session->graph_capture().is_on;
-  state.run_options = make_run_options(*state.library, false,
-                                       state.captures ? std::optional(kNoGraph) : std::nullopt);
+  state.run_options =
+      make_run_options(*state.library, false, state.captures ? std::optional(kNoGraph) : std::nullopt);
   abi::IoBinding* raw = nullptr;
   check_status(state.library->api, state.library->api.CreateIoBinding(state.session->raw(), &raw),
                Activity::kOther, state.label(), "a binding cannot be made");
