@@ -1,6 +1,7 @@
 #include "ort/session.h"
 
 #include <functional>
+#include <string_view>
 
 #include "base/threads.h"
 #include "ort/custom_op_domain.h"
@@ -34,8 +35,10 @@ void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOp
       checked(api.UpdateCUDAProviderOptionsWithValue(raw, "user_compute_stream", options.stream));
     checked(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, raw));
   } catch (const Error& error) {
+    if (error.code() == std::string_view(code::kDeviceLost)) throw;
     Error::Details details = error.details();
-    details.emplace_back("hint", kCudaHint);
+    if (std::string_view(error.what()).find("provider option") == std::string_view::npos)
+      details.emplace_back("hint", kCudaHint);
     throw Error(code::kConfiguration, error.what(), std::move(details));
   }
   request_placement(library, session, label);

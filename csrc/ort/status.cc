@@ -29,6 +29,15 @@ bool is_loss_of_device(const std::string& words) {
                               "uncorrectable ecc error encountered", "uncorrectable nvlink error"});
 }
 
+// Of a call of CUDA or of one of its libraries, as ORT's provider words it.
+constexpr std::string_view kCudaFailures[] = {"CUDA failure", "CUBLAS failure", "CUDNN failure",
+                                              "CUDNN_FE failure"};
+
+bool is_cuda_failure(const std::string& cause) {
+  return std::any_of(std::begin(kCudaFailures), std::end(kCudaFailures),
+                     [&](std::string_view part) { return cause.find(part) != std::string::npos; });
+}
+
 bool is_missing_cudnn(const std::string& words) { return contains_any(words, {"cudnn is unavailable"}); }
 
 // ORT reports much by text alone: its error numbers are mostly the unspecific FAIL.
@@ -36,13 +45,16 @@ const char* code_of(int number, const std::string& cause, Activity activity) {
   const std::string words = lower(cause);
   if (is_loss_of_device(words)) return code::kDeviceLost;
   if (is_missing_cudnn(words)) return code::kConfiguration;
-  if (contains_any(words, {"bad_alloc", "failed to allocate", "out of memory", "cannot allocate memory",
-                           "bad allocation", "smaller than requested bytes"}))
+  if (contains_any(words, {"bad_alloc", "failed to allocate", "alloc_failed", "resource allocation failed",
+                           "out of memory", "cannot allocate memory", "bad allocation",
+                           "smaller than requested bytes"}))
     return code::kOutOfMemory;
   if (activity == Activity::kRun)
     return contains_any(words, {"invalid rank for input", "got invalid dimensions for input"})
                ? code::kInvalidRequest
                : code::kExecution;
+  if (is_cuda_failure(cause)) return code::kExecution;
+  if (contains_any(words, {"graph capture feature"})) return code::kConfiguration;
   if (activity == Activity::kSetup) return code::kConfiguration;
   if (contains_any(words, {"pthread_create"})) return code::kExecution;
   if (activity == Activity::kOther)
@@ -74,7 +86,9 @@ bool cut_before(std::string* line, std::string_view part) {
 std::string without_source_place(std::string line) {
   const size_t place = line.find("/onnxruntime_src/");
   int depth = 0;
-  if (!cut_before(&line, "CUDA failure") && place != std::string::npos) {
+  const bool is_cut = std::any_of(std::begin(kCudaFailures), std::end(kCudaFailures),
+                                  [&](std::string_view part) { return cut_before(&line, part); });
+  if (!is_cut && place != std::string::npos) {
     for (size_t i = line.find('(', place); i < line.size(); ++i) {
       if (line[i] == '(') ++depth;
       if (line[i] != ')' || --depth != 0) continue;

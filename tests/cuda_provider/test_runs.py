@@ -122,3 +122,22 @@ def test_memory_is_given_back(fake):
     assert fake.live().get("memory", 0) == 0
     del gpu
     assert fake.live() == {}
+
+
+def test_the_whole_pipeline(fake, monkeypatch):
+    """Text encoder, U-Net and VAE on the provider; what its kernels would write is zero here."""
+    gpu = fake.gpu()
+    fake.fill_memory(0)
+    monkeypatch.setattr("textopia_fast.stages.open_device", lambda device: gpu)
+    pipe = tx.Pipeline.from_pretrained("tiny-shapes", device="cuda", precision="fp32")
+    for seed in range(2):
+        fake.clear()
+        image = pipe("a red circle", num_inference_steps=3, seed=seed, output_type="np").images[0]
+        assert image.shape == (64, 64, 3)
+        assert np.isfinite(image).all()
+    convolutions = 3 * 49 + 28  # of the U-Net, and of the decoder
+    assert fake.count("cudnnBackendExecute") == convolutions
+    assert streams_of(fake.runtime_calls()) == {f"{gpu.stream:#x}"}
+    # Waited for: where a result goes to the host, the prompt's states and the picture.
+    assert fake.count("cudaStreamSynchronize") <= 6
+    assert fake.count("cudaDeviceSynchronize") == 0

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own CUDA provider on the fake CUDA of fake_cudart/: no GPU, every call recorded."""
+"""ONNX Runtime's own CUDA provider on the fake CUDA of fake_cudart: every call recorded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_cuda import FakeCuda, images
+from tests.support.fake_cuda import FakeCuda
 from tests.support.fake_cudart.build import build
 from textopia_fast import _core, _ort, devices
 
@@ -67,8 +67,21 @@ class ProviderOnFake(FakeCuda):
         self._library.fake_reset()
         self._runtime.fake_runtime_reset()
 
-    def gpu(self, *, emulated: bool = False) -> _core.Gpu:
-        return _core.Gpu(self.driver(), 0, images(), is_emulated=emulated)
+    def gpu(
+        self,
+        *,
+        emulated: bool = False,
+        ordinal: int = 0,
+        kernels: list[_core.KernelImage] | None = None,
+    ) -> _core.Gpu:
+        return super().gpu(emulated=emulated, ordinal=ordinal, kernels=kernels)
+
+    def fill_memory(self, byte: int) -> None:
+        """New memory holds that, instead of NaN."""
+        self._library.fake_fill(byte)
+
+    def set_largest_allocation(self, bytes_: int) -> None:
+        self._runtime.fake_largest(ctypes.c_size_t(bytes_))
 
     def runtime_calls(self) -> list[str]:
         """What the provider called, without what that called of the driver."""

@@ -19,21 +19,25 @@ static size_t log_used;
 static Object live[MAX_LIVE];
 static int current[MAX_DEPTH]; /* devices of the contexts that are pushed */
 static int context_depth, retained, sticky, device_count = 1, driver_version = 12040, architecture = 90;
+static _Thread_local int has_context;
 static char fail_name[64];
-static int fail_after, fail_result;
+static int fail_after, fail_result, fresh = 0xFF; /* NaN, so that nothing unwritten goes unseen */
 
 void fake_reset(void) {
   if (!log_text) log_text = malloc(LOG_BYTES);
   log_used = 0;
   log_text[0] = 0;
-  context_depth = retained = sticky = 0;
+  context_depth = retained = sticky = has_context = current[0] = 0;
   device_count = 1; driver_version = 12040; architecture = 90;
   fail_name[0] = 0;
+  fresh = 0xFF;
   memset(live, 0, sizeof live);
 }
 const char *fake_log(void) { return log_text; }
 void fake_clear_log(void) { log_used = 0; log_text[0] = 0; }
 void fake_device(int count, int version, int arch) { device_count = count; driver_version = version; architecture = arch; }
+/* What new memory is filled with. */
+void fake_fill(int byte) { fresh = byte; }
 /* The call number `after` (from 0) of that name, or of any name where it is "*", answers `result`. */
 void fake_fail(const char *name, int after, int result) { strncpy(fail_name, name, 63); fail_after = after; fail_result = result; }
 void fake_heal(void) { sticky = 0; }
@@ -54,10 +58,12 @@ static int record(const char *name, const char *detail, int needs_context) {
     return fail_result;
   }
   if (sticky) return sticky;
-  return needs_context && context_depth == 0 ? INVALID_CONTEXT : OK;
+  return needs_context && context_depth == 0 && !has_context ? INVALID_CONTEXT : OK;
 }
 /* For the runtime above the driver (fake_cudart): its calls are in the same log and fail in the same way. */
 int fake_record(const char *name, const char *detail) { return record(name, detail, 0); }
+/* It makes a device's context current for the thread by itself, below those that are pushed. */
+void fake_set_current(int device) { has_context = 1; current[0] = device; }
 
 #define CALL(needs, ...) \
   char detail[192] = ""; \
@@ -82,7 +88,11 @@ static int is_memory(uint64_t at, size_t bytes) {
     if (live[i].at && live[i].device == here() && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
   return 0;
 }
-int fake_is_memory(uint64_t at, size_t bytes) { return is_memory(at, bytes); }
+int fake_is_memory(uint64_t at, size_t bytes) { /* of any device */
+  for (int i = 0; i < MAX_LIVE; ++i)
+    if (live[i].at && !strcmp(live[i].kind, "memory") && at >= (uint64_t)live[i].at && at + bytes <= (uint64_t)live[i].at + live[i].bytes) return 1;
+  return 0;
+}
 
 static int is_here(const void *object) {
   for (int i = 0; i < MAX_LIVE; ++i)
@@ -142,7 +152,7 @@ int cuEventElapsedTime(float *ms, void *start, void *end) { (void)start; (void)e
 int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
   CALL(1, "%zu", bytes)
   void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
-  memset(memory, 0xFF, bytes); /* NaN, so that nothing unwritten goes unseen */
+  memset(memory, fresh, bytes);
   *pointer = (uint64_t)keep(memory, bytes, "memory");
   return OK;
 }
@@ -304,20 +314,10 @@ static int threshold(void **parameters, unsigned images) {
   return OK;
 }
 
-int cuLaunchKernel(Module *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   void *stream, void **parameters, void **extra) {
-  CALL(1, "%s %u,%u,%u %u,%u,%u %u", function->text, gx, gy, gz, bx, by, bz, shared)
-  HERE(stream)
-  HERE(function)
-  const char *text = function->text;
+static int compute(const Module *function, unsigned gx, unsigned gy, void **parameters) {
+  const char *text = function->text, *name = function->function;
   int dtype = strstr(text, "fp16") ? FP16 : strstr(text, "bf16") ? BF16 : FP32, is_even = strstr(text, "even") != NULL;
-  int has_noise = strstr(function->text, "noise") != NULL;
-  const char *name = function->function;
-  if (extra) return INVALID_VALUE;
-  struct { const char *name; int count; } sizes[] = {{"combine", 66}, {"langevin_step", 12}, {"rescale", 8}, {"threshold", 6}, {"clamp", 5}, {"blend", 8},
-                                                  {"group_norm", 12}, {"layer_norm", 6}, {"geglu", 3}, {"attention", 19}};
-  for (int i = 0; i < 10; ++i) /* the two scratch pointers of Triton's convention */
-    if (!strcmp(name, sizes[i].name) && (P(uint64_t, sizes[i].count) || P(uint64_t, sizes[i].count + 1))) return INVALID_VALUE;
+  int has_noise = strstr(text, "noise") != NULL;
   if (!strcmp(name, "combine")) return combine(parameters, dtype, has_noise);
   if (!strcmp(name, "langevin_step")) return langevin_step(parameters, has_noise);
   if (!strcmp(name, "rescale")) return rescale(parameters, dtype);
@@ -339,4 +339,39 @@ int cuLaunchKernel(Module *function, unsigned gx, unsigned gy, unsigned gz, unsi
   if (!strcmp(name, "geglu")) return geglu(&job, is_even);
   if (!strcmp(name, "attention")) return attention(&job);
   return INVALID_VALUE;
+}
+
+/* What the runtime above takes for a graph that it captures on that stream happens when the graph is launched. */
+static int (*take)(void *stream, void (*perform)(void *), void *job);
+void fake_set_taker(int (*taker)(void *, void (*)(void *), void *)) { take = taker; }
+
+enum { MOST_PARAMETERS = 68 };
+typedef struct { const Module *function; unsigned gx, gy; uint64_t values[MOST_PARAMETERS]; } Launch;
+static void perform(void *job) {
+  Launch *launch = job;
+  void *parameters[MOST_PARAMETERS];
+  for (int i = 0; i < MOST_PARAMETERS; ++i) parameters[i] = &launch->values[i];
+  compute(launch->function, launch->gx, launch->gy, parameters);
+}
+
+int cuLaunchKernel(Module *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *stream, void **parameters, void **extra) {
+  CALL(1, "%s %u,%u,%u %u,%u,%u %u", function->text, gx, gy, gz, bx, by, bz, shared)
+  HERE(stream)
+  HERE(function)
+  if (extra) return INVALID_VALUE;
+  struct { const char *name; int count; } sizes[] = {{"combine", 66}, {"langevin_step", 12}, {"rescale", 8}, {"threshold", 6}, {"clamp", 5}, {"blend", 8},
+                                                  {"group_norm", 12}, {"layer_norm", 6}, {"geglu", 3}, {"attention", 19}};
+  for (int i = 0; i < 10; ++i) {
+    int count = sizes[i].count;
+    if (strcmp(function->function, sizes[i].name)) continue;
+    if (P(uint64_t, count) || P(uint64_t, count + 1)) return INVALID_VALUE; /* the two scratch pointers of Triton's convention */
+    if (!take) break;
+    Launch *launch = calloc(1, sizeof *launch);
+    *launch = (Launch){function, gx, gy, {0}};
+    for (int k = 0; k < count; ++k) launch->values[k] = P(uint64_t, k);
+    if (take(stream, perform, launch)) return OK;
+    free(launch);
+  }
+  return compute(function, gx, gy, parameters);
 }

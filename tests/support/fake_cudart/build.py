@@ -1,9 +1,9 @@
 """Builds the libraries that ONNX Runtime's CUDA provider is linked to, without CUDA.
 
 The provider's own symbol table says which libraries and functions those are. Functions with a body
-are in runtime.c and libraries.c; the others get one here that answers success. The result is a
-folder laid out as NVIDIA's wheels are, `nvidia/fake/lib/lib*.so.N`, which the package's search finds
-when the folder is on sys.path, and a driver, `libcuda.so.1`.
+are in runtime.c and libraries.c; the others get one here that answers success. The result is laid
+out as NVIDIA's wheels are, `nvidia/fake/lib/lib*.so.N`, which the package's search finds when the
+folder is on sys.path; the driver, `libcuda.so.1`, lies beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 DRIVER = HERE.parent / "fake_cuda.c"
 
-# Soname to source and flags. The provider opens cuDNN by name when it is there.
+# Soname to source and flags. The provider opens cuDNN by name, when it is there.
 LIBRARIES = {
     "libcuda.so.1": (DRIVER, ()),
     "libcudart.so.13": (HERE / "runtime.c", ()),
@@ -24,16 +24,8 @@ LIBRARIES = {
     "libcurand.so.10": (HERE / "libraries.c", ()),
     "libcudnn.so.9": (HERE / "libraries.c", ("-DFAKE_CUDNN",)),
 }
-FLAGS = (
-    "-O1",
-    "-g",
-    "-ffp-contract=off",
-    "-shared",
-    "-fPIC",
-    "-Wall",
-    "-Wextra",
-    "-Wno-format-zero-length",
-)
+FLAGS = ("-O1", "-g", "-ffp-contract=off", "-shared", "-fPIC", "-Wno-format-zero-length")
+SHARED = ("libcuda.so.1", "libcudart.so.13")  # what the others are linked to
 
 
 def build(provider: Path, compiler: str, target: Path) -> Path:
@@ -48,48 +40,27 @@ def build(provider: Path, compiler: str, target: Path) -> Path:
     wanted["libcuda.so.1"] = {name for name in wanted.pop("", set()) if name.startswith("cu")}
     for soname, (source, flags) in LIBRARIES.items():
         stubs = target / f"{soname}.c"
-        stubs.write_text(stub_source(wanted.get(soname, set()) - defined_in(source, flags)))
+        missing = wanted.get(soname, set()) - defined_in(source, flags, compiler)
+        stubs.write_text(stub_source(missing))
         versions = target / f"{soname}.map"
         versions.write_text(f"{soname} {{ global: *; }};\n")
-        script = (
-            ()
-            if soname in ("libcuda.so.1", "libcudnn.so.9")
-            else (f"-Wl,--version-script={versions}",)
-        )
-        below = [] if soname == "libcuda.so.1" else [folder / "libcuda.so.1"]
-        below += (
-            [] if soname in ("libcuda.so.1", "libcudart.so.13") else [folder / "libcudart.so.13"]
-        )
-        command = [
-            compiler,
-            *FLAGS,
-            *flags,
-            source,
-            stubs,
-            "-o",
-            folder / soname,
-            f"-Wl,-soname,{soname}",
-        ]
-        command += [*script, *below, "-Wl,-rpath,$ORIGIN", "-lm"]
-        subprocess.run(list(map(str, command)), check=True)
+        below = [folder / name for name in SHARED if (folder / name).exists()]
+        command = [compiler, *FLAGS, *flags, source, stubs, *below, "-o", folder / soname, "-lm"]
+        command += [f"-Wl,-soname,{soname}", f"-Wl,--version-script={versions}"]
+        subprocess.run([*map(str, command), "-Wl,-rpath,$ORIGIN"], check=True)
     return folder / "libcuda.so.1"
 
 
 def needed_symbols(library: Path) -> dict[str, set[str]]:
     """Undefined functions per library that they are expected from, "" where none is named."""
-    table = subprocess.run(
-        ["nm", "-D", "--undefined-only", str(library)], check=True, capture_output=True, text=True
-    ).stdout
+    command = ["nm", "-D", "--undefined-only", str(library)]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, set[str]] = {}
     for line in table.splitlines():
         name, _, version = line.split()[-1].partition("@")
-        if version.startswith("lib") or not version:
+        if not version or version.startswith(("libcu", "libnv")):
             found.setdefault(version, set()).add(name)
-    return {
-        version: names
-        for version, names in found.items()
-        if version.startswith(("libcu", "libnv")) or not version
-    }
+    return found
 
 
 def named_in(library: Path, prefix: bytes) -> set[str]:
@@ -100,14 +71,15 @@ def named_in(library: Path, prefix: bytes) -> set[str]:
     }
 
 
-def defined_in(source: Path, flags: tuple[str, ...]) -> set[str]:
-    text = subprocess.run(
-        ["cc", "-E", "-P", *flags, str(source)], check=True, capture_output=True, text=True
-    ).stdout
+def defined_in(source: Path, flags: tuple[str, ...], compiler: str) -> set[str]:
+    """Functions of CUDA that have a body there."""
+    command = [compiler, "-E", "-P", *flags, str(source)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return set(re.findall(r"\b(__cuda\w+|cu\w+)\s*\([^;{}]*\)\s*\{", text))
 
 
 def stub_source(names: set[str]) -> str:
+    """A body for each: recorded, failing where a test asks for it, else success."""
     lines = ["int fake_record(const char *name, const char *detail);"]
     for name in sorted(names):
         if "Create" in name:

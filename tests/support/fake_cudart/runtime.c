@@ -19,6 +19,8 @@ typedef struct { Dim3 grid, block; size_t shared; void *stream; } Launch;
 /* ---- the driver below ---- */
 int fake_record(const char *name, const char *detail);
 int fake_is_memory(uint64_t at, size_t bytes);
+void fake_set_current(int device);
+void fake_set_taker(int (*taker)(void *stream, void (*perform)(void *), void *job));
 int cuDeviceGetCount(int *);
 int cuDeviceGetAttribute(int *, int, int);
 int cuCtxPushCurrent_v2(void *);
@@ -44,7 +46,7 @@ static int fail(int result) { return result ? (last_error = result) : OK; }
 
 /* The runtime makes the primary context current by itself. */
 #define IN_CONTEXT(call) \
-  void *context = (void *)0xC0; \
+  void *context = (void *)(uint64_t)(0xC0 + current_device); \
   if ((result = cuCtxPushCurrent_v2(context))) return fail(result); \
   result = call; \
   cuCtxPopCurrent_v2(&context);
@@ -53,7 +55,14 @@ static int fail(int result) { return result ? (last_error = result) : OK; }
 int fake_stub(const char *name) { return fail(fake_record(name, "")); }
 
 /* ---- capture: what is put on a capturing stream happens when its graph is launched ---- */
-typedef struct { void *to; const void *from; size_t bytes; int value; char name[160]; } Work; /* `from` null: a fill */
+typedef struct {
+  void *to;
+  const void *from; /* null: a fill with `value` */
+  size_t bytes;
+  int value;
+  void (*function)(void *); /* of the host, or a kernel that the driver computes */
+  void *job;
+} Work;
 typedef struct { Work *work; size_t count, room; } Graph;
 static struct { void *stream; Graph *graph; int is_invalid; } captures[MAX_STREAMS];
 
@@ -74,18 +83,23 @@ static int is_unsafe_now(void) {
   return capture >= 0;
 }
 static void perform(const Work *work) {
-  if (work->to && work->from) memmove(work->to, work->from, work->bytes);
+  if (work->function) work->function(work->job);
+  else if (work->to && work->from) memmove(work->to, work->from, work->bytes);
   else if (work->to) memset(work->to, work->value, work->bytes);
 }
-int fake_enqueue(void *stream, void *to, const void *from, size_t bytes, int value, const char *name) {
-  Work work = {to, from, bytes, value, ""};
-  snprintf(work.name, sizeof work.name, "%s", name);
+static void enqueue(void *stream, Work work) {
   int capture = capture_of(stream);
-  if (capture < 0) { perform(&work); return OK; }
+  if (capture < 0) { perform(&work); return; }
   Graph *graph = captures[capture].graph;
   if (graph->count == graph->room) graph->work = realloc(graph->work, (graph->room = 2 * graph->room + 64) * sizeof work);
   graph->work[graph->count++] = work;
-  return OK;
+}
+/* A kernel of the provider or of a library: counted, and nothing more. */
+void fake_enqueue(void *stream) { enqueue(stream, (Work){0}); }
+static int take(void *stream, void (*function)(void *), void *job) {
+  if (capture_of(stream) < 0) return 0;
+  enqueue(stream, (Work){.function = function, .job = job});
+  return 1;
 }
 int cudaStreamBeginCapture(void *stream, int mode) {
   CALL("%p %d", stream, mode)
@@ -132,7 +146,10 @@ int cudaGraphLaunch(Graph *graph, void *stream) {
 }
 
 /* ---- errors, versions, devices ---- */
-void fake_runtime_reset(void) { last_error = OK; memset(captures, 0, sizeof captures); }
+static size_t largest = SIZE_MAX;
+/* cudaMalloc of more bytes than that finds no memory. */
+void fake_largest(size_t bytes) { largest = bytes; }
+void fake_runtime_reset(void) { last_error = OK; largest = SIZE_MAX; memset(captures, 0, sizeof captures); fake_set_taker(take); }
 static const struct { int error; const char *name, *text; } errors[] = {
     {OK, "cudaSuccess", "no error"},
     {INVALID_VALUE, "cudaErrorInvalidValue", "invalid argument"},
@@ -162,7 +179,7 @@ int cudaSetDevice(int device) {
   int count = 0;
   cuDeviceGetCount(&count);
   if (device < 0 || device >= count) return fail(INVALID_DEVICE);
-  current_device = device;
+  fake_set_current(current_device = device);
   return OK;
 }
 /* Names come without the version that the driver exports them with. */
@@ -219,6 +236,7 @@ int cudaGetDeviceProperties(char *properties, int device) {
 int cudaMalloc(void **memory, size_t bytes) {
   CALL("%zu", bytes)
   if (is_unsafe_now()) return fail(CAPTURE_UNSUPPORTED);
+  if (bytes > largest) return fail(OUT_OF_MEMORY);
   uint64_t made = 0;
   IN_CONTEXT(cuMemAlloc_v2(&made, bytes))
   *memory = (void *)made;
@@ -260,30 +278,32 @@ int cudaPointerGetAttributes(uint64_t *attributes, const void *memory) {
   attributes[1] = is_device ? (uint64_t)memory : 0;
   return OK;
 }
-static int copy(void *to, const void *from, size_t bytes, int kind, void *stream, const char *name) {
+static int copy(void *to, const void *from, size_t bytes, int kind, void *stream) {
   if ((kind == HOST_TO_DEVICE || kind == DEVICE_TO_DEVICE) && !fake_is_memory((uint64_t)to, bytes)) return fail(INVALID_VALUE);
   if ((kind == DEVICE_TO_HOST || kind == DEVICE_TO_DEVICE) && !fake_is_memory((uint64_t)from, bytes)) return fail(INVALID_VALUE);
-  return bytes ? fake_enqueue(stream, to, from, bytes, 0, name) : OK;
+  if (bytes) enqueue(stream, (Work){.to = to, .from = from, .bytes = bytes});
+  return OK;
 }
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream) {
   CALL("%zu %d %p", bytes, kind, stream)
-  return copy(to, from, bytes, kind, stream, "memcpy");
+  return copy(to, from, bytes, kind, stream);
 }
 int cudaMemcpy(void *to, const void *from, size_t bytes, int kind) {
   CALL("%zu %d", bytes, kind)
   if (is_unsafe_now()) return fail(CAPTURE_UNSUPPORTED);
-  return copy(to, from, bytes, kind, NULL, "memcpy");
+  return copy(to, from, bytes, kind, NULL);
 }
 int cudaMemcpy2DAsync(char *to, size_t to_pitch, const char *from, size_t from_pitch, size_t width, size_t height, int kind, void *stream) {
   CALL("%zu %d %p", width * height, kind, stream)
   for (size_t row = 0; row < height; ++row)
-    if ((result = copy(to + row * to_pitch, from + row * from_pitch, width, kind, stream, "memcpy2d"))) return result;
+    if ((result = copy(to + row * to_pitch, from + row * from_pitch, width, kind, stream))) return result;
   return OK;
 }
 int cudaMemsetAsync(void *to, int value, size_t bytes, void *stream) {
   CALL("%zu %p", bytes, stream)
   if (!fake_is_memory((uint64_t)to, bytes)) return fail(INVALID_VALUE);
-  return bytes ? fake_enqueue(stream, to, NULL, bytes, value, "memset") : OK;
+  if (bytes) enqueue(stream, (Work){.to = to, .bytes = bytes, .value = value});
+  return OK;
 }
 int cudaMemset(void *to, int value, size_t bytes) {
   if (is_unsafe_now()) return fail(CAPTURE_UNSUPPORTED);
@@ -328,7 +348,7 @@ int cudaEventDestroy(void *event) {
 int cudaEventElapsedTime(float *milliseconds, void *start, void *end) { (void)start; (void)end; CALL() *milliseconds = 1.0f; return OK; }
 int cudaLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
   CALL("%p", stream)
-  if (capture_of(stream) < 0) function(data);
+  enqueue(stream, (Work){.function = function, .job = data});
   return OK;
 }
 
@@ -383,9 +403,9 @@ int __cudaGetKernel(const void **kernel, const void *at) { *kernel = at; return 
 
 int cudaLaunchKernel(const void *at, Dim3 grid, Dim3 block, void **arguments, size_t shared, void *stream) {
   (void)arguments; (void)shared;
-  const char *name = name_of(at);
-  CALL("%p %u,%u,%u %u,%u,%u %.110s", stream, grid.x, grid.y, grid.z, block.x, block.y, block.z, name)
-  return fake_enqueue(stream, NULL, NULL, 0, 0, name);
+  CALL("%p %u,%u,%u %u,%u,%u %.110s", stream, grid.x, grid.y, grid.z, block.x, block.y, block.z, name_of(at))
+  fake_enqueue(stream);
+  return OK;
 }
 int __cudaLaunchKernel(const void *at, Dim3 grid, Dim3 block, void **arguments, size_t shared, void *stream) {
   return cudaLaunchKernel(at, grid, block, arguments, shared, stream);
