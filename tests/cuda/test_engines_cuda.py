@@ -47,8 +47,8 @@ def test_float16_makes_the_picture_of_the_cpu(fake: FakeCuda, cache: Path) -> No
     assert psnr(found, wanted) >= 38
     launched = [line.split(" ") for line in fake.calls() if line.startswith("cuLaunchKernel ")]
     kernels = Counter(words[1] for words in launched)
-    # In each of 4 steps. The CPU provider multiplies no float16 and widens what it can, so that some
-    # of them are float32.
+    # In each of 4 steps. The CPU provider multiplies no float16 and widens what it can, so that
+    # some of them are float32.
     assert kernels["attention"] >= 4 * 14
     assert kernels["geglu"] == 4 * 7
     assert ("group_norm", "fp16") in {(words[1], words[2]) for words in launched}
