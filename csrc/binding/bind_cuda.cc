@@ -113,8 +113,9 @@ void register_cuda(py::module_& module) {
       .def(py::init([](std::string name, std::string function, const py::bytes& cubin,
                        std::vector<uint8_t> parameter_bytes, int warps, int shared_bytes,
                        std::map<std::string, int> constants) {
-             return KernelImage{std::move(name), std::move(function), cubin, std::move(parameter_bytes),
-                                warps,           shared_bytes,        std::move(constants)};
+             return KernelImage{
+                 std::move(name), std::move(function), cubin, std::move(parameter_bytes), warps,
+                 shared_bytes,    std::move(constants)};
            }),
            py::arg("name"), py::arg("function"), py::arg("cubin"), py::arg("parameter_bytes"), py::kw_only(),
            py::arg("warps"), py::arg("shared_bytes"), py::arg("constants"))

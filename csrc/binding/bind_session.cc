@@ -191,8 +191,9 @@ std::shared_ptr<Session> from_file(const std::filesystem::path& path, const std:
                                    bool cuda_graphs) {
   py::gil_scoped_release no_gil;
   const std::string file = path.string();
-  return release_without_gil(Session::from_file(
-      file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu, cuda_options, cuda_graphs)));
+  return release_without_gil(
+      Session::from_file(file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu,
+                                          cuda_options, cuda_graphs)));
 }
 
 std::shared_ptr<Session> from_memory(const py::bytes& model, const std::string& label, int threads, int level,
@@ -202,7 +203,8 @@ std::shared_ptr<Session> from_memory(const py::bytes& model, const std::string& 
   const std::string_view bytes = model;
   py::gil_scoped_release no_gil;
   return release_without_gil(Session::from_memory(
-      bytes.data(), bytes.size(), options_of(label, threads, level, config, plugin, gpu, cuda_options, cuda_graphs)));
+      bytes.data(), bytes.size(),
+      options_of(label, threads, level, config, plugin, gpu, cuda_options, cuda_graphs)));
 }
 
 void register_info(py::module_& module) {
@@ -269,13 +271,14 @@ void register_session(py::module_& module) {
                                if (session.cuda() == nullptr) return std::nullopt;
                                return session.cuda()->device;
                              })
-      .def_property_readonly("cuda_graphs",
-                             [](const Session& session) {
-                               const ort::GraphCapture& capture = session.graph_capture();
-                               const std::string why = capture.reason.empty() ? "" : ": " + capture.reason;
-                               return decode(capture.is_on ? "on" : "off" + why);
-                             },
-                             "on, off, or \"off: \" and why it cannot be captured.")
+      .def_property_readonly(
+          "cuda_graphs",
+          [](const Session& session) {
+            const ort::GraphCapture& capture = session.graph_capture();
+            const std::string why = capture.reason.empty() ? "" : ": " + capture.reason;
+            return decode(capture.is_on ? "on" : "off" + why);
+          },
+          "on, off, or \"off: \" and why it cannot be captured.")
       .def_property_readonly("label", [](const Session& session) { return decode(session.label()); })
       .def_property_readonly("inputs", &Session::inputs)
       .def_property_readonly("outputs", &Session::outputs)

@@ -49,8 +49,8 @@ class Denoiser {
   // The other inputs, of the network and of the prompt graph, which the caller provides as conditioning.
   const std::vector<ort::TensorInfo>& conditioning() const { return conditioning_; }
 
-  // The network of the last request on a GPU that captures its runs, for the next one of the same shapes: what
-  // is captured holds its addresses. Whoever has the turn of the GPU may take it and put it back.
+  // The network of the last request on a GPU that captures its runs, for the next one of the same shapes:
+  // what is captured holds its addresses. Whoever has the turn of the GPU may take it and put it back.
   std::shared_ptr<NetworkCuda>& kept_network() const { return kept_network_; }
 
   // Rows that the graph was exported for, or 0 when the batch size is free.

@@ -53,7 +53,8 @@ bool NetworkCuda::fits(const Batch& batch, int output_count) const {
     return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                       [](const Rows& x, const Rows& y) { return is_alike(&x, &y); });
   };
-  return are_alike(batch.conditioning(), batch_.conditioning()) && are_alike(batch.hoisted(), batch_.hoisted());
+  return are_alike(batch.conditioning(), batch_.conditioning()) &&
+         are_alike(batch.hoisted(), batch_.hoisted());
 }
 
 void NetworkCuda::load(Batch batch) {
@@ -76,8 +77,8 @@ void NetworkCuda::replace(const Conditioning& item) {
   const std::vector<const Rows*> rows = inputs();
   const auto& hoisted = batch_.hoisted();
   for (size_t i = 0; i < rows.size(); ++i) {
-    const bool is_hoisted = std::any_of(hoisted.begin(), hoisted.end(),
-                                        [&](const Rows& made) { return &made == rows[i]; });
+    const bool is_hoisted =
+        std::any_of(hoisted.begin(), hoisted.end(), [&](const Rows& made) { return &made == rows[i]; });
     if (rows[i]->name == item.name || is_hoisted) upload(i);
   }
 }

@@ -1,9 +1,8 @@
 // Attention on a GPU: kernels/attention.py.
-#include "ops/attention.h"
-
 #include <algorithm>
 #include <map>
 
+#include "ops/attention.h"
 #include "ops/gpu.h"
 #include "ops/ops.h"
 
@@ -51,10 +50,10 @@ class AttentionCuda final : public ort::OpKernel {
     launch.out = gpu_.address(out, "the output");
     launch.mask = t.mask != nullptr ? gpu_.address(t.mask, "the mask") : launch.q;  // any valid address
     launch.scale_log2 = node_.scale(t.width) * kLog2E;
-    const auto sizes = std::to_array({node_.heads(), t.queries, t.keys, t.queries * t.q.stride, t.q.stride,
-                                      t.keys * t.k.stride, t.k.stride, t.keys * t.v.stride, t.v.stride,
-                                      t.queries * t.channels, t.channels, t.mask_batch_stride,
-                                      t.mask_query_stride});
+    const auto sizes =
+        std::to_array({node_.heads(), t.queries, t.keys, t.queries * t.q.stride, t.q.stride,
+                       t.keys * t.k.stride, t.k.stride, t.keys * t.v.stride, t.v.stride,
+                       t.queries * t.channels, t.channels, t.mask_batch_stride, t.mask_query_stride});
     std::transform(sizes.begin(), sizes.end(), launch.sizes.begin(),
                    [&](int64_t size) { return gpu_.small(size, "a size or the elements of an image"); });
     launch_images(GpuRun(gpu_, run), kernel, launch, t);
@@ -79,7 +78,7 @@ class AttentionCuda final : public ort::OpKernel {
 
   // One grid row per image and head.
   void launch_images(const GpuRun& run, const cuda::Kernel& kernel, Launch launch,
-                 const AttentionTensors& t) const {
+                     const AttentionTensors& t) const {
     const int64_t rows = kernel.constant("ROWS"), step = per_launch(t.batch, node_.heads());
     check(step > 0, code::kInvalidRequest, node_.name(), ": ", node_.heads(),
           " heads, on a GPU up to 8191 are allowed");
@@ -88,10 +87,10 @@ class AttentionCuda final : public ort::OpKernel {
     };
     for (int64_t done = 0; done < t.batch; done += step) {
       const int64_t images = std::min(step, t.batch - done);
-      run.launch(kernel,
-                 {static_cast<size_t>((t.queries + rows - 1) / rows),
-                  static_cast<size_t>(images * node_.heads())},
-                 launch.parameters());
+      run.launch(
+          kernel,
+          {static_cast<size_t>((t.queries + rows - 1) / rows), static_cast<size_t>(images * node_.heads())},
+          launch.parameters());
       advance(launch.q, launch.sizes[3], gpu_.element_bytes());
       advance(launch.k, launch.sizes[5], gpu_.element_bytes());
       advance(launch.v, launch.sizes[7], gpu_.element_bytes());

@@ -46,7 +46,8 @@ const cuda::Kernel& GpuNode::narrowest(const char* kernel, const std::string& su
   if (const cuda::Kernel* found = find_narrowest(kernel, suffix, width)) return *found;
   std::set<int> widths;
   for (const auto& [name, image] : queue_.kernels->images())
-    if (name.starts_with(prefix(kernel)) && name == text(prefix(kernel), "w", image.constant("WIDTH"), suffix))
+    if (name.starts_with(prefix(kernel)) &&
+        name == text(prefix(kernel), "w", image.constant("WIDTH"), suffix))
       widths.insert(image.constant("WIDTH"));
   std::string found;
   for (int one : widths) found += text(found.empty() ? "" : ", ", one);

@@ -30,8 +30,8 @@ class GpuNode {
   std::string prefix(const char* kernel) const;
   // Loads it. Throws what Kernels::get throws, with the node's name.
   const cuda::Kernel& load(const std::string& kernel) const;
-  // The one of "PREFIXw16SUFFIX", "PREFIXw32SUFFIX" ... with the smallest WIDTH that holds `width`; null where
-  // there is none.
+  // The one of "PREFIXw16SUFFIX", "PREFIXw32SUFFIX" ... with the smallest WIDTH that holds `width`; null
+  // where there is none.
   const cuda::Kernel* find_narrowest(const char* kernel, const std::string& suffix, int64_t width) const;
   // The same; throws Error{model_unsupported} with the widths that there are.
   const cuda::Kernel& narrowest(const char* kernel, const std::string& suffix, int64_t width,

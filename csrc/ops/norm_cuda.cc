@@ -18,7 +18,10 @@ float epsilon_of(const ort::NodeInfo& node) {
 class LayerNormCuda final : public ort::OpKernel {
  public:
   LayerNormCuda(const ort::NodeInfo& node, const GpuQueue& queue)
-      : node_(node, queue), type_(node), channels_(node_.channels_of_gamma(node)), epsilon_(epsilon_of(node)) {
+      : node_(node, queue),
+        type_(node),
+        channels_(node_.channels_of_gamma(node)),
+        epsilon_(epsilon_of(node)) {
     const cuda::Kernel* even =
         channels_ % 16 == 0 ? node_.find_narrowest("layer_norm", "_even", channels_) : nullptr;
     kernel_ = even ? even : &node_.narrowest("layer_norm", "_any", channels_, "channels");
@@ -32,12 +35,13 @@ class LayerNormCuda final : public ort::OpKernel {
     void* out = run.output(0, x.dims);
     const int64_t rows = x.dims.product(0, x.dims.rank() - 1);
     if (rows == 0) return;  // without memory
-    const auto pointers = std::to_array({node_.address(x.data, "X"), node_.address(out, "the output"),
-                                         node_.address(gamma.data, "gamma"),
-                                         node_.address(beta.data, "beta")});
+    const auto pointers =
+        std::to_array({node_.address(x.data, "X"), node_.address(out, "the output"),
+                       node_.address(gamma.data, "gamma"), node_.address(beta.data, "beta")});
     const auto channels = static_cast<int32_t>(channels_);
-    GpuRun(node_, run).launch(*kernel_, {static_cast<size_t>(rows)},
-                              cuda::Parameters().add(pointers).add(epsilon_).add(channels));
+    GpuRun(node_, run)
+        .launch(*kernel_, {static_cast<size_t>(rows)},
+                cuda::Parameters().add(pointers).add(epsilon_).add(channels));
   }
 
  private:

@@ -10,11 +10,11 @@ void register_ops() {
 }
 
 std::shared_ptr<const ort::OpSet> gpu_ops(const GpuQueue& queue, bool is_emulated) {
-  return std::make_shared<ort::OpSet>(ort::OpSet{
-      kDomain,
-      is_emulated ? "CPUExecutionProvider" : "CUDAExecutionProvider",
-      {DType::kFloat16, DType::kBFloat16, DType::kFloat32},
-      {attention_cuda(queue), geglu_cuda(queue), group_norm_cuda(queue), layer_norm_cuda(queue)}});
+  return std::make_shared<ort::OpSet>(
+      ort::OpSet{kDomain,
+                 is_emulated ? "CPUExecutionProvider" : "CUDAExecutionProvider",
+                 {DType::kFloat16, DType::kBFloat16, DType::kFloat32},
+                 {attention_cuda(queue), geglu_cuda(queue), group_norm_cuda(queue), layer_norm_cuda(queue)}});
 }
 
 }  // namespace textopia::ops

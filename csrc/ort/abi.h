@@ -136,7 +136,7 @@ inline constexpr int kKnownSlots = 425;
   X(68, 1, CreateMemoryInfo, Status*,                                                                       \
     (const char* name, int allocator_type, int device, int memory_type, MemoryInfo**))                      \
   X(69, 1, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))               \
-  X(75, 1, AllocatorAlloc, Status*, (Allocator*, size_t bytes, void**))                                    \
+  X(75, 1, AllocatorAlloc, Status*, (Allocator*, size_t bytes, void**))                                     \
   X(76, 1, AllocatorFree, Status*, (Allocator*, void*))                                                     \
   X(78, 1, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                          \
   X(85, 1, KernelInfoGetAttribute_float, Status*, (const KernelInfo*, const char* name, float*))            \

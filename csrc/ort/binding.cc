@@ -36,6 +36,9 @@ bool fits(const TensorInfo& info, const Shape& shape) {
   return true;
 }
 
+// In the life of a session: ORT 1.31 keeps what is released until the session ends. Runs of later bindings
+// are not captured.
+constexpr int kMostGraphs = 64;
 constexpr int kNoGraph = -1;  // a run without a number would be captured under 0
 
 RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous, std::optional<int> graph) {
@@ -47,8 +50,7 @@ RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous, 
   RunOptionsHandle handle(raw);
   if (is_asynchronous)
     checked(library.api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"));
-  if (graph)
-    checked(library.api.AddRunConfigEntry(raw, "gpu_graph_id", std::to_string(*graph).c_str()));
+  if (graph) checked(library.api.AddRunConfigEntry(raw, "gpu_graph_id", std::to_string(*graph).c_str()));
   return handle;
 }
 
@@ -128,6 +130,7 @@ struct Binding::State {
   bool has_results = false;  // of the present bindings: what fetch() may read
   bool captures = false;     // the session captures graphs
   int graph = kNoGraph;      // the number of this binding's, once it has one
+  bool has_asked_for_graph = false;
   RunOptionsHandle run_options, graph_options;
   std::vector<ValueHandle> fetched;  // keeps what fetch() showed alive
   IoBindingHandle binding;
@@ -138,10 +141,9 @@ struct Binding::State {
 
   // A graph that was captured by another thread, or not yet, is not found, which is no harm.
   ~State() {
-    if (graph == kNoGraph || !library->api.SessionReleaseCapturedGraph.is_bound() || is_forked_child() ||
-        session->is_lost())
-      return;
-    abi::Status* status = library->api.SessionReleaseCapturedGraph(session->raw(), graph);
+    if (graph == kNoGraph || is_forked_child() || session->is_lost()) return;
+    const auto& release = library->api.SessionReleaseCapturedGraph;
+    abi::Status* status = release.is_bound() ? release(session->raw(), graph) : nullptr;
     if (status != nullptr) library->api.ReleaseStatus(status);
   }
 
@@ -266,8 +268,8 @@ Binding::Binding(std::shared_ptr<Session> session) : state_(std::make_unique<Sta
   state.unbound_inputs = state.inputs.size();
   state.find_inputs_of_host();
   state.captures = state.session->graph_capture().is_on;
-  state.run_options = make_run_options(*state.library, false,
-                                       state.captures ? std::optional(kNoGraph) : std::nullopt);
+  state.run_options =
+      make_run_options(*state.library, false, state.captures ? std::optional(kNoGraph) : std::nullopt);
   abi::IoBinding* raw = nullptr;
   check_status(state.library->api, state.library->api.CreateIoBinding(state.session->raw(), &raw),
                Activity::kOther, state.label(), "a binding cannot be made");
@@ -328,9 +330,13 @@ void Binding::run(RunControl* control) {
 
 void Binding::replay(RunControl* control) {
   State& state = *state_;
-  if (state.captures && state.graph_options == nullptr) {
-    state.graph = state.session->next_graph_id();
-    state.graph_options = make_run_options(*state.library, true, state.graph);
+  if (state.captures && !state.has_asked_for_graph) {
+    state.has_asked_for_graph = true;
+    const int graph = state.session->next_graph_id();
+    if (graph <= kMostGraphs) {
+      state.graph = graph;
+      state.graph_options = make_run_options(*state.library, true, graph);
+    }
   }
   state.run(control, state.graph_options.get());
 }

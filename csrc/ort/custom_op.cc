@@ -265,8 +265,7 @@ Shape NodeInfo::input_shape(size_t input) const {
   size_t rank = 0;
   checked(library_, library_.api.GetDimensionsCount(tensor, &rank), name_, "an input");
   Shape shape(rank);
-  if (rank > 0)
-    checked(library_, library_.api.GetDimensions(tensor, shape.data(), rank), name_, "an input");
+  if (rank > 0) checked(library_, library_.api.GetDimensions(tensor, shape.data(), rank), name_, "an input");
   return shape;
 }
 
@@ -347,8 +346,7 @@ std::optional<Error> take_op_failure() { return std::exchange(g_failure, std::nu
 OpDomain::OpDomain(const Runtime& library, OpSet ops, const std::string& label)
     : library_(library), ops_(std::move(ops)) {
   for (const OpDefinition& definition : ops_.definitions)
-    for (DType type : ops_.activation_types)
-      tables_.push_back(make_table(library, ops_, definition, type));
+    for (DType type : ops_.activation_types) tables_.push_back(make_table(library, ops_, definition, type));
   abi::CustomOpDomain* domain = nullptr;
   checked(library, library.api.CreateCustomOpDomain(ops_.domain, &domain), label,
           "the domain of our operators");

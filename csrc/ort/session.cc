@@ -214,6 +214,20 @@ std::string no_capture_reason(const Error& error) {
   return "";
 }
 
+// An input that a replay would not read anew: one that is brought to the host when it is bound. "" for none.
+std::string find_host_input(const Runtime& library, abi::Session* session, const std::string& label) {
+  const std::vector<TensorInfo> inputs = Border(library, session, label).inputs();
+  std::vector<const abi::MemoryInfo*> memory(inputs.size());
+  check_status(library.api, library.api.SessionGetMemoryInfoForInputs(session, memory.data(), memory.size()),
+               Activity::kOther, label, "the places of its inputs cannot be read");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    int device = abi::kCpuDevice;
+    library.api.MemoryInfoGetDeviceType(memory[i], &device);
+    if (device == abi::kCpuDevice) return inputs[i].name;
+  }
+  return "";
+}
+
 std::shared_ptr<Session> load(SessionOptions options, const Create& create) {
   const Runtime& library = runtime();
   const std::shared_ptr<const OpDomain> ops =
@@ -223,11 +237,18 @@ std::shared_ptr<Session> load(SessionOptions options, const Create& create) {
   SessionHandle handle;
   try {
     handle = create_session(library, options, ops.get(), create);
+    if (options.captures_graphs && options.cuda) {
+      const std::string host_input = find_host_input(library, handle.get(), options.label);
+      if (!host_input.empty()) capture = {false, text("the host reads the input '", host_input, "'")};
+    }
   } catch (const Error& error) {
     if (!options.captures_graphs) throw;
     capture = {false, no_capture_reason(error)};
     if (capture.reason.empty()) throw;
+  }
+  if (!capture.reason.empty()) {
     options.captures_graphs = false;
+    handle.reset();
     handle = create_session(library, options, ops.get(), create);
   }
   abi::Session* raw = handle.get();

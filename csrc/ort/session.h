@@ -56,8 +56,8 @@ struct SessionOptions {
   int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
   int optimization_level = 99;                              // 0 none, 1 basic, 2 extended, 99 all
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
-  std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
-  std::optional<CudaOptions> cuda;  // empty: the CPU
+  std::optional<Plugin> plugin;      // takes the whole graph; without one, ORT's CPU provider
+  std::optional<CudaOptions> cuda;   // empty: the CPU
   std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
   // Asks for CUDA graphs (Binding::replay). A graph that cannot be captured is loaded without them.
   bool captures_graphs = false;
@@ -132,8 +132,8 @@ class Binding {
   void run(RunControl* control = nullptr);
 
   // run(), but only enqueued; and where the session captures graphs, as the CUDA graph of this binding, which
-  // the first call captures. ORT keeps a graph for the thread that captured it, so all calls come from one, and
-  // it remembers the addresses: nothing may be bound anew. `control` is looked at before the run alone.
+  // the first call captures. ORT keeps a graph for the thread that captured it, so all calls come from one,
+  // and it remembers the addresses: nothing may be bound anew. `control` is looked at before the run alone.
   void replay(RunControl* control);
 
   // View of an output_allocated() result; valid until the next run() or the end of the binding.

@@ -29,9 +29,10 @@ void check_placement(const Runtime& library, const abi::Session* session, const 
 
 class SessionImpl final : public Session {
  public:
-  SessionImpl(const Runtime& library, std::shared_ptr<const OpDomain> ops, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
-              std::vector<TensorInfo> outputs, std::optional<CudaOptions> cuda,
-              MemoryInfoHandle device_memory, bool has_plugin, GraphCapture capture)
+  SessionImpl(const Runtime& library, std::shared_ptr<const OpDomain> ops, SessionHandle handle,
+              std::string label, std::vector<TensorInfo> inputs, std::vector<TensorInfo> outputs,
+              std::optional<CudaOptions> cuda, MemoryInfoHandle device_memory, bool has_plugin,
+              GraphCapture capture)
       : library_(library),
         cuda_(std::move(cuda)),
         ops_(std::move(ops)),

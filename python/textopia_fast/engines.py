@@ -22,7 +22,7 @@ from .schedulers.config import prediction_of
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 
 VERIFY = ("size", "full")
-# For a CPU weights are packed when they are compiled; what ONNX Runtime packs, it copies.
+# For the CPU weights are packed when they are compiled; ONNX Runtime's packing would copy others.
 _COMPILED = {"session.disable_prepacking": "1"}
 
 

@@ -26,8 +26,8 @@ def fake() -> FakeCuda:
 def pipes(tiny_model, fake, monkeypatch) -> tuple[tx.Pipeline, tx.Pipeline]:
     on_cpu = tx.Pipeline.from_pretrained(tiny_model, threads=1, precision="fp32")
     monkeypatch.setattr(stages, "open_device", lambda device: fake.gpu())
-    options = {"threads": 1, "device": "cuda", "precision": "fp32"}
-    return on_cpu, tx.Pipeline.from_pretrained(tiny_model, **options)
+    on_gpu = tx.Pipeline.from_pretrained(tiny_model, threads=1, device="cuda", precision="fp32")
+    return on_cpu, on_gpu
 
 
 def make(pipe: tx.Pipeline, **given: Any) -> Any:
