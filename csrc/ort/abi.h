@@ -151,6 +151,7 @@ inline constexpr int kKnownSlots = 425;
   X(98, 1, ReleaseTypeInfo, void, (TypeInfo*))                                                              \
   X(99, 1, ReleaseTensorTypeAndShapeInfo, void, (ShapeInfo*))                                               \
   X(100, 1, ReleaseSessionOptions, void, (SessionOptions*))                                                 \
+  X(101, 1, ReleaseCustomOpDomain, void, (CustomOpDomain*))                                                 \
   X(125, 4, GetAvailableProviders, Status*, (char*** names, int* count))                                    \
   X(126, 4, ReleaseAvailableProviders, Status*, (char** names, int count))                                  \
   X(130, 5, AddSessionConfigEntry, Status*, (SessionOptions*, const char* key, const char* value))          \

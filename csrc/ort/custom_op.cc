@@ -89,12 +89,13 @@ T attribute(const Runtime& library, const std::string& node, const char* name, T
 // ORT's table of an op, and behind it what stands for the op here.
 struct OpTable : abi::CustomOp {
   const Runtime* library = nullptr;
+  const OpSession* session = nullptr;
   const OpDefinition* definition = nullptr;
   DType activation_type = DType::kFloat32;
 };
 
 struct LiveKernel {
-  const Runtime* library;
+  const OpTable* table;
   std::unique_ptr<OpKernel> kernel;
 };
 
@@ -109,10 +110,12 @@ int onnx_type_of(const OpTable& table, InputType type) {
   return abi::kAnyType;
 }
 
-OpTable make_table(const Runtime& library, const OpDefinition& definition, DType activation_type) {
+OpTable make_table(const Runtime& library, const OpSession& session, const OpDefinition& definition,
+                   DType activation_type) {
   OpTable table;
   static_cast<abi::CustomOp&>(table) = {};
   table.library = &library;
+  table.session = &session;
   table.definition = &definition;
   table.activation_type = activation_type;
   table.version = static_cast<uint32_t>(library.info.api_version);
@@ -141,13 +144,13 @@ OpTable make_table(const Runtime& library, const OpDefinition& definition, DType
     const OpTable& own = table_of(op);
     return as_status(*own.library, [&] {
       const NodeInfo node(*own.library, info, own.definition->name, own.activation_type);
-      *kernel = new LiveKernel{own.library, own.definition->create(node)};
+      *kernel = new LiveKernel{&own, own.definition->create(node)};
     });
   };
   table.KernelComputeV2 = [](void* raw, abi::KernelContext* context) {
     const auto& live = *static_cast<const LiveKernel*>(raw);
-    return as_status(*live.library, [&] {
-      OpRun run(*live.library, context);
+    return as_status(*live.table->library, [&] {
+      OpRun run(*live.table->library, *live.table->session, context);
       live.kernel->run(run);
     });
   };
@@ -159,8 +162,13 @@ struct Registry {
   std::mutex mutex;
   const char* domain_name = nullptr;
   std::span<const OpDefinition> definitions;
-  std::vector<OpTable> tables;            // as ORT's domain, never freed: sessions point into them
-  abi::CustomOpDomain* domain = nullptr;  // made at the first session
+};
+
+// The operators of one session. ORT offers a kernel no way to its session, so each has tables of its own.
+struct SessionOps {
+  OpSession session;
+  std::vector<OpTable> tables;
+  CustomOpDomainHandle domain;
 };
 
 Registry& registry() {
@@ -288,24 +296,24 @@ void set_custom_ops(const char* domain, std::span<const OpDefinition> definition
   own.definitions = definitions;
 }
 
-void add_custom_ops(const Runtime& library, abi::SessionOptions* options, const std::string& label) {
-  Registry& own = registry();
-  std::lock_guard lock(own.mutex);
-  if (own.domain_name == nullptr) return;
-  if (own.domain == nullptr) {
-    abi::CustomOpDomain* domain = nullptr;
-    checked(library, library.api.CreateCustomOpDomain(own.domain_name, &domain), label,
-            "the domain of our operators");
-    std::vector<OpTable> tables;
-    for (const OpDefinition& definition : own.definitions)
-      for (DType type : {DType::kBFloat16, DType::kFloat32})
-        tables.push_back(make_table(library, definition, type));
-    own.tables = std::move(tables);
-    for (const OpTable& table : own.tables)
-      checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");
-    own.domain = domain;
-  }
-  checked(library, library.api.AddCustomOpDomain(options, own.domain), label, "the domain of our operators");
+std::shared_ptr<const void> add_custom_ops(const Runtime& library, abi::SessionOptions* options,
+                                           const std::string& label, OpSession session) {
+  Registry& known = registry();
+  std::lock_guard lock(known.mutex);
+  if (known.domain_name == nullptr) return nullptr;
+  auto own = std::make_shared<SessionOps>();
+  own->session = std::move(session);
+  for (const OpDefinition& definition : known.definitions)
+    for (DType type : {DType::kBFloat16, DType::kFloat32})
+      own->tables.push_back(make_table(library, own->session, definition, type));
+  abi::CustomOpDomain* domain = nullptr;
+  checked(library, library.api.CreateCustomOpDomain(known.domain_name, &domain), label,
+          "the domain of our operators");
+  own->domain.reset(domain);
+  for (const OpTable& table : own->tables)
+    checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");
+  checked(library, library.api.AddCustomOpDomain(options, domain), label, "the domain of our operators");
+  return own;
 }
 
 }  // namespace textopia::ort

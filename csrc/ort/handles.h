@@ -42,6 +42,7 @@ struct Releaser {
 template <typename T, auto kRelease>
 using Handle = std::unique_ptr<T, Releaser<T, kRelease>>;
 
+using CustomOpDomainHandle = Handle<abi::CustomOpDomain, &abi::Api::ReleaseCustomOpDomain>;
 using CudaOptionsHandle = Handle<abi::CudaProviderOptions, &abi::Api::ReleaseCUDAProviderOptions>;
 using IoBindingHandle = Handle<abi::IoBinding, &abi::Api::ReleaseIoBinding>;
 using MemoryInfoHandle = Handle<abi::MemoryInfo, &abi::Api::ReleaseMemoryInfo>;

@@ -51,7 +51,9 @@ MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& opt
   return MemoryInfoHandle(raw);
 }
 
-SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options) {
+// `ops` becomes what must outlive the session.
+SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options,
+                                  std::shared_ptr<const void>* ops) {
   const abi::Api& api = library.api;
   const std::string& label = options.label;
   check(options.threads >= 0, code::kConfiguration, label, ": threads = ", options.threads,
@@ -66,8 +68,8 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   checked(api.CreateSessionOptions(&raw), "session options cannot be made");
   SessionOptionsHandle handle(raw);
   checked(api.SetSessionExecutionMode(raw, abi::kSequential), "the execution mode cannot be set");
-  checked(api.SetIntraOpNumThreads(raw, options.threads > 0 ? options.threads : usable_cpus()),
-          "the number of threads cannot be set");
+  const int threads = options.threads > 0 ? options.threads : usable_cpus();
+  checked(api.SetIntraOpNumThreads(raw, threads), "the number of threads cannot be set");
   checked(api.SetInterOpNumThreads(raw, 1), "the number of threads cannot be set");
   checked(api.SetSessionGraphOptimizationLevel(raw, level), "the optimization level cannot be set");
   checked(api.SetSessionLogSeverityLevel(raw, abi::kLogError), "the log level cannot be set");
@@ -77,7 +79,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   if (options.cuda) add_cuda(library, raw, *options.cuda, label);
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
-  add_custom_ops(library, raw, label);
+  *ops = add_custom_ops(library, raw, label, {threads, options.context});
   if (options.plugin) add_plugin(library, *options.plugin, raw, label);
   return handle;
 }
@@ -183,7 +185,8 @@ using Create = std::function<abi::Status*(const Runtime&, const abi::SessionOpti
 
 std::shared_ptr<Session> load(const SessionOptions& options, const Create& create) {
   const Runtime& library = runtime();
-  const SessionOptionsHandle made = make_options(library, options);
+  std::shared_ptr<const void> ops;
+  const SessionOptionsHandle made = make_options(library, options, &ops);
   abi::Session* raw = nullptr;
   check_status(library.api, create(library, made.get(), &raw), Activity::kLoad, options.label,
                "the graph cannot be loaded");
@@ -191,7 +194,7 @@ std::shared_ptr<Session> load(const SessionOptions& options, const Create& creat
   const Border border(library, raw, options.label);
   return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
                                        border.outputs(), options.cuda, device_memory(library, options),
-                                       options.plugin.has_value());
+                                       options.plugin.has_value(), std::move(ops));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "ort/op_session.h"
 
 namespace textopia::ort {
 
@@ -46,8 +47,9 @@ struct SessionOptions {
   int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
   int optimization_level = 99;                              // 0 none, 1 basic, 2 extended, 99 all
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
-  std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
-  std::optional<CudaOptions> cuda;  // empty: the CPU
+  std::optional<Plugin> plugin;                  // takes the whole graph; without one, ORT's CPU provider
+  std::optional<CudaOptions> cuda;               // empty: the CPU
+  std::shared_ptr<OpContext> context = nullptr;  // for the operators of ours
 };
 
 class Session {

@@ -21,9 +21,10 @@ class SessionImpl final : public Session {
  public:
   SessionImpl(const Runtime& library, SessionHandle handle, std::string label, std::vector<TensorInfo> inputs,
               std::vector<TensorInfo> outputs, std::optional<CudaOptions> cuda,
-              MemoryInfoHandle device_memory, bool has_plugin)
+              MemoryInfoHandle device_memory, bool has_plugin, std::shared_ptr<const void> ops)
       : library_(library),
         cuda_(std::move(cuda)),
+        ops_(std::move(ops)),
         handle_(std::move(handle)),
         label_(std::move(label)),
         inputs_(std::move(inputs)),
@@ -46,6 +47,7 @@ class SessionImpl final : public Session {
  private:
   const Runtime& library_;
   std::optional<CudaOptions> cuda_;  // before the session, which ends before its stream
+  std::shared_ptr<const void> ops_;  // before the session, whose kernels point into it
   SessionHandle handle_;
   std::string label_;
   std::vector<TensorInfo> inputs_;

@@ -50,6 +50,7 @@ def create_session(
     config: Mapping[str, str] | None = None,
     plugin: _core.Plugin | None = None,
     gpu: _core.Gpu | None = None,
+    plans: _core.PlanSource | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
 
@@ -62,6 +63,7 @@ def create_session(
         plugin: The provider that runs the whole graph; None for ONNX Runtime's own.
         gpu: Where the graph runs, with ONNX Runtime's CUDA provider, on that GPU's stream; None
             for the CPU. A node that the provider cannot take is an error.
+        plans: How fused operators cut their work; None: computed. No result depends on it.
 
     Raises:
         ConfigurationError: No usable ONNX Runtime is installed, an option is impossible, or the
@@ -82,6 +84,7 @@ def create_session(
         "config": dict(config or {}),
         "plugin": plugin,
         "gpu": gpu,
+        "plans": plans,
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):
