@@ -14,6 +14,7 @@ from .checks import check_choice
 from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
+from .graph.plans import read_plans
 from .models import ModelDirectory, inpainting
 from .precision import Choice
 from .samplers.scheduler_config import prediction_of
@@ -78,6 +79,7 @@ class GraphSource:
         self._threads = threads
         self._plugin = plugin
         self._gpu = gpu
+        self._plans = None if engine is None else read_plans(engine.path, threads)
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -139,4 +141,5 @@ class GraphSource:
             label=f"{part}/{path.name}",
             config={**config, **({} if self._engine is None else _COMPILED)},
             plugin=self._plugin,
+            plans=self._plans,
         )

@@ -12,7 +12,7 @@ from textopia_fast.errors import InvalidRequestError
 
 THREADS = [1, 2, 3, 16, 64]
 
-# rows, planes, halo, blocks, taps, panels, phases of layers of Stable Diffusion 1.5, and the ends of the scale
+# rows, planes, halo, blocks, taps, panels, phases: layers of Stable Diffusion 1.5, and a small one
 SHAPES = [
     (2 * 65 * 65, 1, 66, 10, 9, 10, 1),  # 64 x 64, 320 to 320
     (2 * 33 * 33, 1, 34, 20, 9, 20, 1),
@@ -41,8 +41,9 @@ def test_work_is_spread_over_the_threads(shape, threads):
     assert 1 <= plan[1] <= panels
     assert plan[2] % taps == 0
     assert taps <= plan[2] <= blocks * taps
-    # What the busiest thread does, over an equal share. Pieces of 32 rows or one panel are the smallest that
-    # are worth a task; a few rows more or less than a share are allowed.
+    # What the busiest thread does, over an equal share. Pieces of 32 rows of one panel are the
+    # smallest that
+    # are worth a task.
     finest = -(-rows // 32) * panels
     busiest = -(-tasks_of(shape, plan) // threads) * plan[0] * plan[1]
     share = rows * panels / min(threads, finest)
