@@ -17,7 +17,7 @@ from .graph import EngineDirectory, compile_directory
 from .graph.plans import read_plans
 from .models import ModelDirectory, inpainting
 from .precision import Choice
-from .samplers.scheduler_config import prediction_of
+from .schedulers.config import prediction_of
 
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 
