@@ -160,7 +160,7 @@ def _sum(network: str, entries: list[dict[str, Any]]) -> str:
     totals = {
         name: sum(entry["ms"][name]["median"] * entry["count"] for entry in own)
         for name in COMPETITORS
-        if all(name in entry["ms"] for entry in own)
+        if own and all(name in entry["ms"] for entry in own)
     }
     flops = sum(entry["flops"] * entry["count"] for entry in own)
     shown = ", ".join(f"{name} {total:.0f} ms" for name, total in totals.items())
