@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.sd15.ours_bf16 import NAME, open_engine
+from benchmarks.sd15.ours_bf16 import NAME, open_engine, prepare
 from benchmarks.unet_step.case import TIMESTEP, Case
 
-__all__ = ["NAME", "make", "open_step"]
+__all__ = ["NAME", "make", "open_step", "prepare"]
 
 
 def make(case: Case) -> Callable[[], np.ndarray]:
@@ -23,5 +23,5 @@ def open_step(case: Case) -> Callable[[np.ndarray], np.ndarray]:
     body, time, prompt = (source.open("unet", name) for name in ("body", "time", "prompt"))
     # bfloat16 crosses as uint16 bits.
     fixed = time.run({"timestep": np.array([TIMESTEP], time.inputs[0].dtype)})
-    fixed |= prompt.run({"encoder_hidden_states": case.text()})
+    fixed |= prompt.run(case.prompt())
     return lambda sample: body.run({"sample": sample, **fixed})["out_sample"]

@@ -18,6 +18,7 @@ void register_session(pybind11::module_& module);
 void register_tuning(pybind11::module_& module);
 void register_program(pybind11::module_& module);
 void register_cuda(pybind11::module_& module);
+void register_device_array(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 
 }  // namespace textopia::binding

@@ -6,8 +6,8 @@
 #include <exception>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
-#include <vector>
 
 #include "ort/custom_op_domain.h"
 
@@ -24,6 +24,8 @@ void checked_run(const Runtime& library, abi::Status* status) {
   check_status(library.api, status, Activity::kRun, kContext, "ONNX Runtime refused a call");
 }
 
+thread_local std::optional<Error> g_failure;
+
 // Exceptions end here: ORT is called and calls back by a C ABI.
 template <typename Body>
 abi::Status* as_status(const Runtime& library, const Body& body) noexcept {
@@ -31,6 +33,7 @@ abi::Status* as_status(const Runtime& library, const Body& body) noexcept {
     body();
     return nullptr;
   } catch (const Error& error) {
+    g_failure = error;
     return library.api.CreateStatus(abi::kInvalidArgument, error.what());
   } catch (const std::bad_alloc&) {
     return library.api.CreateStatus(abi::kFail, "out of memory");
@@ -86,13 +89,18 @@ T attribute(const Runtime& library, const std::string& node, const char* name, T
   throw_status(library.api, status, Activity::kLoad, node, text("attribute '", name, "' cannot be read"));
 }
 
+}  // namespace
+
 // ORT's table of an op, and behind it what stands for the op here.
 struct OpTable : abi::CustomOp {
   const Runtime* library = nullptr;
   const OpSession* session = nullptr;
+  const OpSet* set = nullptr;
   const OpDefinition* definition = nullptr;
   DType activation_type = DType::kFloat32;
 };
+
+namespace {
 
 struct LiveKernel {
   const OpTable* table;
@@ -110,17 +118,18 @@ int onnx_type_of(const OpTable& table, InputType type) {
   return abi::kAnyType;
 }
 
-OpTable make_table(const Runtime& library, const OpSession& session, const OpDefinition& definition,
-                   DType activation_type) {
+OpTable make_table(const Runtime& library, const OpSession& session, const OpSet& set,
+                   const OpDefinition& definition, DType activation_type) {
   OpTable table;
   static_cast<abi::CustomOp&>(table) = {};
   table.library = &library;
   table.session = &session;
+  table.set = &set;
   table.definition = &definition;
   table.activation_type = activation_type;
   table.version = static_cast<uint32_t>(library.info.api_version);
   table.GetName = [](const abi::CustomOp* op) { return table_of(op).definition->name; };
-  table.GetExecutionProviderType = [](const abi::CustomOp*) { return "CPUExecutionProvider"; };
+  table.GetExecutionProviderType = [](const abi::CustomOp* op) { return table_of(op).set->provider; };
   table.GetInputType = [](const abi::CustomOp* op, size_t index) {
     return onnx_type_of(table_of(op), table_of(op).definition->inputs[index]);
   };
@@ -160,15 +169,7 @@ OpTable make_table(const Runtime& library, const OpSession& session, const OpDef
 
 struct Registry {
   std::mutex mutex;
-  const char* domain_name = nullptr;
-  std::span<const OpDefinition> definitions;
-};
-
-// The operators of one session. ORT offers a kernel no way to its session, so each has tables of its own.
-struct SessionOps {
-  OpSession session;
-  std::vector<OpTable> tables;
-  CustomOpDomainHandle domain;
+  std::optional<OpSet> ops;
 };
 
 Registry& registry() {
@@ -247,6 +248,52 @@ Tensor NodeInfo::constant(size_t input) const {
   return is_constant != 0 ? tensor_of(library_, value) : Tensor{};
 }
 
+bool NodeInfo::has_input(size_t input) const {
+  size_t count = 0, size = 0;
+  checked(library_, library_.api.KernelInfo_GetInputCount(info_, &count), name_, "its inputs");
+  if (input >= count) return false;
+  checked(library_, library_.api.KernelInfo_GetInputName(info_, input, nullptr, &size), name_, "an input");
+  return size > 1;  // with the terminating zero; what is absent has no name
+}
+
+Shape NodeInfo::input_shape(size_t input) const {
+  abi::TypeInfo* type = nullptr;
+  checked(library_, library_.api.KernelInfo_GetInputTypeInfo(info_, input, &type), name_, "an input");
+  const TypeInfoHandle handle(type);
+  const abi::ShapeInfo* tensor = nullptr;  // belongs to `type`
+  checked(library_, library_.api.CastTypeInfoToTensorInfo(type, &tensor), name_, "an input");
+  if (tensor == nullptr) return {};
+  size_t rank = 0;
+  checked(library_, library_.api.GetDimensionsCount(tensor, &rank), name_, "an input");
+  Shape shape(rank);
+  if (rank > 0) checked(library_, library_.api.GetDimensions(tensor, shape.data(), rank), name_, "an input");
+  return shape;
+}
+
+std::unique_ptr<Scratch> NodeInfo::scratch() const {
+  abi::Allocator* allocator = nullptr;
+  checked(library_, library_.api.KernelInfoGetAllocator(info_, abi::kMemoryDefault, &allocator), name_,
+          "scratch memory");
+  return std::make_unique<Scratch>(library_, allocator);
+}
+
+Scratch::~Scratch() { const AllocatorHandle released(allocator_); }
+
+void Scratch::with(size_t bytes, const std::function<void(void*)>& body) const {
+  struct Block {
+    const Runtime& library;
+    abi::Allocator* allocator;
+    void* memory = nullptr;
+
+    ~Block() {
+      abi::Status* status = memory ? library.api.AllocatorFree(allocator, memory) : nullptr;
+      if (status != nullptr) library.api.ReleaseStatus(status);
+    }
+  } block{library_, allocator_};
+  if (bytes > 0) checked_run(library_, library_.api.AllocatorAlloc(allocator_, bytes, &block.memory));
+  body(block.memory);
+}
+
 Tensor OpRun::input(size_t index) const {
   size_t count = 0;
   checked_run(library_, library_.api.KernelContext_GetInputCount(context_, &count));
@@ -263,6 +310,12 @@ void* OpRun::output(size_t index, const Dims& dims) {
   void* data = nullptr;
   checked_run(library_, library_.api.GetTensorMutableData(value, &data));
   return data;
+}
+
+void* OpRun::stream() const {
+  void* stream = nullptr;
+  checked_run(library_, library_.api.KernelContext_GetGPUComputeStream(context_, &stream));
+  return stream;
 }
 
 void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void* data) const {
@@ -289,31 +342,38 @@ void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void
   if (job.failure) std::rethrow_exception(job.failure);
 }
 
-void set_custom_ops(const char* domain, std::span<const OpDefinition> definitions) {
-  Registry& own = registry();
-  std::lock_guard lock(own.mutex);
-  own.domain_name = domain;
-  own.definitions = definitions;
+std::optional<Error> take_op_failure() { return std::exchange(g_failure, std::nullopt); }
+
+OpDomain::OpDomain(const Runtime& library, OpSet ops, OpSession session, const std::string& label)
+    : library_(library), ops_(std::move(ops)), session_(std::move(session)) {
+  for (const OpDefinition& definition : ops_.definitions)
+    for (DType type : ops_.activation_types)
+      tables_.push_back(make_table(library, session_, ops_, definition, type));
+  abi::CustomOpDomain* domain = nullptr;
+  checked(library, library.api.CreateCustomOpDomain(ops_.domain, &domain), label,
+          "the domain of our operators");
+  domain_.reset(domain);
+  for (const OpTable& table : tables_)
+    checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");
 }
 
-std::shared_ptr<const void> add_custom_ops(const Runtime& library, abi::SessionOptions* options,
-                                           const std::string& label, OpSession session) {
-  Registry& known = registry();
-  std::lock_guard lock(known.mutex);
-  if (known.domain_name == nullptr) return nullptr;
-  auto own = std::make_shared<SessionOps>();
-  own->session = std::move(session);
-  for (const OpDefinition& definition : known.definitions)
-    for (DType type : {DType::kBFloat16, DType::kFloat32})
-      own->tables.push_back(make_table(library, own->session, definition, type));
-  abi::CustomOpDomain* domain = nullptr;
-  checked(library, library.api.CreateCustomOpDomain(known.domain_name, &domain), label,
+OpDomain::~OpDomain() = default;
+
+void OpDomain::add_to(abi::SessionOptions* options, const std::string& label) const {
+  checked(library_, library_.api.AddCustomOpDomain(options, domain_.get()), label,
           "the domain of our operators");
-  own->domain.reset(domain);
-  for (const OpTable& table : own->tables)
-    checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");
-  checked(library, library.api.AddCustomOpDomain(options, domain), label, "the domain of our operators");
-  return own;
+}
+
+void set_custom_ops(OpSet ops) {
+  Registry& own = registry();
+  std::lock_guard lock(own.mutex);
+  own.ops = std::move(ops);
+}
+
+std::optional<OpSet> default_ops() {
+  Registry& own = registry();
+  std::lock_guard lock(own.mutex);
+  return own.ops;
 }
 
 }  // namespace textopia::ort

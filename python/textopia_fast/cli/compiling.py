@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checks import refuse
+from ..devices import check_device
 from ..errors import ConfigurationError
 from ..graph.cache import EngineCache, default_cache_dir
 from ..graph.engine import compile_directory, measure_coverage
@@ -17,6 +18,9 @@ from ..graph.tuning import TuningResult, tune_engine
 from ..models import open_directory
 
 __all__ = ["clean_cache", "compile_bar", "compile_model", "list_cache", "print_coverage"]
+
+
+_TARGETS = {"cpu": "cpu-bf16", "cuda": "cuda-fp16"}
 
 
 class Tuning(NamedTuple):
@@ -28,12 +32,14 @@ class Tuning(NamedTuple):
 
 def compile_model(
     model: str,
-    target: str,
+    target: str | None,
+    device: str | None,
     cache_dir: str | None,
     quiet: bool,
     tuning: Tuning | None = None,
 ) -> None:
     """Compiles a model into the cache, tunes it if asked to; prints where the engine is."""
+    target = _target_of(target, device)
     if tuning is not None and target != "cpu-bf16":
         refuse("--tune", target, "is the target cpu-bf16", kind=ConfigurationError)
     directory = open_directory(model)
@@ -65,6 +71,14 @@ def _print_gains(results: Sequence[TuningResult]) -> None:
         print(f"{result.graph}: {gain} ({result.plans} plans for {result.shapes} shapes)")
 
 
+def _target_of(target: str | None, device: str | None) -> str:
+    if device is None:
+        return _TARGETS["cpu"] if target is None else target
+    if target is not None:
+        refuse("device", device, "with a target is none", kind=ConfigurationError)
+    return _TARGETS["cpu" if check_device(device) is None else "cuda"]
+
+
 def list_cache(cache_dir: str | None, verify: bool) -> None:
     """One line per engine: size, target, last use, model, folder."""
     cache = _cache(cache_dir)
@@ -85,12 +99,13 @@ def clean_cache(cache_dir: str | None, keep_gigabytes: float) -> None:
     print(f"{len(removed)} engines, {_bytes(sum(entry.bytes for entry in removed))} freed")
 
 
-def print_coverage(model: str) -> None:
+def print_coverage(model: str, target: str | None = None) -> None:
     """How much of each graph's arithmetic fused operators take, and why not the rest."""
     directory = open_directory(model)
-    print("\ncompiled (fused operators, at the default size)")
+    place = "" if target is None else f" for {target}"
+    print(f"\ncompiled{place} (fused operators, at the default size)")
     for name, part in directory.parts.items():
-        found = measure_coverage(directory, part)
+        found = measure_coverage(directory, part, target or "reference")
         fused = ", ".join(f"{count} {op}" for op, count in sorted(found.fused.items()))
         print(f"  {name}: {found.total / 1e9:,.4g} GFLOP, {found.share:.3%} fused: {fused}")
         for left in found.leftovers[:5]:
