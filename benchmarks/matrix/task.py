@@ -70,20 +70,23 @@ def measure(layer: Layer, threads: int, rounds: int) -> tuple[dict[str, timing.T
 
 
 def reason(layer: Layer) -> str:
-    """Why a layer of this shape cannot keep the unit busy."""
+    """What in the shape of a layer keeps the unit from being busy, where something does.
+
+    A slow run alone is no reason: a busy machine makes any layer slow.
+    """
     first, channels, columns = layer.sizes[:3]
     if layer.kind == "attention":
         if channels < 256:  # keys
             return "few keys: packing queries and storing results weigh as much as the products"
-        return "exponentials, which the floor of the dot products does not contain"
+        return "the ceiling knows no softmax, a fifth of the floor at width 40 and less above"
     if columns < 32:
         return f"{columns} output channels in a panel of 32: the other columns are padding"
     if channels < 32:
         return f"{channels} input channels: a pixel is packed for {9 * channels} products"
     rows = first if layer.kind in ("linear", "geglu") else layer.batch * layer.out_side**2
     if rows <= 256:
-        return f"{rows} rows for each weight: weights come from memory, or from the last cache"
-    return "packing of the input and conversion of the output, over few products per value"
+        return f"{rows} rows for each weight, so that memory or the last cache may be the limit"
+    return "nothing in its shape says why; repeat it on a quiet machine"
 
 
 def run(quick: bool = False) -> Report:
