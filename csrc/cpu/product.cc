@@ -1,6 +1,7 @@
 #include "cpu/product.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/workspace.h"
 #include "cpu/plan.h"
@@ -141,12 +142,19 @@ void multiply(const ProductArgs& args, const Grid& grid, MatrixUnit unit, const 
   shape.panels = args.shape.panels();
   shape.phases = grid.phases;
   if (shape.rows == 0 || shape.panels == 0) return;
-  const Plan plan = plan_product(shape, Machine::here(unit));
+  const Machine machine = Machine::here(unit, parallel.count());
+  PlanSource* plans = parallel.plans();
+  const Plan plan = plans != nullptr ? plans->plan(shape, machine) : plan_product(shape, machine);
+  const auto start = std::chrono::steady_clock::now();
   const int64_t panel_groups = ceil_div(shape.panels, plan.panels);
   parallel(static_cast<size_t>(ceil_div(shape.rows, plan.rows) * panel_groups), [&](size_t i) {
     const auto task = static_cast<int64_t>(i);
     run_task(args, grid, kernels, plan, task / panel_groups * plan.rows, task % panel_groups * plan.panels);
   });
+  if (plans != nullptr) {
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    plans->took(shape, plan, elapsed.count());
+  }
 }
 
 const MatrixKernels* matrix_kernels([[maybe_unused]] MatrixUnit unit) {

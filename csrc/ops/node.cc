@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cpu/convert.h"
+#include "ops/ops.h"
 
 namespace textopia::ops {
 namespace {
@@ -11,6 +12,12 @@ namespace {
 constexpr auto kUInt16 = static_cast<DType>(4);  // bfloat16 bits where a writer of ONNX had no bfloat16
 
 std::string type_name(DType dtype) { return dtype == kUInt16 ? "uint16" : name_of(dtype); }
+
+// Sessions are given no other context than this one.
+cpu::PlanSource* plans_of(const ort::OpRun& run) {
+  const ort::OpContext* context = run.session().context.get();
+  return context != nullptr ? static_cast<const PlanContext*>(context)->plans.get() : nullptr;
+}
 
 // Plain weights of any type as float32.
 Buffer<float> widened(const ort::NodeInfo& node, const ort::Tensor& weight) {
@@ -131,7 +138,8 @@ cpu::Parallel threads_of(const ort::OpRun& run) {
   return {const_cast<ort::OpRun*>(&run),
           [](void* own, size_t count, void (*task)(const void*, size_t), const void* data) {
             static_cast<const ort::OpRun*>(own)->parallel(count, task, data);
-          }};
+          },
+          run.session().threads, plans_of(run)};
 }
 
 }  // namespace textopia::ops

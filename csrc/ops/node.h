@@ -60,6 +60,7 @@ class Weight {
   Buffer<float> plain_;
 };
 
+// The threads of the session, and its plans where it has some.
 cpu::Parallel threads_of(const ort::OpRun& run);
 
 }  // namespace textopia::ops

@@ -18,8 +18,11 @@ __all__: list[str] = [
     "Denoiser",
     "DeviceArray",
     "Gpu",
+    "KeptPlans",
     "KernelImage",
     "NoiseStream",
+    "PlanSource",
+    "PlanTrials",
     "Plugin",
     "Program",
     "Progress",
@@ -30,6 +33,7 @@ __all__: list[str] = [
     "active_matrix_unit",
     "amx_refusal",
     "bfloat16_to_float",
+    "candidate_plans",
     "cgroup_cpu_limit",
     "combine",
     "cpu_features",
@@ -309,6 +313,60 @@ class DeviceArray:
     @property
     def shape(self) -> tuple: ...
 
+class PlanSource:
+    """
+    Where a session finds the plans of its products.
+    """
+
+class KeptPlans(PlanSource):
+    """
+    Plans for some shapes of products.
+    """
+    def __init__(
+        self,
+        entries: collections.abc.Sequence[
+            tuple[
+                tuple[
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                ],
+                tuple[
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                ],
+            ]
+        ],
+    ) -> None:
+        """
+        Pairs of a shape and a plan. Raises InvalidRequestError for one that is not possible.
+        """
+
+class PlanTrials(PlanSource):
+    """
+    Tries plans in turn while a session runs, and keeps their times.
+    """
+    def __init__(self) -> None: ...
+    def trials(self) -> list:
+        """
+        (shape, [(plan, seconds of its runs)]) of every shape that ran, the computed plan first.
+        """
+    @property
+    def done(self) -> int:
+        """
+        Products that have run.
+        """
+    @property
+    def missing(self) -> int:
+        """
+        Products that have to run until every plan has been tried often enough.
+        """
+
 class TensorInfo:
     """
     One input or output of a graph.
@@ -370,6 +428,7 @@ class Session:
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
         cuda_graphs: bool = False,
+        plans: PlanSource | None = None,
     ) -> Session: ...
     @staticmethod
     def from_memory(
@@ -383,6 +442,7 @@ class Session:
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
         cuda_graphs: bool = False,
+        plans: PlanSource | None = None,
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """
@@ -492,6 +552,22 @@ def amx_refusal() -> str:
 def bfloat16_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
     """
     The bits of bfloat16 (uint16) to float32, exact.
+    """
+
+def candidate_plans(
+    shape: tuple[
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+    ],
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> list[tuple[int, int, int]]:
+    """
+    The plan that a session of so many threads computes with the active matrix unit, and those that tuning tries beside it.
     """
 
 def cgroup_cpu_limit(proc_cgroup: str, mount: str) -> int: ...

@@ -14,6 +14,7 @@ from .checks import check_choice
 from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
+from .graph.plans import read_plans
 from .graph.targets import find_target
 from .models import ModelDirectory, inpainting
 from .precision import Choice
@@ -81,6 +82,7 @@ class GraphSource:
         self._is_packed = engine is not None and gpu is None
         target = None if engine is None else find_target(engine.target)
         self._cuda_options = dict(target.cuda_options) if target else {}
+        self._plans = read_plans(engine.path, threads) if engine and gpu is None else None
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -151,4 +153,5 @@ class GraphSource:
             plugin=self._plugin,
             cuda_graphs=cuda_graphs,
             is_compiled=self._engine is not None,
+            plans=self._plans,
         )

@@ -16,8 +16,6 @@
 
 namespace textopia {
 
-int usable_cpus() { return 2; }
-
 namespace cpu {
 namespace {
 
@@ -90,9 +88,12 @@ constexpr MatrixKernels kEmulated = {pack_slab, multiply_slab<TileUnit<EmulatedT
                                      attend<TileUnit<EmulatedTiles>>};
 
 // One task after the other: the emulation has one set of tiles.
-const Parallel kSerial(nullptr, [](void*, size_t count, void (*task)(const void*, size_t), const void* data) {
-  for (size_t i = 0; i < count; ++i) task(data, i);
-});
+const Parallel kSerial(
+    nullptr,
+    [](void*, size_t count, void (*task)(const void*, size_t), const void* data) {
+      for (size_t i = 0; i < count; ++i) task(data, i);
+    },
+    2);
 
 }  // namespace
 

@@ -17,7 +17,7 @@ import typer
 from .. import _core
 from ..doctor import can_generate, examine
 from . import exits
-from .compiling import clean_cache, compile_model, list_cache, print_coverage
+from .compiling import Tuning, clean_cache, compile_model, list_cache, print_coverage
 from .generate import Job, parse_size, run
 from .listings import print_findings, print_model, print_samplers
 
@@ -195,9 +195,24 @@ def compile_(
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="No progress bar, only the path.")
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Measure how work is best cut on this machine; up to 90 s."),
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="Size in pixels to tune for.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads to tune for.", min=1, max=1024)
+    ] = None,
 ) -> Work:
     """Compile a model's graphs into an engine and print where it is."""
-    return partial(compile_model, model, target, device, cache_dir, quiet)
+    if not tune and (size is not None or threads is not None):
+        raise typer.BadParameter("--size and --threads go with --tune.")
+    found = parse_size(size, None, None)
+    pixels = None if size is None else (found["width"] or 0, found["height"] or 0)
+    tuning = Tuning(pixels, threads) if tune else None
+    return partial(compile_model, model, target, device, cache_dir, quiet, tuning)
 
 
 @app.command()

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
+from ..checks import refuse
+from ..errors import ConfigurationError
 from ..models import ModelDirectory, Part
 from .cache import EngineCache, default_cache_dir
 from .manifest import write_manifest
@@ -68,6 +70,7 @@ def compile_directory(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     verify: str = "size",
+    tune: bool = False,
 ) -> EngineDirectory:
     """The engine of a model: from the cache, else compiled and put there.
 
@@ -77,13 +80,17 @@ def compile_directory(
         cache_dir: Where engines are kept; None for the user's cache directory.
         progress: `progress(part, done, total)` as the weights of each graph are written.
         verify: "size" or "full": what of a kept engine is compared with its checksums.
+        tune: Whether to measure how work is best cut here, with `tuning.tune_engine` and what it
+            takes for granted; takes up to 90 seconds.
 
     Raises:
-        ConfigurationError: No such target.
+        ConfigurationError: No such target, or one that cannot be tuned.
         UnsupportedModelError: A graph of an operator set that is not compiled.
         OutputError: The cache cannot be written.
     """
     wanted = find_target(target)
+    if tune and wanted.weight_format != "bf16_panels":
+        refuse("tune", tune, f"is False for {target}", kind=ConfigurationError)
     cache = EngineCache(default_cache_dir() if cache_dir is None else Path(cache_dir))
     key = _key(directory, wanted, cache)
 
@@ -100,7 +107,12 @@ def compile_directory(
         for name, part in facts["parts"].items()
     }
     size = sum(entry["bytes"] for entry in facts["files"].values())
-    return EngineDirectory(path, wanted.name, MappingProxyType(parts), size)
+    engine = EngineDirectory(path, wanted.name, MappingProxyType(parts), size)
+    if tune:
+        from .tuning import tune_engine
+
+        tune_engine(engine, directory, progress=progress)
+    return engine
 
 
 def measure_coverage(directory: ModelDirectory, part: Part, target: str = "reference") -> Coverage:
