@@ -27,8 +27,10 @@ int32_t dot_int8(const BFloat16* x, float scale, const WeightView& weight, const
   if (inverse == 0.0f) return 0;  // numbers that cannot be rounded, or are all zero
   int32_t sum = 0;
   for (int64_t c = 0; c < shape.channels; ++c) {
-    const int whole = static_cast<int>(std::nearbyint(to_float(x[c]) * inverse)) + weight.zero_point;
-    sum += (std::clamp(whole, 0, 255) - weight.zero_point) * weights[panel_offset(shape, column, c, tap)];
+    const float whole =
+        std::nearbyint(std::fma(to_float(x[c]), inverse, static_cast<float>(weight.zero_point)));
+    const int byte = static_cast<int>(std::clamp(whole, 0.0f, 255.0f));
+    sum += (byte - weight.zero_point) * weights[panel_offset(shape, column, c, tap)];
   }
   return sum;
 }

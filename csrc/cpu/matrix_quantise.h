@@ -4,6 +4,14 @@
 #include "cpu/lanes_bf16_avx512.h"
 #include "cpu/quantise.h"
 
+// The largest of 32 unsigned numbers.
+inline uint16_t largest_of(__m512i x) {
+  const __m256i half = _mm256_max_epu16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+  const __m128i few = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  const __m128i least = _mm_minpos_epu16(_mm_xor_si128(few, _mm_set1_epi16(-1)));
+  return static_cast<uint16_t>(~_mm_extract_epi16(least, 0));
+}
+
 inline void find_range(RangeTask& task) {
   // As signed integers the largest is the largest positive number; as unsigned ones the largest is the
   // negative one of the largest magnitude.
@@ -20,28 +28,28 @@ inline void find_range(RangeTask& task) {
     high = _mm512_max_epi16(high, bits);
     low = _mm512_max_epu16(low, bits);
   }
-  alignas(64) uint16_t highs[32], lows[32];
-  _mm512_store_si512(highs, high);
-  _mm512_store_si512(lows, low);
-  task.high = task.low = 0;
-  for (int lane = 0; lane < 32; ++lane) {
-    if (highs[lane] > task.high) task.high = highs[lane];
-    const uint16_t magnitude = lows[lane] & 0x7fff;
-    if (lows[lane] > 0x7fff && magnitude > task.low) task.low = magnitude;
-  }
+  task.high = largest_of(high);
+  const uint16_t lowest = largest_of(low);
+  task.low = lowest > 0x7fff ? lowest & 0x7fff : 0;
 }
 
-// Sixteen numbers to bytes.
-inline __m128i quantise_lanes(__m256i bits, __m512 inverse, __m512i zero_point) {
-  const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(widen(bits), inverse)), zero_point);
-  return _mm512_cvtusepi32_epi8(_mm512_max_epi32(q, _mm512_setzero_si512()));
+// 64 numbers to bytes; those past the end of the row become zero points.
+inline __m512i quantise_lanes(const uint16_t* from, int64_t count, __m512 inverse, __m512 zero_point) {
+  __m512i q[4];
+  for (int i = 0; i < 4; ++i)
+    q[i] = _mm512_cvtps_epi32(
+        _mm512_fmadd_ps(load_bf16(from + i * 16, first_lanes(count - i * 16)), inverse, zero_point));
+  // Packing saturates, and works on 128 bits at a time: the order is put right at the end.
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  return _mm512_permutexvar_epi32(order, bytes);
 }
 
 inline void quantise_slab(const QuantiseTask& task) {
   const PackTask& rows = task.rows;
   const int64_t blocks = (rows.channels + kInt8StepChannels - 1) / kInt8StepChannels;
   const int64_t block_stride = rows.slab_rows * kStepChannels;
-  const __m512i zero_point = _mm512_set1_epi32(task.zero_point);
+  const __m512 zero_point = _mm512_set1_ps(static_cast<float>(task.zero_point));
   const __m512i border = _mm512_set1_epi8(static_cast<char>(task.zero_point));
   for (int64_t r = 0; r < rows.rows; ++r) {
     uint16_t* to = rows.slab + r * kStepChannels;
@@ -58,14 +66,9 @@ inline void quantise_slab(const QuantiseTask& task) {
     }
     const __m512 inverse = _mm512_set1_ps(inverse_of(task.scales[r]));
     for (int64_t b = 0; b < blocks; ++b) {
-      for (int quarter = 0; quarter < 4; ++quarter) {
-        const int64_t channel = b * kInt8StepChannels + quarter * 16;
-        const __mmask16 lanes = first_lanes(rows.channels - channel);
-        const __m256i bits = lanes == kAllLanes ? _mm256_loadu_si256((const __m256i*)(from + channel))
-                                                : _mm256_maskz_loadu_epi16(lanes, from + channel);
-        _mm_store_si128((__m128i*)(to + b * block_stride + quarter * 8),
-                        quantise_lanes(bits, inverse, zero_point));
-      }
+      const int64_t channel = b * kInt8StepChannels;
+      _mm512_store_si512(to + b * block_stride,
+                         quantise_lanes(from + channel, rows.channels - channel, inverse, zero_point));
     }
   }
 }

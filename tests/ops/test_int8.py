@@ -41,18 +41,17 @@ def scale_of(x, zero_point, axes):
 def quantise(x, scale, zero_point):
     """The integers that stand for x; x is near integers * scale."""
     inverse = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0).astype(np.float32)
-    return np.clip(np.rint(x * inverse) + zero_point, 0, 255) - zero_point
+    fused = (x.astype(float) * inverse + zero_point).astype(np.float32)  # one rounding
+    return np.clip(np.rint(fused), 0, 255) - zero_point
 
 
 def quantise_weight(weight):
     """[N, ...] to integers and one float32 scale per row."""
     flat = weight.reshape(len(weight), -1)
-    scale = (np.abs(flat).max(axis=1) / np.float32(127)).astype(np.float32)
-    inverse = np.where(scale > 0, np.float32(127) / np.where(scale > 0, scale * 127, 1), 0)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(scale > 0, np.float32(127) / np.abs(flat).max(axis=1), 0)
+    most = np.abs(flat).max(axis=1)
+    inverse = np.float32(127) / np.where(most > 0, most, 1)
     q = np.rint(flat * inverse.astype(np.float32)[:, None])
-    return q.reshape(weight.shape), scale
+    return q.reshape(weight.shape), most / np.float32(127)
 
 
 def linear(x, weight, zero_point=128):
@@ -128,11 +127,10 @@ def conv(x, weight, shape, zero_point):
         return sums * weight_scale.astype(float) * out_scale.astype(float)
     y = np.zeros((len(x), 2 * x.shape[1], 2 * x.shape[2], len(weight)))
     for phase in range(4):
-        sums = q
         part = phase_kernel(weight, phase)
         whole, weight_scale = quantise_weight(part)
         rows, columns = phase // 2, phase % 2
-        padded = np.pad(sums, ((0, 0), (1 - rows, rows), (1 - columns, columns), (0, 0)))
+        padded = np.pad(q, ((0, 0), (1 - rows, rows), (1 - columns, columns), (0, 0)))
         height, width = x.shape[1:3]
         sums = sum(
             padded[:, dy : dy + height, dx : dx + width] @ whole[:, dy, dx].T
@@ -147,7 +145,7 @@ def phase_kernel(weight, phase):
     """The 2x2 kernel over the image itself, summed in float32."""
 
     def halves(array, axis, second):
-        parts = np.split(array, [1, 2] if True else [], axis=axis)
+        parts = np.split(array, [1, 2], axis=axis)
         pairs = (parts[0] + parts[1], parts[2]) if second else (parts[0], parts[1] + parts[2])
         return np.concatenate(pairs, axis=axis)
 
