@@ -94,8 +94,19 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
 
 void Denoiser::check_hoisted() const {
   const std::string& label = session_->label();
-  check(!gpu_ || !(hoisted_.time || hoisted_.prompt || options_.shares_prefix), code::kModelUnsupported,
-        label, ": graphs beside the loop's run on the CPU only, in this version");
+  check(!gpu_ || !(hoisted_.time || hoisted_.prompt || hoisted_.ends || options_.shares_prefix),
+        code::kModelUnsupported, label, ": graphs beside the loop's run on the CPU only, in this version");
+  if (hoisted_.ends) {
+    const auto are_equal = [](const auto& own, const auto& others) {
+      return std::equal(own.begin(), own.end(), others.begin(), others.end(),
+                        [](const ort::TensorInfo& a, const ort::TensorInfo& b) {
+                          return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape;
+                        });
+    };
+    check(are_equal(session_->inputs(), hoisted_.ends->inputs()) &&
+              are_equal(session_->outputs(), hoisted_.ends->outputs()),
+          code::kModelUnsupported, hoisted_.ends->label(), ": takes or gives something else than ", label);
+  }
   if (hoisted_.time) {
     const auto &inputs = hoisted_.time->inputs(), &outputs = hoisted_.time->outputs();
     check(inputs.size() == 1 && inputs[0].shape.size() <= 1 && outputs.size() == 1, code::kModelUnsupported,
@@ -114,6 +125,11 @@ void Denoiser::check_hoisted() const {
   }
   check(!options_.shares_prefix || sample_.shape.empty() || sample_.shape[0] < 0, code::kModelUnsupported,
         label, ": a graph that shares its prefix has a free number of images");
+}
+
+bool Denoiser::is_end(size_t index, size_t count) const {
+  const size_t ends = std::max<size_t>(1, count / 10);
+  return hoisted_.ends && (index < ends || index + ends >= count);
 }
 
 Shape Denoiser::noise_level_shape(int64_t rows) const {

@@ -44,11 +44,14 @@ class Hoisted:
     Attributes:
         time: Noise levels [R] -> the denoiser's noise-level input [R, N], run once per call.
         prompt: Conditioning -> inputs of the denoiser's graph, run once per call.
+        ends: The same network computed more exactly, which runs the first and the last tenth of a
+            program's evaluations, at least one each.
         shares_prefix: The graph takes the sample once for both halves of guidance.
     """
 
     time: _core.Session | None = None
     prompt: _core.Session | None = None
+    ends: _core.Session | None = None
     shares_prefix: bool = False
 
 
@@ -122,6 +125,7 @@ class Denoiser:
             shares_prefix=hoisted.shares_prefix,
             time_graph=hoisted.time,
             prompt_graph=hoisted.prompt,
+            ends_graph=hoisted.ends,
             **roles,
         )
         self.conditioning_dtypes = {info.name: info.dtype for info in self._native.conditioning}

@@ -21,7 +21,7 @@ from .samplers.scheduler_config import prediction_of
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 
 VERIFY = ("size", "full")
-_TARGET = "cpu-bf16"
+_TARGETS = {"bf16": "cpu-bf16", "int8": "cpu-int8"}
 # Weights are packed when they are compiled; ONNX Runtime's own packing would only copy the others.
 _COMPILED = {"session.disable_prepacking": "1"}
 
@@ -50,7 +50,7 @@ def find_engine(
     if choice.precision == "fp32" or plugin is not None:
         return None
     try:
-        return compile_directory(directory, _TARGET, cache_dir, progress, verify=verify)
+        return compile_directory(directory, _TARGETS[choice.precision], cache_dir, progress, verify=verify)
     except (OutputError, UnsupportedModelError) as error:
         if not choice.is_automatic:
             raise
@@ -92,21 +92,19 @@ class GraphSource:
         ports, facts = self._directory.parts["unet"].ports, self._directory.facts
         sample, noise_level = ports.inputs["sample"].name, ports.inputs["timestep"].name
         hoisted = Hoisted()
-        path = self._path("unet", "body")
         if self._engine is not None:
             part = self._engine.parts["unet"]
             time, prompt = (
                 self.open("unet", name) if name in part.graphs else None
                 for name in ("time", "prompt")
             )
-            hoisted = Hoisted(time, prompt, shares_prefix=part.split["prefix"] > 0)
+            has_int8 = "body_int8" in part.graphs
+            ends = self._open_body("body", sample) if has_int8 else None
+            hoisted = Hoisted(time, prompt, ends, shares_prefix=part.split["prefix"] > 0)
             noise_level = noise_level if time is None else time.outputs[0].name
-        graph: Path | bytes = path
-        folder: dict[str, str] = {}
+        network = self._open_body("body" if hoisted.ends is None else "body_int8", sample)
         if facts.takes_mask:
-            graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
             sample = inpainting.LATENTS
-        network = self._session("unet", path, graph, folder)
 
         def denoiser(images: int | None) -> Denoiser:
             return Denoiser(
@@ -123,6 +121,14 @@ class GraphSource:
             )
 
         return denoiser
+
+    def _open_body(self, name: str, sample: str) -> _core.Session:
+        """The U-Net in the loop; that of an inpainting model takes its sample in three parts."""
+        path, facts = self._path("unet", name), self._directory.facts
+        if not facts.takes_mask:
+            return self._session("unet", path, path, {})
+        graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
+        return self._session("unet", path, graph, folder)
 
     def _path(self, part: str, graph: str) -> Path:
         if self._engine is None:

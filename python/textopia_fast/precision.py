@@ -10,9 +10,10 @@ from .errors import ConfigurationError
 
 __all__ = ["PRECISIONS", "Choice", "choose_precision", "describe_precision"]
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 _SCALAR = "scalar"
 _TILES = "amx_bf16"
+_INT8_UNITS = ("amx_int8", "amx_bf16", "avx512_vnni", "avx512_bf16")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Choice:
     """A precision for this machine.
 
     Attributes:
-        precision: "fp32", graphs as they were exported, or "bf16", compiled ones.
+        precision: "fp32", graphs as they were exported, "bf16", compiled ones, or "int8", compiled
+            ones whose U-Net multiplies bytes where that costs little.
         reason: Why, for people.
         is_automatic: Nobody asked for it: something else will do, too.
     """
@@ -36,13 +38,14 @@ def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
     A GPU runs the graphs as exported, in fp32.
 
     Raises:
-        ConfigurationError: No such precision, or bf16 without a unit of the CPU that is fast at it.
+        ConfigurationError: No such precision, or bf16 or int8 without a unit of the CPU that is
+            fast at it.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         choices = ", ".join(map(repr, PRECISIONS))
         refuse("precision", precision, f"in this version are {choices}", kind=ConfigurationError)
     if device not in ("auto", "cpu"):
-        if precision == "bf16":
+        if precision in ("bf16", "int8"):
             refuse("precision", precision, "is fp32 on a GPU", kind=ConfigurationError)
         return Choice("fp32", "the device is a GPU", precision == "auto")
     unit = _core.active_matrix_unit()
@@ -59,14 +62,27 @@ def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
             hint="precision='fp32' and 'auto' run on every CPU.",
             param="precision",
         )
+    if precision == "int8" and (unit == _SCALAR or _core.int8_unit() == _SCALAR):
+        found = [name for name in _core.cpu_features() if name in _INT8_UNITS]
+        raise ConfigurationError(
+            f"precision: got 'int8', which needs amx_int8 and amx_bf16, or avx512_vnni and "
+            f"avx512_bf16; found on this machine: {', '.join(found) or 'none of them'}; in use for "
+            f"bfloat16: {unit}.",
+            hint="precision='fp32' and 'auto' run on every CPU.",
+            param="precision",
+        )
     return Choice(precision, "asked for", False)
 
 
 def describe_precision() -> str:
     """What "auto" is on this machine and why, and what else may be asked for."""
     choice = choose_precision()
-    if choice.precision == "bf16":
-        return f"auto is bf16 ({choice.reason}); fp32 may be asked for"
+    others = "fp32" if choice.precision == "bf16" else "bf16"
     if _core.active_matrix_unit() == _SCALAR:
-        return f"auto is fp32 ({choice.reason}); bf16 needs amx_bf16 or avx512_bf16"
-    return f"auto is fp32 ({choice.reason}); bf16 may be asked for"
+        return f"auto is fp32 ({choice.reason}); bf16 and int8 need AMX or AVX-512"
+    if _core.int8_unit() == _SCALAR:
+        return f"auto is {choice.precision} ({choice.reason}); {others} may be asked for"
+    return (
+        f"auto is {choice.precision} ({choice.reason}); {others} and int8 ({_core.int8_unit()}) may "
+        f"be asked for"
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..graph.cache import EngineCache, default_cache_dir
-from ..graph.engine import compile_directory, measure_coverage
+from ..graph.engine import compile_directory, measure_coverage, measure_int8
 from ..models import open_directory
 
 __all__ = ["clean_cache", "compile_bar", "compile_model", "list_cache", "print_coverage"]
@@ -26,6 +26,8 @@ def compile_model(model: str, target: str, cache_dir: str | None, quiet: bool) -
         for name, part in engine.parts.items():
             graphs = ", ".join(part.graphs)
             print(f"{name}: {part.share:.2%} of the arithmetic in fused operators ({graphs})")
+            if part.int8 is not None:
+                print("\n".join(_int8_lines(part.int8)))
         seconds = time.perf_counter() - started
         print(f"{_bytes(engine.bytes)} in {seconds:.1f} s")
     print(engine.path)
@@ -63,6 +65,18 @@ def print_coverage(model: str) -> None:
             share = left.flops / found.total
             if share >= 1e-6:
                 print(f"    {share:.4%} in {left.count} {left.op}: {left.reason}")
+    plan = measure_int8(directory)
+    if plan is not None:
+        print("\n".join(_int8_lines(plan.facts())))
+
+
+def _int8_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"  unet with precision int8: {facts['layers']} layers, {facts['share']:.2%} of the "
+        f"arithmetic of all layers; in bfloat16 stay"
+    )
+    for reason, count in sorted(facts["kept"].items()):
+        yield f"    {count} {reason}"
 
 
 def _cache(cache_dir: str | None) -> EngineCache:

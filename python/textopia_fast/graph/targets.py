@@ -26,6 +26,8 @@ class Target:
         fuses: Whether the fused operators of the domain `ai.textopia` run there.
         shares_prefix: Whether the halves of guidance share what comes before the prompt. Repeating
             it takes row numbers out of the sizes, which a captured CUDA graph cannot hold.
+        beside: The target whose engine has all graphs; an engine of this one adds only another
+            body of the U-Net, with the layers in int8 that `quantising.py` chooses.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Target:
     weight_format: str
     fuses: bool = True
     shares_prefix: bool = True
+    beside: str | None = None
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -40,6 +43,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         target.name: target
         for target in (
             Target("cpu-bf16", "bfloat16", "bf16_panels"),
+            Target("cpu-int8", "bfloat16", "bf16_panels", beside="cpu-bf16"),
             Target("cpu-fp32", "float32", "plain", fuses=False),
             Target("cuda-fp16", "float16", "plain", shares_prefix=False),
             Target("cuda-bf16", "bfloat16", "plain", shares_prefix=False),
