@@ -327,8 +327,9 @@ def test_the_choice_follows_the_machine(
 
 def test_gpus_run_graphs_as_exported() -> None:
     assert choose_precision("auto", "cuda").precision == "fp32"
-    with pytest.raises(ConfigurationError, match="precision: got 'bf16'"):
-        choose_precision("bf16", "cuda:1")
+    for precision in ("bf16", "int8"):
+        with pytest.raises(ConfigurationError, match=f"precision: got '{precision}'"):
+            choose_precision(precision, "cuda:1")
 
 
 def test_options_are_checked(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def run(quick: bool = False) -> Report:
             totals[name] = totals.get(name, 0.0) + found.median * layer.count
     flops = sum(layer.flops * layer.count for layer in layers)
     report.notes = [
-        f"All columns are of bfloat16; \"int8\" is by how much {_core.int8_unit()} is faster.",
+        f'All columns are of bfloat16; "int8" is by how much {_core.int8_unit()} is faster.',
         f"Peak: {peak:.0f} GFLOP/s per core with {unit}, measured over random numbers in the "
         f"nearest cache; {threads} cores cannot do these layers in less than "
         f"{flops / peak / threads / 1e6:.0f} ms."

@@ -24,13 +24,13 @@ def make(case: NetworkCase) -> Callable[[], np.ndarray]:
     return lambda: session.run(feeds)[output]
 
 
-def open_engine(directory: Path, threads: int) -> GraphSource:
+def open_engine(directory: Path, threads: int, target: str = TARGET) -> GraphSource:
     from textopia_fast.engines import GraphSource
     from textopia_fast.graph import compile_directory
     from textopia_fast.models import open_directory
 
     opened = open_directory(directory)
-    return GraphSource(opened, compile_directory(opened, TARGET), threads)
+    return GraphSource(opened, compile_directory(opened, target), threads)
 
 
 def prepare(directory: Path) -> None:

@@ -173,7 +173,8 @@ void register_engine(py::module_& module) {
                  std::move(session),
                  DenoiserOptions{std::move(sample), std::move(noise_level), std::move(output), images_per_run,
                                  shares_prefix},
-                 std::move(gpu), HoistedGraphs{std::move(time_graph), std::move(prompt_graph), std::move(ends_graph)});
+                 std::move(gpu),
+                 HoistedGraphs{std::move(time_graph), std::move(prompt_graph), std::move(ends_graph)});
            }),
            py::arg("session").none(false), py::kw_only(), py::arg("sample"), py::arg("noise_level"),
            py::arg("output"), py::arg("images_per_run") = 0, py::arg("gpu") = nullptr,

@@ -50,7 +50,8 @@ py::array pack_conv(const py::array& weight, bool upsample, bool int8) {
         upsample ? "" : " and 1 x 1");
   const int64_t columns = weight.shape(0), channels = weight.shape(3);
   const int phases = upsample ? cpu::kPhases : 1;
-  const cpu::PanelShape shape = {columns, channels, upsample ? 4 : static_cast<int>(side * side), false, int8};
+  const cpu::PanelShape shape = {columns, channels, upsample ? 4 : static_cast<int>(side * side), false,
+                                 int8};
   py::array panels = empty_panels(phases * shape.elements(), int8);
   auto* to = static_cast<uint16_t*>(panels.mutable_data());
   const auto pack = int8 ? cpu::pack_int8 : cpu::pack_conv;

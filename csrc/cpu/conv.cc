@@ -65,8 +65,7 @@ void conv(const ConvArgs& args, MatrixUnit unit, const Parallel& parallel) {
   ProductArgs product;
   product.x = static_cast<const uint16_t*>(args.x);
   product.panels = args.weight.panels;
-  product.shape = {args.shape.columns, args.shape.channels, args.shape.taps(), false,
-                   args.weight.is_int8};
+  product.shape = {args.shape.columns, args.shape.channels, args.shape.taps(), false, args.weight.is_int8};
   product.zero_point = args.weight.zero_point;
   product.bias = args.bias;
   product.row_bias = static_cast<const uint16_t*>(args.time_bias);

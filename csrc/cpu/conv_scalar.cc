@@ -61,8 +61,8 @@ void conv_row(const ConvArgs& args, int64_t image, int64_t y) {
       const int64_t i = ((image * s.out_height() + y) * s.out_width() + x) * s.columns + n;
       float value;
       if (is_int8) {
-        const int32_t sum =
-            sum_at<BFloat16, int32_t>(args, kernel.is_phased, image, y, x, [&](const BFloat16* pixel, int tap) {
+        const int32_t sum = sum_at<BFloat16, int32_t>(
+            args, kernel.is_phased, image, y, x, [&](const BFloat16* pixel, int tap) {
               return dot_int8(pixel, scale, kernel.weight, kernel.panels, n, tap);
             });
         value = dequantise(sum, scale, kernel.weight, kernel.panels, n);

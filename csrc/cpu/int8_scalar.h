@@ -1,5 +1,5 @@
-// The arithmetic of int8 layers in plain code: activations become bytes with one scale, products are summed as
-// integers, and two scales make numbers of the sums.
+// The arithmetic of int8 layers in plain code: activations become bytes with one scale, products are summed
+// as integers, and two scales make numbers of the sums.
 #pragma once
 
 #include <cstdint>

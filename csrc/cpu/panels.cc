@@ -56,8 +56,8 @@ void pack_linear(const float* weight, const PanelShape& shape, uint16_t* panels)
 
 ColumnScale column_scale(const uint16_t* panels, const PanelShape& shape, int64_t column) {
   const Place place = place_of(shape, column);
-  const auto* scales = reinterpret_cast<const PanelScales*>(
-      panels + place.panel * shape.panel_elements() + shape.steps() * kStepElements);
+  const auto* scales = reinterpret_cast<const PanelScales*>(panels + place.panel * shape.panel_elements() +
+                                                            shape.steps() * kStepElements);
   return {scales->scale[place.column], scales->sum[place.column]};
 }
 

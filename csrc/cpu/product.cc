@@ -211,7 +211,8 @@ void multiply(const ProductArgs& args, const Grid& grid, MatrixUnit unit, const 
   const int64_t panel_groups = ceil_div(shape.panels, plan.panels);
   parallel(static_cast<size_t>(ceil_div(shape.rows, plan.rows) * panel_groups), [&](size_t i) {
     const auto task = static_cast<int64_t>(i);
-    run_task(args, grid, kernels, scales, plan, task / panel_groups * plan.rows, task % panel_groups * plan.panels);
+    run_task(args, grid, kernels, scales, plan, task / panel_groups * plan.rows,
+             task % panel_groups * plan.panels);
   });
 }
 

@@ -23,8 +23,7 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
   for (const Run& run : batch_.runs()) bindings_.push_back(bind(denoiser, denoiser.session(), run));
   if (!denoiser.ends()) return;
   for (const Run& run : batch_.runs()) end_bindings_.push_back(bind(denoiser, denoiser.ends(), run));
-  for (size_t i = 0; i < noise_levels.size(); ++i)
-    is_end_.push_back(denoiser.is_end(i, noise_levels.size()));
+  for (size_t i = 0; i < noise_levels.size(); ++i) is_end_.push_back(denoiser.is_end(i, noise_levels.size()));
 }
 
 std::vector<ort::Binding> Network::bind(const Denoiser& denoiser,

@@ -43,8 +43,8 @@ class Network {
   NoiseTable noise_levels_;                    // of all evaluations
   Buffer<std::byte> noise_level_;              // of this one, once per row
   std::vector<bool> is_end_;                   // per evaluation; empty where one network runs them all
-  // Per run and output register, of the network and of the one for the ends; last, so that no binding outlives
-  // the memory it uses.
+  // Per run and output register, of the network and of the one for the ends; last, so that no binding
+  // outlives the memory it uses.
   std::vector<std::vector<ort::Binding>> bindings_, end_bindings_;
 };
 

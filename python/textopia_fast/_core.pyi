@@ -35,6 +35,7 @@ __all__: list[str] = [
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
+    "int8_unit",
     "ort_info",
     "pack_conv",
     "pack_linear",
@@ -404,6 +405,7 @@ class Denoiser:
         shares_prefix: bool = False,
         time_graph: Session | None = None,
         prompt_graph: Session | None = None,
+        ends_graph: Session | None = None,
     ) -> None: ...
     @property
     def conditioning(self) -> list[TensorInfo]:
@@ -463,19 +465,22 @@ def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy
     The bits of float16 (uint16) to float32, exact.
     """
 
-def ort_info() -> dict: ...
-def pack_conv(
-    weight: numpy.ndarray, *, upsample: bool = False
-) -> numpy.typing.NDArray[numpy.uint16]:
+def int8_unit() -> str:
     """
-    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16; with upsample, the four phase kernels. Raises InvalidRequestError.
+    What multiplies int8 matrices beside active_matrix_unit(); scalar where nothing fast does.
     """
 
-def pack_linear(
-    weight: numpy.ndarray, *, geglu: bool = False
-) -> numpy.typing.NDArray[numpy.uint16]:
+def ort_info() -> dict: ...
+def pack_conv(
+    weight: numpy.ndarray, *, upsample: bool = False, int8: bool = False
+) -> numpy.ndarray:
     """
-    float32 [out, in] as the `bf16_panels` of Linear, uint16; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
+    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16, or its `int8_panels`, uint8; with upsample, the four phase kernels. Raises InvalidRequestError.
+    """
+
+def pack_linear(weight: numpy.ndarray, *, geglu: bool = False, int8: bool = False) -> numpy.ndarray:
+    """
+    float32 [out, in] as the `bf16_panels` of Linear, uint16, or its `int8_panels`, uint8; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
     """
 
 def sample(

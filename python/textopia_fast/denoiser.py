@@ -64,6 +64,7 @@ class Denoiser:
         conditioning_dtypes: Their element types by name.
         session: The open graph.
         gpu: Where graph and loop run, or None for the CPU.
+        has_ends: Another network runs the first and last evaluations of a program.
 
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
@@ -129,6 +130,7 @@ class Denoiser:
             **roles,
         )
         self.conditioning_dtypes = {info.name: info.dtype for info in self._native.conditioning}
+        self.has_ends = hoisted.ends is not None
         self.conditioning_names = tuple(self.conditioning_dtypes)
 
     def trace(

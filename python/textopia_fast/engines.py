@@ -50,7 +50,9 @@ def find_engine(
     if choice.precision == "fp32" or plugin is not None:
         return None
     try:
-        return compile_directory(directory, _TARGETS[choice.precision], cache_dir, progress, verify=verify)
+        return compile_directory(
+            directory, _TARGETS[choice.precision], cache_dir, progress, verify=verify
+        )
     except (OutputError, UnsupportedModelError) as error:
         if not choice.is_automatic:
             raise

@@ -80,9 +80,6 @@ def describe_precision() -> str:
     others = "fp32" if choice.precision == "bf16" else "bf16"
     if _core.active_matrix_unit() == _SCALAR:
         return f"auto is fp32 ({choice.reason}); bf16 and int8 need AMX or AVX-512"
-    if _core.int8_unit() == _SCALAR:
-        return f"auto is {choice.precision} ({choice.reason}); {others} may be asked for"
-    return (
-        f"auto is {choice.precision} ({choice.reason}); {others} and int8 ({_core.int8_unit()}) may "
-        f"be asked for"
-    )
+    if _core.int8_unit() != _SCALAR:
+        others += f" and int8 ({_core.int8_unit()})"
+    return f"auto is {choice.precision} ({choice.reason}); {others} may be asked for"

@@ -9,6 +9,7 @@
 #include "base/workspace.cc"
 #include "cpu/attention.cc"
 #include "cpu/conv.cc"
+#include "cpu/linear.cc"
 #include "cpu/matrix_kernels.h"
 #include "cpu/panels.cc"
 #include "cpu/plan.cc"
@@ -17,11 +18,13 @@
 namespace textopia {
 
 int usable_cpus() { return 2; }
+bool has_int8(MatrixUnit) { return true; }
 
 namespace cpu {
 namespace {
 
 #include "cpu/matrix_attention.h"
+#include "cpu/matrix_quantise.h"
 #include "cpu/matrix_unit_tiles.h"
 
 int misuses = 0;  // tiles used while none were configured, and rows that do not follow each other in memory
@@ -59,6 +62,10 @@ struct EmulatedTiles {
     for (int r = 0; r < 16; ++r)
       std::memcpy(static_cast<char*>(to) + r * row_bytes, tiles[kTile].words[r], 64);
   }
+};
+
+struct Bf16Tiles : EmulatedTiles {
+  using Sum = float;
 
   static float value(uint32_t bits) {
     float x;
@@ -84,8 +91,28 @@ struct EmulatedTiles {
   }
 };
 
-constexpr MatrixKernels kEmulated = {pack_slab, multiply_slab<TileUnit<EmulatedTiles>>, pack_head,
-                                     attend<TileUnit<EmulatedTiles>>};
+struct Int8Tiles : EmulatedTiles {
+  using Sum = int32_t;
+
+  // TDPBUSD: bytes of A are unsigned, those of B signed; sums wrap around.
+  template <int kSum, int kA, int kB>
+  static void dot() {
+    misuses += !is_configured;
+    for (int m = 0; m < 16; ++m) {
+      for (int k = 0; k < 16; ++k) {
+        const uint32_t a = tiles[kA].words[m][k];
+        for (int n = 0; n < 16; ++n)
+          for (int byte = 0; byte < 32; byte += 8)
+            tiles[kSum].words[m][n] += static_cast<uint32_t>(
+                static_cast<uint8_t>(a >> byte) * static_cast<int8_t>(tiles[kB].words[k][n] >> byte));
+      }
+    }
+  }
+};
+
+constexpr MatrixKernels kEmulated = {pack_slab, multiply_slab<TileUnit<Bf16Tiles>>, pack_head,
+                                     attend<TileUnit<Bf16Tiles>>};
+constexpr Int8Kernels kEmulatedInt8 = {find_range, quantise_slab, multiply_slab<TileUnit<Int8Tiles>>};
 
 // One task after the other: the emulation has one set of tiles.
 const Parallel kSerial(nullptr, [](void*, size_t count, void (*task)(const void*, size_t), const void* data) {
@@ -96,7 +123,10 @@ const Parallel kSerial(nullptr, [](void*, size_t count, void (*task)(const void*
 
 const MatrixKernels& matrix_kernels_amx_bf16() { return kEmulated; }
 const MatrixKernels& matrix_kernels_avx512_bf16() { return kEmulated; }
+const Int8Kernels& matrix_kernels_amx_int8() { return kEmulatedInt8; }
+const Int8Kernels& matrix_kernels_avx512_vnni() { return kEmulatedInt8; }
 void conv_scalar(const ConvArgs&, const Parallel&) { ++misuses; }
+void linear_scalar(const LinearArgs&, const Parallel&) { ++misuses; }
 void attention_scalar(const AttentionArgs&, const Parallel&) { ++misuses; }
 
 }  // namespace cpu
@@ -110,18 +140,21 @@ extern "C" {
 int emulated_misuses() { return misuses; }
 
 void emulated_linear(const uint16_t* x, const uint16_t* panels, const float* bias, const uint16_t* residual,
-                     uint16_t* out, int64_t rows, int64_t channels, int64_t columns, int has_gates) {
+                     uint16_t* out, int64_t rows, int64_t channels, int64_t columns, int has_gates,
+                     int zero_point) {
   ProductArgs args;
   args.x = x;
   args.panels = panels;
-  args.shape = {columns, channels, 1, has_gates != 0};
+  args.shape = {columns, channels, 1, has_gates != 0, zero_point != 0};
+  args.zero_point = zero_point;
   args.bias = bias;
   args.residual = residual;
   args.out = out;
   multiply(args, Grid::of_rows(rows), MatrixUnit::kAmxBf16, kSerial);
 }
 
-// shape: images, height, width, channels, columns, kernel, stride, upsample, asymmetric_pad
+// shape: images, height, width, channels, columns, kernel, stride, upsample, asymmetric_pad, zero point (0
+// for bfloat16)
 void emulated_conv(const uint16_t* x, const uint16_t* panels, const float* bias, const uint16_t* time_bias,
                    const int64_t* shape, uint16_t* out) {
   ConvArgs args;
@@ -136,6 +169,8 @@ void emulated_conv(const uint16_t* x, const uint16_t* panels, const float* bias,
                 static_cast<int>(shape[6]),
                 shape[7] != 0,
                 shape[8] != 0};
+  args.weight.is_int8 = shape[9] != 0;
+  args.weight.zero_point = static_cast<int>(shape[9]);
   args.bias = bias;
   args.time_bias = time_bias;
   args.out = out;

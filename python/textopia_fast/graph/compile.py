@@ -159,9 +159,7 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
     return Compiled(models, coverage, counts, plan)
 
 
-def _finish(
-    graph: ir.Graph, shaper: Shaper, target: Target, in_int8: Collection[ir.Node]
-) -> None:
+def _finish(graph: ir.Graph, shaper: Shaper, target: Target, in_int8: Collection[ir.Node]) -> None:
     """Element types and weights, as the target wants them."""
     # Sizes as the export states them are names, and some passes have changed what they stand for.
     kept = {*graph.inputs, *graph.outputs}

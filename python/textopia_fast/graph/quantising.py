@@ -1,7 +1,7 @@
 """Which layers of a U-Net's body are computed in int8, and why the others are not.
 
-A layer stays in bfloat16 where int8 would cost most or win nothing. Nothing is measured on pictures:
-what is known of a layer is its place, its sizes and its weights.
+A layer stays in bfloat16 where int8 would cost most or win nothing. Nothing is measured on
+pictures: what is known of a layer is its place, its sizes and its weights.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import numpy as np
 import onnx_ir as ir
 
 from .coverage import flops_of
-from .edit import DOMAIN, attribute, constant, input_of
-from .movement import chains_to
+from .edit import DOMAIN, attribute, constant, input_of, is_op
 from .weights import float32
 
 __all__ = ["Int8Plan", "plan_int8", "zero_point_of"]
 
 _LAYERS = ("Conv", "Linear", "LinearGeglu")
 _RESIDUAL = {"Conv": 4, "Linear": 3}
-# A panel has 32 columns and a step 64 channels: below that most of what is multiplied is padding, and
-# the first and the last convolution of a network, which meet the latents, are among these.
+# A panel has 32 columns and a step 64 channels: below that most of what is multiplied is padding,
+# and the first and the last convolution of a network, which meet the latents, are among these.
 _FEWEST_CHANNELS = 32
 # Products summed into one result; each result is scaled once, and each input rounded once.
 _SHORTEST_SUM = 128
@@ -34,10 +33,11 @@ _LONGEST_SUM = (1 << 31) // (255 * 127)
 # Gaussian weights lose 0.9 % (a step is 3.5 to 4 deviations / 127); more means outliers.
 _MOST_LOST = 0.02
 
-# SiLU gives no number below -0.2785: bytes are better spent on the other side. With 24 steps below zero
-# and 231 above it, the step is smaller than with 127 on each for all inputs that reach above 1.5.
+# SiLU gives no number below -0.2785: bytes are better spent on the other side. With 24 steps below
+# zero and 231 above it, the step is smaller than with 127 on each for all inputs that reach 1.5.
 _SILU_ZERO_POINT = 24
 _ZERO_POINT = 128
+_MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,9 @@ def zero_point_of(node: ir.Node) -> int:
     It is the same for all images and steps: the border of an image is made of it.
     """
     value = input_of(node, 0)
-    source = value
-    for chain in chains_to(value) if value is not None else ():
-        source = chain.source
-    maker = None if source is None else source.producer()
+    maker = None if value is None else value.producer()
+    while is_op(maker, *_MOVES) and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
     is_silu = (
         maker is not None
         and maker.domain == DOMAIN
