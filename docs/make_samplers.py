@@ -24,9 +24,9 @@ from tests.langevin.mixture import PLANE, Mixture  # noqa: E402
 
 import textopia_fast as tx  # noqa: E402
 from textopia_fast.errors import TextopiaError  # noqa: E402
-from textopia_fast.samplers.program import Clamp, Combine, Denoise, LangevinStep  # noqa: E402
-from textopia_fast.samplers.reference import run  # noqa: E402
-from textopia_fast.samplers.schedules import explicit  # noqa: E402
+from textopia_fast.schedules.levels import explicit  # noqa: E402
+from textopia_fast.tracing.program import Clamp, Combine, Denoise, LangevinStep  # noqa: E402
+from textopia_fast.tracing.reference import run  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
 SIGMA_MAX, SIGMA_MIN = 10.0, 0.02

@@ -13,8 +13,8 @@ from tests.reference import guidance_float64 as paper
 from tests.support.networks import tanh_formula, tanh_network
 from tests.test_loop import CONFIG, assert_close, by_reference, contexts, program_of, random_latents
 from textopia_fast import _core
-from textopia_fast.samplers import reference
-from textopia_fast.samplers.program import Rescale, Threshold
+from textopia_fast.tracing import reference
+from textopia_fast.tracing.program import Rescale, Threshold
 
 CFG_PP = [name for name in tx.samplers.names() if name.endswith("cfg_pp")]
 

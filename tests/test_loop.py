@@ -18,7 +18,8 @@ from textopia_fast.errors import (
     InvalidRequestError,
     NumericalError,
 )
-from textopia_fast.samplers import from_config, reference, trace_plan
+from textopia_fast.samplers import from_config, trace_plan
+from textopia_fast.tracing import reference
 
 CONFIG = {
     "_class_name": "DDIMScheduler",

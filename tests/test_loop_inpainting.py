@@ -10,7 +10,8 @@ from tests.support.networks import tanh_formula, tanh_network
 from tests.test_loop import CONFIG, assert_close, program_of, random_latents
 from textopia_fast import _core
 from textopia_fast.errors import InvalidRequestError
-from textopia_fast.samplers import from_config, reference, trace_plan
+from textopia_fast.samplers import from_config, trace_plan
+from textopia_fast.tracing import reference
 
 
 def painted(sampler: str, steps: int = 6) -> tx.Program:

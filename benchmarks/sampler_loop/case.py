@@ -11,8 +11,8 @@ import numpy as np
 
 import textopia_fast as tx
 from benchmarks.sampler_loop.networks import Network
-from textopia_fast.samplers.class_options import class_sampler
-from textopia_fast.samplers.scheduler_classes import CLASSES
+from textopia_fast.schedulers.classes import CLASSES
+from textopia_fast.schedulers.options import class_sampler
 
 STEPS = 50
 SEED = 3

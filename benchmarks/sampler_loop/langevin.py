@@ -12,7 +12,7 @@ from benchmarks.sampler_loop.case import SEED, Loop
 from benchmarks.sampler_loop.networks import Network
 from benchmarks.timing import require
 from textopia_fast.noise import draw
-from textopia_fast.samplers.schedules import explicit
+from textopia_fast.schedules.levels import explicit
 
 SIGMA = 0.5
 ETA = 0.1 * SIGMA**2

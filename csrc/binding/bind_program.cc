@@ -1,4 +1,4 @@
-// Program: the instruction table of samplers/program.py, handed over as flat tuples.
+// Program: the instruction table of tracing/program.py, handed over as flat tuples.
 #include "base/error.h"
 #include "binding/bind.h"
 #include "engine/program.h"

@@ -1,5 +1,5 @@
 // The program that the loop executes: a short table of instructions over latents, made by tracing a sampler
-// (python/textopia_fast/samplers/trace.py). Plain data; the whole instruction set is here.
+// (python/textopia_fast/tracing/trace.py). Plain data; the whole instruction set is here.
 //
 // Registers: "latents" x0, x1, ... hold [B, C, H, W] float32; x0 holds the start. "Outputs" e0, e1, ... hold
 // what the network returned; under classifier-free guidance both halves, and a weight w on an output stands

@@ -14,9 +14,9 @@ from .devices import open_device
 from .errors import EngineStateError, InvalidRequestError, UnsupportedModelError
 from .providers import choose_provider
 from .samplers import Program, Schedule, trace
-from .samplers.prediction import PREDICTIONS
-from .samplers.schedules import NOISE_INPUTS, explicit
-from .samplers.trace import Sampler
+from .schedules.levels import NOISE_INPUTS, explicit
+from .tracing.prediction import PREDICTIONS
+from .tracing.trace import Sampler
 
 __all__ = ["Denoiser", "Hoisted"]
 

@@ -15,7 +15,7 @@ from .cropping import Crop, read_crop
 from .errors import InputImageError, InvalidRequestError, UnsupportedModelError
 from .input_images import read_masks, read_pictures, resize_nearest
 from .noise_streams import GeneratorStream, Stream, draw
-from .samplers.scheduler_config import Plan
+from .schedulers.config import Plan
 from .stages import Encoder
 
 __all__ = ["Edit", "need_encoder", "read_edit", "shorten"]

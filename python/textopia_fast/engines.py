@@ -16,7 +16,7 @@ from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
 from .models import ModelDirectory, inpainting
 from .precision import Choice
-from .samplers.scheduler_config import prediction_of
+from .schedulers.config import prediction_of
 
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 

@@ -16,9 +16,9 @@ from .noise_streams import Stream, draw
 from .parts import PreviewCallback, embed, run_loop, step_end, watcher
 from .request import Request
 from .samplers import Program, StepByStep
-from .samplers.class_draws import unused_draws
-from .samplers.scheduler_config import Plan
 from .sampling import sample
+from .schedulers.config import Plan
+from .schedulers.draws import unused_draws
 from .stages import Graphs, StageClock
 from .start import Start, make_start
 from .variation import Variation

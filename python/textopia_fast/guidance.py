@@ -10,8 +10,8 @@ from typing import Any
 from .checks import check_number, check_numbers, refuse
 from .errors import InvalidRequestError
 from .samplers import Plan, Program, StepByStep
-from .samplers.program import Denoise, Step
-from .samplers.trace import seen_sigmas
+from .tracing.program import Denoise, Step
+from .tracing.trace import seen_sigmas
 
 __all__ = ["CFG_PP_GUIDANCE", "check_guidance", "check_interval", "reads_uncond", "run_guidance"]
 

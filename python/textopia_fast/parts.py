@@ -15,9 +15,9 @@ from .models.facts import DirectoryFacts
 from .models.inpainting import MASK, MASKED_PICTURE
 from .request import Request
 from .samplers import Program, Schedule
-from .samplers.program import Denoise
-from .samplers.scheduler_config import Plan
+from .schedulers.config import Plan
 from .stages import TextEncoder, to_embeddings
+from .tracing.program import Denoise
 
 __all__ = [
     "PreviewCallback",

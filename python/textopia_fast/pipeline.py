@@ -38,8 +38,8 @@ from .request import (
     reject_unsupported,
 )
 from .samplers import Schedule
-from .samplers.scheduler_config import from_config, runnable_of
 from .sampling import check_watchers
+from .schedulers.config import from_config, runnable_of
 from .stages import Graphs, StageClock, to_embeddings
 from .variation import read_variation
 

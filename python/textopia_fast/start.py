@@ -17,7 +17,7 @@ from .models.inpainting import MASK, MASKED_PICTURE
 from .noise_streams import Stream, draw
 from .request import Request
 from .samplers import Program, StepByStep
-from .samplers.scheduler_config import Plan
+from .schedulers.config import Plan
 from .stages import Encoder
 from .variation import Variation
 

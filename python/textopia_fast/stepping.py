@@ -19,7 +19,7 @@ from .errors import (
 )
 from .noise_streams import Stream, draw
 from .samplers import Schedule
-from .samplers.prediction import coefficients
+from .tracing.prediction import coefficients
 
 __all__ = ["NativeModel"]
 

@@ -12,7 +12,7 @@ from tests.golden.sampler_cases import SD, Draws, initial_noise
 from tests.interop.loops import assert_same, pair, run
 from textopia_fast import errors
 from textopia_fast.interop import diffusers as ours
-from textopia_fast.samplers.continuous import CONTINUOUS
+from textopia_fast.schedulers.continuous import CONTINUOUS
 
 torch = pytest.importorskip("torch")
 theirs = pytest.importorskip("diffusers")

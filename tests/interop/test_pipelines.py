@@ -11,7 +11,7 @@ import pytest
 from tests.golden.sampler_cases import SD
 from tests.interop.test_schedulers import TABLED
 from textopia_fast.interop import diffusers as ours
-from textopia_fast.samplers.scheduler_classes import CLASSES
+from textopia_fast.schedulers.classes import CLASSES
 
 torch = pytest.importorskip("torch")
 theirs = pytest.importorskip("diffusers")

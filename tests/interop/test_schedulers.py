@@ -16,8 +16,8 @@ from tests.interop.loops import PLAIN, assert_same, pair, run, torch_network
 from textopia_fast import errors
 from textopia_fast.interop import diffusers as ours
 from textopia_fast.interop.class_facts import OFFERED
-from textopia_fast.samplers.continuous import CONTINUOUS
-from textopia_fast.samplers.scheduler_classes import CLASSES
+from textopia_fast.schedulers.classes import CLASSES
+from textopia_fast.schedulers.continuous import CONTINUOUS
 
 torch = pytest.importorskip("torch")
 theirs = pytest.importorskip("diffusers")

@@ -11,7 +11,7 @@ from tests.golden.sampler_cases import Draws, initial_noise
 from textopia_fast import errors
 from textopia_fast.interop import diffusers as ours
 from textopia_fast.samplers import from_config, trace_plan
-from textopia_fast.samplers.reference import run
+from textopia_fast.tracing.reference import run
 
 torch = pytest.importorskip("torch")
 theirs = pytest.importorskip("diffusers")

@@ -18,7 +18,7 @@ from tests.langevin.mixture import PLANE, Mixture
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import trace
 from textopia_fast.samplers.predictor_corrector import predictor_corrector
-from textopia_fast.samplers.reference import ArrayModel
+from textopia_fast.tracing.reference import ArrayModel
 
 STEPS, SNR, COUNT = 40, 0.16, 5
 DISCRETE = np.linspace(0.1, 20.0, STEPS) / STEPS

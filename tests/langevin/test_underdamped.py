@@ -12,7 +12,7 @@ import textopia_fast as tx
 from tests.langevin.mixture import Mixture, graph
 from tests.langevin.test_gaussian import assert_variance, gaussian, variance_of  # noqa: F401
 from textopia_fast.errors import InvalidRequestError
-from textopia_fast.samplers.program import Combine
+from textopia_fast.tracing.program import Combine
 
 VARIANCES = np.array([0.3, 1.0, 4.0])
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from tests.golden.sampler_cases import network
 from textopia_fast.samplers import Program, Schedule, trace
-from textopia_fast.samplers.reference import ArrayModel, run
-from textopia_fast.samplers.registry import resolve
+from textopia_fast.tracing.reference import ArrayModel, run
+from textopia_fast.tracing.registry import resolve
 
 SHAPE = (3, 2, 3, 5)
 

@@ -13,8 +13,8 @@ from tests.reference import guidance_float64 as paper
 from tests.samplers.helpers import assert_same_run, numpy_network, start
 from tests.samplers.test_weights import LEVELS, unit_vectors
 from textopia_fast.samplers import SAMPLERS, schedules, trace
-from textopia_fast.samplers.program import MAX_OPERANDS, Combine, Denoise, Step
-from textopia_fast.samplers.reference import ArrayModel, run
+from textopia_fast.tracing.program import MAX_OPERANDS, Combine, Denoise, Step
+from textopia_fast.tracing.reference import ArrayModel, run
 
 NAMES = [name for name in SAMPLERS if name.endswith("cfg_pp")]
 CASES: dict[str, tuple[str, dict[str, Any], Callable[..., np.ndarray]]] = {

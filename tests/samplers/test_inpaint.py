@@ -11,9 +11,9 @@ import pytest
 
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import from_config, schedules, trace, trace_plan
-from textopia_fast.samplers.program import Blend, Denoise, Step
-from textopia_fast.samplers.reference import run
-from textopia_fast.samplers.registry import SAMPLERS
+from textopia_fast.tracing.program import Blend, Denoise, Step
+from textopia_fast.tracing.reference import run
+from textopia_fast.tracing.registry import SAMPLERS
 
 SIGMAS = (12.0, 5.0, 2.0, 0.7, 0.2, 0.0)
 TABLE = schedules.TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")

@@ -9,7 +9,7 @@ import pytest
 
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import TrainingTable, schedules
-from textopia_fast.samplers.named_schedules import NAMED, named_sigmas
+from textopia_fast.schedules.by_name import NAMED, named_sigmas
 
 SD = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 STEPS = (1, 2, 3, 7, 20, 50)

@@ -18,7 +18,7 @@ from tests.golden import sampler_cases
 from tests.golden.sampler_cases import Case, Draws, initial_noise
 from tests.samplers.helpers import numpy_network
 from textopia_fast.samplers import Plan, Program, from_config, schedules, trace, trace_plan
-from textopia_fast.samplers.reference import run
+from textopia_fast.tracing.reference import run
 
 GOLDEN = Path(sampler_cases.__file__).with_name("sampler_trajectories.npz")
 AGAIN = "Regenerate with python -m tests.golden.make_sampler_goldens and look at the difference."

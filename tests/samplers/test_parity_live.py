@@ -11,8 +11,8 @@ from tests.golden.sampler_cases import SD, Case, Draws, initial_noise
 from tests.samplers.helpers import numpy_network
 from tests.samplers.test_parity_golden import check_trajectory
 from textopia_fast.samplers import from_config, trace_plan
-from textopia_fast.samplers.reference import run
-from textopia_fast.samplers.scheduler_classes import CLASSES
+from textopia_fast.schedulers.classes import CLASSES
+from textopia_fast.tracing.reference import run
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

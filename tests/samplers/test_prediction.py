@@ -9,8 +9,8 @@ import pytest
 
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import schedules, trace
-from textopia_fast.samplers.prediction import PREDICTIONS, coefficients
-from textopia_fast.samplers.reference import run
+from textopia_fast.tracing.prediction import PREDICTIONS, coefficients
+from textopia_fast.tracing.reference import run
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 0.5, 1.0, 14.6, 2.0**24])

@@ -10,9 +10,9 @@ import pytest
 from tests.samplers.test_same_as_function import OPTIONS
 from textopia_fast import _core
 from textopia_fast.samplers import Program, langevin_program, schedules, trace
-from textopia_fast.samplers.program import Combine, Register
-from textopia_fast.samplers.reference import run
-from textopia_fast.samplers.registry import SAMPLERS
+from textopia_fast.tracing.program import Combine, Register
+from textopia_fast.tracing.reference import run
+from textopia_fast.tracing.registry import SAMPLERS
 
 LEVELS = schedules.explicit([4.0, 2.0, 0.0])
 

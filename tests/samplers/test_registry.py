@@ -9,8 +9,8 @@ import pytest
 
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import SAMPLERS, STEP_BY_STEP, get, names, trace
-from textopia_fast.samplers.registry import resolve
-from textopia_fast.samplers.schedules import SPACINGS
+from textopia_fast.schedules.levels import SPACINGS
+from textopia_fast.tracing.registry import resolve
 
 
 def test_names() -> None:

@@ -10,8 +10,8 @@ import pytest
 from tests.samplers.helpers import assert_same_run
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import Schedule, TrainingTable, schedules, trace
-from textopia_fast.samplers.program import Clamp, Combine, Denoise
-from textopia_fast.samplers.registry import SAMPLERS
+from textopia_fast.tracing.program import Clamp, Combine, Denoise
+from textopia_fast.tracing.registry import SAMPLERS
 
 TABLE = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 

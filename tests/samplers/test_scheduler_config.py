@@ -17,11 +17,11 @@ from textopia_fast.samplers import (
     schedules,
     trace_plan,
 )
-from textopia_fast.samplers.continuous import CONTINUOUS
-from textopia_fast.samplers.named_schedules import NAMED
-from textopia_fast.samplers.program import Threshold
-from textopia_fast.samplers.scheduler_classes import CLASSES
-from textopia_fast.samplers.scheduler_config import SCHEDULES, prediction_of
+from textopia_fast.schedulers.classes import CLASSES
+from textopia_fast.schedulers.config import SCHEDULES, prediction_of
+from textopia_fast.schedulers.continuous import CONTINUOUS
+from textopia_fast.schedules.by_name import NAMED
+from textopia_fast.tracing.program import Threshold
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 # The file that ships with the first Stable Diffusion models: PNDM, with keys of DDIM.

@@ -10,7 +10,7 @@ import pytest
 
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import Schedule, TrainingTable, schedules
-from textopia_fast.samplers.beta import inverse_beta
+from textopia_fast.schedules.beta import inverse_beta
 
 SD = TrainingTable(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 

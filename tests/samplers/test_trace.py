@@ -12,7 +12,7 @@ from textopia_fast.samplers import (
     schedules,
     trace,
 )
-from textopia_fast.samplers.program import (
+from textopia_fast.tracing.program import (
     MAX_OPERANDS,
     Clamp,
     Combine,

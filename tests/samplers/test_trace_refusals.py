@@ -14,13 +14,13 @@ import pytest
 from textopia_fast.errors import InvalidRequestError
 from textopia_fast.samplers import (
     SAMPLERS,
-    recording,
     schedules,
     seen_sigmas,
     stationary,
     trace,
 )
-from textopia_fast.samplers.trace import Tracer
+from textopia_fast.tracing import recording
+from textopia_fast.tracing.trace import Tracer
 
 LEVELS = schedules.explicit([4.0, 2.0, 1.0, 0.0])
 

@@ -18,7 +18,7 @@ from tests.reference import multistep_float64 as multistep
 from tests.reference import samplers_float64 as paper
 from tests.reference import two_stage_float64 as two_stage
 from textopia_fast.samplers import schedules, trace
-from textopia_fast.samplers.reference import run
+from textopia_fast.tracing.reference import run
 
 DIM = 1 + 200 + 200
 

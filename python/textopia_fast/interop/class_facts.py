@@ -9,7 +9,7 @@ from inspect import Parameter, Signature
 from math import inf
 from typing import Any
 
-from ..samplers.scheduler_classes import CLASSES, SchedulerClass
+from ..schedulers.classes import CLASSES, SchedulerClass
 
 __all__ = [
     "DRAWS_ALWAYS",

@@ -16,7 +16,7 @@ from ..errors import (
     OutputError,
     TextopiaWarning,
 )
-from ..samplers.scheduler_classes import CLASSES
+from ..schedulers.classes import CLASSES
 from .class_facts import KNOWN_KEYS
 
 __all__ = ["CONFIG_NAME", "FrozenDict", "read_config", "split_config", "write_config"]

@@ -22,7 +22,7 @@ from threading import RLock
 from typing import Any
 
 from ..errors import InvalidRequestError
-from ..samplers.scheduler_classes import CLASSES
+from ..schedulers.classes import CLASSES
 from .accelerate import accelerate
 from .class_facts import OFFERED, TWO_RUNS, class_keys, set_timesteps_signature, step_signature
 from .scheduler import SchedulerOutput, TracedScheduler

@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..pipeline import Pipeline
 from ..request import reject_unsupported
-from ..samplers.scheduler_classes import CLASSES
+from ..schedulers.classes import CLASSES
 from .configs import FrozenDict
 from .load_options import check_load_options, dtype_name
 

@@ -30,7 +30,7 @@ from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..samplers import schedules
 from ..samplers.dpm_fast import fast_orders
-from ..samplers.registry import SAMPLERS
+from ..tracing.registry import SAMPLERS
 from .brownian import BrownianTreeNoiseSampler
 from .k_runs import KRun, run_adaptive, run_callable, run_native
 

@@ -17,10 +17,10 @@ from ..denoiser import Denoiser
 from ..errors import InvalidRequestError
 from ..noise import Noise
 from ..samplers import Schedule, TrainingTable, schedules, step_by_step, trace
-from ..samplers.program import Combine, Denoise, Program, Register, Step
-from ..samplers.registry import get
-from ..samplers.trace import seen_sigmas
 from ..sampling import sample
+from ..tracing.program import Combine, Denoise, Program, Register, Step
+from ..tracing.registry import get
+from ..tracing.trace import seen_sigmas
 from .segments import Registers, Segment, cut, widened
 
 __all__ = ["KRun", "run_adaptive", "run_callable", "run_native"]

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import InvalidRequestError, UnsupportedParameterError
 from ..samplers import trace_plan
-from ..samplers.prediction import coefficients
-from ..samplers.reference import thresholded
+from ..tracing.prediction import coefficients
+from ..tracing.reference import thresholded
 from .class_facts import DRAWS_ALWAYS, GIVES_X0
 from .scheduler_base import SchedulerOutput
 from .scheduler_levels import LeveledScheduler

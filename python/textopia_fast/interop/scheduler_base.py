@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..errors import InvalidRequestError
-from ..samplers.scheduler_classes import SchedulerClass
+from ..schedulers.classes import SchedulerClass
 from .class_facts import OFFERED
 from .configs import CONFIG_NAME, FrozenDict, read_config, split_config, write_config
 from .outputs import NamedResult

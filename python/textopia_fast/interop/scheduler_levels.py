@@ -11,13 +11,13 @@ import numpy as np
 from ..checks import check_integer, check_numbers, refuse
 from ..errors import InternalError, InvalidRequestError, UnsupportedParameterError
 from ..samplers import Plan, Schedule, TrainingTable, from_config, trace_plan
-from ..samplers.continuous import flow_schedule
-from ..samplers.flow_times import flow_times, shifted_by
-from ..samplers.prediction import coefficients
-from ..samplers.scheduler_classes import CURVES
-from ..samplers.scheduler_levels import solver_flow_schedule
-from ..samplers.schedules import spaced_scale
-from ..samplers.trace import seen_sigmas
+from ..schedulers.classes import CURVES
+from ..schedulers.levels import solver_flow_schedule
+from ..schedulers.options import shifted_by
+from ..schedules.flow_times import flow_schedule, flow_times
+from ..schedules.levels import spaced_scale
+from ..tracing.prediction import coefficients
+from ..tracing.trace import seen_sigmas
 from .scheduler_base import ConfiguredScheduler
 from .torch_noise import import_torch
 

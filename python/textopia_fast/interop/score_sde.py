@@ -12,8 +12,8 @@ import numpy as np
 
 from ..checks import check_integer, check_number, refuse
 from ..errors import InvalidRequestError
-from ..samplers.class_values import check_supported
-from ..samplers.scheduler_classes import CLASSES
+from ..schedulers.classes import CLASSES
+from ..schedulers.values import check_supported
 from .scheduler_base import ConfiguredScheduler, SchedulerOutput
 from .torch_noise import import_torch, randn
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InternalError
 from ..samplers import Program
-from ..samplers.program import (
+from ..tracing.program import (
     Clamp,
     Combine,
     Denoise,
@@ -23,7 +23,7 @@ from ..samplers.program import (
     Term,
     Threshold,
 )
-from ..samplers.reference import thresholded
+from ..tracing.reference import thresholded
 
 __all__ = ["Registers", "Segment", "cut", "widened"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from . import schedules
-from .program import Program
-from .registry import SAMPLERS, STEP_BY_STEP, SamplerInfo, get, names
-from .scheduler_config import Plan, from_config, trace_plan
-from .schedules import Schedule, TrainingTable
+from .. import schedules
+from ..schedulers.config import Plan, from_config, trace_plan
+from ..schedules.levels import Schedule, TrainingTable
+from ..tracing.program import Program
+from ..tracing.registry import SAMPLERS, STEP_BY_STEP, SamplerInfo, get, names
+from ..tracing.stepwise import StepByStep, step_by_step
+from ..tracing.trace import seen_sigmas, trace
 from .stationary import langevin_program
-from .stepwise import StepByStep, step_by_step
-from .trace import seen_sigmas, trace
 
 __all__ = [
     "SAMPLERS",

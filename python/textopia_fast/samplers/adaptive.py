@@ -12,8 +12,8 @@ from typing import Any
 
 from ..checks import refuse
 from ..errors import NumericalError
+from ..tracing.registry import sampler
 from .euler import ancestral_split
-from .registry import sampler
 
 __all__ = ["dpm_adaptive", "rk45"]
 

@@ -15,9 +15,9 @@ from math import log, sqrt
 from typing import Any
 
 from ..checks import refuse
+from ..tracing.registry import sampler
 from .ddim import split, step_beta
 from .euler import ancestral_split, pairs
-from .registry import sampler
 
 __all__ = [
     "ddim_cfg_pp",

@@ -10,8 +10,8 @@ from math import sqrt
 from typing import Any
 
 from ..checks import refuse
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["lcm", "tcd"]
 

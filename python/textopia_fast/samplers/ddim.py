@@ -11,8 +11,8 @@ from math import sqrt
 from typing import Any
 
 from ..checks import check_choice, refuse
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["ddim", "ddpm", "split", "step_beta"]
 

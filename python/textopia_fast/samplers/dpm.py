@@ -7,8 +7,8 @@ from math import log
 from typing import Any
 
 from ..checks import refuse
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["dpmpp_2m"]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import inf, sqrt
 from typing import Any
 
+from ..tracing.registry import sampler
 from .euler import ancestral_split, churned, pairs
-from .registry import sampler
 
 __all__ = ["dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral"]
 

@@ -11,9 +11,9 @@ from math import log, sqrt
 from typing import Any
 
 from ..checks import refuse
+from ..tracing.registry import sampler
 from .euler import ancestral_split, pairs
 from .exponential import phi
-from .registry import sampler
 
 __all__ = ["dpm_fast", "fast_orders"]
 

@@ -12,9 +12,9 @@ from math import exp, log, sqrt
 from typing import Any
 
 from ..errors import InvalidRequestError
+from ..tracing.registry import sampler
 from .euler import pairs
 from .exponential import phi
-from .registry import sampler
 
 __all__ = ["dpm_multistep", "dpm_singlestep"]
 

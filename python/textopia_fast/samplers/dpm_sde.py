@@ -12,9 +12,9 @@ from typing import Any
 
 from ..checks import refuse
 from ..errors import InvalidRequestError
+from ..tracing.registry import sampler
 from .euler import ancestral_split, pairs
 from .exponential import phi
-from .registry import sampler
 
 __all__ = ["dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_integer
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["er_sde"]
 

@@ -11,7 +11,7 @@ from math import inf, sqrt
 from typing import Any
 
 from ..checks import refuse
-from .registry import sampler
+from ..tracing.registry import sampler
 
 __all__ = ["ancestral_split", "churned", "euler", "euler_ancestral", "pairs"]
 

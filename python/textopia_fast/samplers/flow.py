@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["flow_euler", "flow_heun"]
 

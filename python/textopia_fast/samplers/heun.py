@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
+from ..tracing.registry import sampler
 from .euler import churned, pairs
-from .registry import sampler
 
 __all__ = ["heun"]
 

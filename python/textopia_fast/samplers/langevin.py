@@ -12,7 +12,7 @@ from math import exp, sqrt
 from typing import Any
 
 from ..checks import check_choice, refuse
-from .registry import sampler
+from ..tracing.registry import sampler
 
 __all__ = ["annealed_langevin", "langevin", "underdamped_langevin"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidRequestError
+from ..tracing.registry import sampler
 from .euler import pairs
 from .exponential import weights_at
 from .pndm import ADAMS_BASHFORTH
-from .registry import sampler
 
 __all__ = ["deis", "gradient_estimation", "ipndm", "lms"]
 

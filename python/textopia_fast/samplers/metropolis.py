@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks import refuse
 from ..errors import InvalidRequestError
-from .registry import sampler
+from ..tracing.registry import sampler
 
 __all__ = ["mala"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-from .registry import sampler
+from ..tracing.registry import sampler
 
 __all__ = ["ADAMS_BASHFORTH", "plms", "pndm"]
 

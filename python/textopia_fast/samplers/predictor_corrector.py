@@ -13,8 +13,8 @@ from math import log, sqrt
 from typing import Any
 
 from ..checks import check_choice, refuse
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["predictor_corrector"]
 

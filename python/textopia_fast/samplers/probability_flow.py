@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from math import log
 from typing import Any
 
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
 
 __all__ = ["probability_flow"]
 

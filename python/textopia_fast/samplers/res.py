@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from math import log
 from typing import Any
 
+from ..tracing.registry import sampler
 from .euler import ancestral_split, pairs
 from .exponential import phi
-from .registry import sampler
 
 __all__ = ["res_multistep"]
 

@@ -10,9 +10,9 @@ from math import sqrt
 from typing import Any
 
 from ..checks import check_integer, refuse
+from ..schedules.levels import karras_sigmas
+from ..tracing.registry import sampler
 from .euler import pairs
-from .registry import sampler
-from .schedules import karras_sigmas
 
 __all__ = ["restart"]
 

@@ -12,9 +12,9 @@ from math import expm1, log, sqrt
 from typing import Any
 
 from ..checks import check_integer, check_number, refuse
+from ..tracing.registry import sampler
 from .euler import pairs
 from .exponential import phi, weights_at
-from .registry import sampler
 
 __all__ = ["sa_solver"]
 

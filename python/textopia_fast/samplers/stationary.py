@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..checks import check_integer, check_number
-from .program import Program
-from .schedules import explicit
-from .trace import trace
+from ..schedules.levels import explicit
+from ..tracing.program import Program
+from ..tracing.trace import trace
 
 __all__ = ["langevin_program"]
 

@@ -11,9 +11,9 @@ from math import expm1, log
 from typing import Any
 
 from ..errors import InvalidRequestError
+from ..tracing.registry import sampler
 from .euler import pairs
 from .exponential import weights_at
-from .registry import sampler
 
 __all__ = ["unipc"]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import sqrt
+from math import exp, sqrt
 from typing import Any
 
 import numpy as np
 
 from ..checks import check_number, refuse
 from ..errors import InvalidRequestError
-from .scheduler_classes import CLASSES, SchedulerClass
-from .schedules import Schedule
-from .tables import TrainingTable
-from .trace import Sampler
+from ..schedules.levels import Schedule
+from ..schedules.tables import TrainingTable
+from ..tracing.trace import Sampler
+from .classes import CLASSES, SchedulerClass
 
 __all__ = [
     "OF_THE_FIRST_STEPS",
@@ -25,6 +25,7 @@ __all__ = [
     "late_plms",
     "latent_scale",
     "lcm_timesteps",
+    "shifted_by",
     "tcd_schedule",
     "threshold_options",
 ]
@@ -272,3 +273,30 @@ def _eta(eta: float) -> float:
     if eta < 0.0:
         refuse("eta", eta, "are numbers >= 0")
     return eta
+
+
+def shifted_by(
+    mu: float | None, settings: Mapping[str, Any], rules: SchedulerClass
+) -> dict[str, Any]:
+    """The settings with the shift that `mu` stands for (Esser et al. 2024, equation 23).
+
+    Raises:
+        InvalidRequestError: `mu` is given and means nothing to the class, or is needed.
+    """
+    is_dynamic, kind = settings.get("use_dynamic_shifting"), settings.get("time_shift_type")
+    key = "shift" if rules.family == "flow" else "flow_shift"
+    optional = rules.sampler not in ("flow_euler", "unipc")
+    if mu is None:
+        if is_dynamic and not optional and settings.get("use_flow_sigmas", True):
+            raise InvalidRequestError(
+                "mu: None, allowed are numbers with use_dynamic_shifting.", param="mu"
+            )
+        return dict(settings)
+    if not is_dynamic or (kind != "exponential" and optional):
+        refuse("mu", mu, "is None without use_dynamic_shifting (of time_shift_type exponential)")
+    shift = (
+        exp(min(check_number("mu", mu), 50.0)) if kind == "exponential" else check_number("mu", mu)
+    )
+    if shift <= 0.0:
+        refuse("mu", mu, "are numbers > 0 with time_shift_type linear")
+    return {**settings, key: shift}

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checks import check_integer
 from .beta import inverse_beta
-from .schedules import exponential_sigmas, polyexponential_sigmas, vp_sigmas
+from .levels import exponential_sigmas, polyexponential_sigmas, vp_sigmas
 from .tables import TrainingTable
 
 __all__ = ["NAMED", "named_sigmas"]

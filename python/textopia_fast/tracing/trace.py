@@ -29,6 +29,7 @@ from typing import Any
 
 from ..checks import check_choice, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
+from ..schedules.levels import Schedule, check_falling, explicit
 from . import registry
 from .blame import add_line
 from .lowering import Node, draws_used, lower, operand_count
@@ -36,7 +37,6 @@ from .options import bind_options, is_own, takes
 from .prediction import PREDICTIONS, coefficients
 from .program import MAX_OPERANDS, Blend, Clamp, Denoise, LangevinStep, Program, Step, Threshold
 from .recording import Recording
-from .schedules import Schedule, check_falling, explicit
 from .symbols import Linear
 
 __all__ = ["Sampler", "Tracer", "langevin_factor", "make_program", "seen_sigmas", "trace"]

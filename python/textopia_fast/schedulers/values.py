@@ -6,8 +6,8 @@ from math import inf
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .scheduler_classes import CLASSES, CURVES, THRESHOLD
-from .tables import BETA_SCHEDULES
+from ..schedules.tables import BETA_SCHEDULES
+from .classes import CLASSES, CURVES, THRESHOLD
 
 __all__ = ["check_supported"]
 

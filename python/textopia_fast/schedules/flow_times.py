@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp
 from typing import Any
 
 import numpy as np
 
-from ..checks import check_number, refuse
 from ..errors import InvalidRequestError
-from .scheduler_classes import SchedulerClass
-from .schedules import beta_sigmas, exponential_sigmas, karras_sigmas
+from .levels import Schedule, beta_sigmas, exponential_sigmas, karras_sigmas
 
-__all__ = ["flow_level", "flow_times", "shifted_by", "solver_times"]
+__all__ = ["flow_level", "flow_schedule", "flow_times", "solver_times"]
 
 # What stands for tau = 1, where sigma = tau/(1-tau) is infinite: off by less than 1e-12.
 _LARGEST_SIGMA = 2.0**40
@@ -24,33 +21,6 @@ _BELOW_ONE = 1e-6
 def flow_level(tau: float) -> float:
     """The noise level of a time: sigma in x0 + sigma*eps, which is the flow's latent/(1 - tau)."""
     return min(tau / max(1 - tau, 1e-300), _LARGEST_SIGMA)
-
-
-def shifted_by(
-    mu: float | None, settings: Mapping[str, Any], rules: SchedulerClass
-) -> dict[str, Any]:
-    """The settings with the shift that `mu` stands for (Esser et al. 2024, equation 23).
-
-    Raises:
-        InvalidRequestError: `mu` is given and means nothing to the class, or is needed.
-    """
-    is_dynamic, kind = settings.get("use_dynamic_shifting"), settings.get("time_shift_type")
-    key = "shift" if rules.family == "flow" else "flow_shift"
-    optional = rules.sampler not in ("flow_euler", "unipc")
-    if mu is None:
-        if is_dynamic and not optional and settings.get("use_flow_sigmas", True):
-            raise InvalidRequestError(
-                "mu: None, allowed are numbers with use_dynamic_shifting.", param="mu"
-            )
-        return dict(settings)
-    if not is_dynamic or (kind != "exponential" and optional):
-        refuse("mu", mu, "is None without use_dynamic_shifting (of time_shift_type exponential)")
-    shift = (
-        exp(min(check_number("mu", mu), 50.0)) if kind == "exponential" else check_number("mu", mu)
-    )
-    if shift <= 0.0:
-        refuse("mu", mu, "are numbers > 0 with time_shift_type linear")
-    return {**settings, key: shift}
 
 
 def flow_times(
@@ -94,6 +64,16 @@ def solver_times(
     if abs(times[0] - 1.0) < _BELOW_ONE:
         times[0] -= _BELOW_ONE
     return times
+
+
+def flow_schedule(
+    settings: Mapping[str, Any], times: Sequence[float], told: Sequence[float] | None = None
+) -> Schedule:
+    """The schedule of a flow's times, ending at 0; `told` are the timesteps where they differ."""
+    levels = [flow_level(tau) for tau in times]
+    if told is None:
+        told = [tau * settings["num_train_timesteps"] for tau in times]
+    return Schedule((*levels, 0.0), tuple(told), 1.0 + levels[0])
 
 
 def _shifted(tau: float, shift: float) -> float:

@@ -10,15 +10,14 @@ import numpy as np
 
 from ..checks import refuse
 from ..errors import InvalidRequestError
-from .flow_times import flow_level, flow_times
-from .schedules import Schedule, exponential_sigmas, karras_sigmas
+from ..schedules.flow_times import flow_schedule, flow_times
+from ..schedules.levels import Schedule, exponential_sigmas, karras_sigmas
 
 __all__ = [
     "CONTINUOUS",
     "check_continuous",
     "check_flow_levels",
     "continuous_schedule",
-    "flow_schedule",
 ]
 
 CONTINUOUS = (
@@ -93,16 +92,6 @@ def continuous_schedule(
         return flow_schedule(settings, flow_times(settings, n))
     told = tuple(s / (1 + s) * settings["num_train_timesteps"] for s in sigmas[:-1])
     return Schedule(tuple(sigmas), told, 1.0 + sigmas[0])
-
-
-def flow_schedule(
-    settings: Mapping[str, Any], times: Sequence[float], told: Sequence[float] | None = None
-) -> Schedule:
-    """The schedule of a flow's times, ending at 0; `told` are the timesteps where they differ."""
-    levels = [flow_level(tau) for tau in times]
-    if told is None:
-        told = [tau * settings["num_train_timesteps"] for tau in times]
-    return Schedule((*levels, 0.0), tuple(told), 1.0 + levels[0])
 
 
 def _ipndm(n: int) -> Schedule:

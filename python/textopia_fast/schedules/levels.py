@@ -233,7 +233,7 @@ def named(name: str, n: int, table: TrainingTable) -> Schedule:
     name: "normal", "sgm_uniform", "simple", "ddim_uniform", "beta_timesteps", "kl_optimal",
     "linear_quadratic", "polyexponential", "lu_lambdas", "vp", "gits", "ays" or "ays_xl".
     """
-    from .named_schedules import NAMED, named_sigmas  # which is made of what is here
+    from .by_name import NAMED, named_sigmas  # which is made of what is here
 
     check_instance("table", table, TrainingTable, "is a TrainingTable")
     return explicit(named_sigmas(check_choice("name", name, NAMED), n, table), table=table)
@@ -248,8 +248,7 @@ def flow(n: int, shift: float = 1.0, *, shift_terminal: float | None = None) -> 
             steps near the noise. e^mu is diffusers' dynamic shift.
         shift_terminal: The last time before 0, to which the others are stretched.
     """
-    from .continuous import flow_schedule
-    from .flow_times import flow_times
+    from .flow_times import flow_schedule, flow_times  # which are made of what is here
 
     if check_number("shift", shift) <= 0.0:
         refuse("shift", shift, "are numbers > 0")

@@ -17,28 +17,28 @@ from ..checks import (
     refuse,
 )
 from ..errors import InvalidRequestError, UnsupportedModelError
-from . import registry
-from .class_options import (
+from ..schedules.by_name import NAMED
+from ..schedules.levels import SPACINGS, Schedule
+from ..tracing import registry
+from ..tracing.prediction import PREDICTIONS
+from ..tracing.program import Program
+from ..tracing.stepwise import StepByStep, step_by_step
+from ..tracing.trace import Sampler, make_program
+from .classes import CLASSES
+from .continuous import CONTINUOUS, check_continuous, check_flow_levels, continuous_schedule
+from .levels import class_schedule, named_schedule, noise_input_of, training_table
+from .options import (
     OF_THE_FIRST_STEPS,
     VP_SAMPLERS,
     class_options,
     class_sampler,
     late_plms,
     latent_scale,
+    shifted_by,
     tcd_schedule,
     threshold_options,
 )
-from .class_values import check_supported
-from .continuous import CONTINUOUS, check_continuous, check_flow_levels, continuous_schedule
-from .flow_times import shifted_by
-from .named_schedules import NAMED
-from .prediction import PREDICTIONS
-from .program import Program
-from .scheduler_classes import CLASSES
-from .scheduler_levels import class_schedule, named_schedule, noise_input_of, training_table
-from .schedules import SPACINGS, Schedule
-from .stepwise import StepByStep, step_by_step
-from .trace import Sampler, make_program
+from .values import check_supported
 
 __all__ = ["SCHEDULES", "Plan", "from_config", "prediction_of", "runnable_of", "trace_plan"]
 

@@ -13,11 +13,9 @@ import numpy as np
 
 from ..checks import check_integer, check_numbers, refuse
 from ..errors import InvalidRequestError, UnsupportedModelError
-from .class_options import ROUNDS_KARRAS, lcm_timesteps
-from .flow_times import flow_level, solver_times
-from .named_schedules import named_sigmas
-from .scheduler_classes import SchedulerClass
-from .schedules import (
+from ..schedules.by_name import named_sigmas
+from ..schedules.flow_times import flow_level, solver_times
+from ..schedules.levels import (
     Schedule,
     beta_sigmas,
     check_falling,
@@ -27,7 +25,9 @@ from .schedules import (
     spaced_scale,
     spaced_timesteps,
 )
-from .tables import TrainingTable
+from ..schedules.tables import TrainingTable
+from .classes import SchedulerClass
+from .options import ROUNDS_KARRAS, lcm_timesteps
 
 __all__ = [
     "class_schedule",
@@ -140,7 +140,7 @@ def class_schedule(
 def named_schedule(
     name: str, settings: Mapping[str, Any], rules: SchedulerClass, table: TrainingTable, n: int
 ) -> Schedule:
-    """n steps over the levels that user interfaces know by `name` (see `named_schedules`)."""
+    """n steps over the levels that user interfaces know by `name` (see `schedules.by_name`)."""
     levels = np.array(named_sigmas(name, n, table))
     told = table.timestep_of(levels[:-1])
     whole = np.abs(told - told.round()) < 1e-6  # levels of the table itself

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .program import Program
-from .scheduler_config import Plan
-from .stepwise import StepByStep
+from ..tracing.program import Program
+from ..tracing.stepwise import StepByStep
+from .config import Plan
 
 __all__ = ["unused_draws"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..checks import check_integer, check_number, check_numbers, refuse
 from ..errors import InvalidRequestError
+from ..schedules.levels import Schedule
 from . import registry
-from .schedules import Schedule
 
 __all__ = ["bind_options", "is_own", "takes"]
 

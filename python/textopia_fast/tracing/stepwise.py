@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checks import check_choice
+from ..schedules.levels import Schedule, explicit
 from . import registry
 from .options import bind_options
 from .prediction import PREDICTIONS
-from .schedules import Schedule, explicit
 from .trace import Sampler
 
 __all__ = ["StepByStep", "step_by_step"]

@@ -1,0 +1,1 @@
+"""diffusers' scheduler classes and their scheduler_config.json, read as plans for our samplers."""

@@ -1,0 +1,41 @@
+"""Noise levels: `tx.schedules`. Training tables, spacings, and the schedules that have names."""
+
+from .levels import (
+    NOISE_INPUTS,
+    SPACINGS,
+    Schedule,
+    TrainingTable,
+    beta_sigmas,
+    check_falling,
+    discrete,
+    explicit,
+    exponential,
+    exponential_sigmas,
+    flow,
+    karras,
+    karras_sigmas,
+    named,
+    polyexponential_sigmas,
+    spaced_timesteps,
+    vp_sigmas,
+)
+
+__all__ = [
+    "NOISE_INPUTS",
+    "SPACINGS",
+    "Schedule",
+    "TrainingTable",
+    "beta_sigmas",
+    "check_falling",
+    "discrete",
+    "explicit",
+    "exponential",
+    "exponential_sigmas",
+    "flow",
+    "karras",
+    "karras_sigmas",
+    "named",
+    "polyexponential_sigmas",
+    "spaced_timesteps",
+    "vp_sigmas",
+]
