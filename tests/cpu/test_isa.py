@@ -108,3 +108,6 @@ def test_a_forced_isa_limits_the_matrix_unit(isa):
     units = [u for u in _core.supported_matrix_units() if u != "amx_bf16"]
     expected = units[0] if isa == "avx512" else "scalar"
     assert run_with_isa(isa, "active_matrix_unit").stdout.strip() == expected
+    has_bytes = expected == "avx512_bf16" and "avx512_vnni" in _core.cpu_features()
+    found = run_with_isa(isa, "int8_unit").stdout.strip()
+    assert found == ("avx512_vnni" if has_bytes else "scalar")
