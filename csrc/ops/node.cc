@@ -140,9 +140,8 @@ void Weight::take_int8(const ort::NodeInfo& node, const ActivationType& type, cp
         needed, " of uint8");
   check(!type.is_float32(), code::kModelFormat, node.name(),
         ": int8_panels multiply bfloat16 activations, these are float32");
-  check(shape.channels * shape.taps <= cpu::kMostInt8Depth, code::kModelUnsupported, node.name(),
-        ": sums of ", shape.channels * shape.taps, " products, in int8 at most ", cpu::kMostInt8Depth,
-        " are exact");
+  check(shape.channels * shape.taps <= cpu::kMostInt8Depth, code::kModelFormat, node.name(), ": sums of ",
+        shape.channels * shape.taps, " products, in int8 at most ", cpu::kMostInt8Depth, " are exact");
   const int64_t zero_point = node.integer("zero_point", view_.zero_point);
   check(zero_point >= 1 && zero_point <= 254, code::kModelFormat, node.name(), ": zero_point is ", zero_point,
         ", allowed are 1 to 254");
