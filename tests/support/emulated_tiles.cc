@@ -140,21 +140,18 @@ extern "C" {
 int emulated_misuses() { return misuses; }
 
 void emulated_linear(const uint16_t* x, const uint16_t* panels, const float* bias, const uint16_t* residual,
-                     uint16_t* out, int64_t rows, int64_t channels, int64_t columns, int has_gates,
-                     int zero_point) {
+                     uint16_t* out, int64_t rows, int64_t channels, int64_t columns, int has_gates) {
   ProductArgs args;
   args.x = x;
   args.panels = panels;
-  args.shape = {columns, channels, 1, has_gates != 0, zero_point != 0};
-  args.zero_point = zero_point;
+  args.shape = {columns, channels, 1, has_gates != 0};
   args.bias = bias;
   args.residual = residual;
   args.out = out;
   multiply(args, Grid::of_rows(rows), MatrixUnit::kAmxBf16, kSerial);
 }
 
-// shape: images, height, width, channels, columns, kernel, stride, upsample, asymmetric_pad, zero point (0
-// for bfloat16)
+// shape: images, height, width, channels, columns, kernel, stride, upsample, asymmetric_pad
 void emulated_conv(const uint16_t* x, const uint16_t* panels, const float* bias, const uint16_t* time_bias,
                    const int64_t* shape, uint16_t* out) {
   ConvArgs args;
@@ -169,10 +166,28 @@ void emulated_conv(const uint16_t* x, const uint16_t* panels, const float* bias,
                 static_cast<int>(shape[6]),
                 shape[7] != 0,
                 shape[8] != 0};
-  args.weight.is_int8 = shape[9] != 0;
-  args.weight.zero_point = static_cast<int>(shape[9]);
   args.bias = bias;
   args.time_bias = time_bias;
+  args.out = out;
+  conv(args, MatrixUnit::kAmxBf16, kSerial);
+}
+
+// The same in int8. shape: as above, and the zero point.
+void emulated_int8_conv(const uint16_t* x, const uint16_t* panels, const float* bias, const int64_t* shape,
+                        uint16_t* out) {
+  ConvArgs args;
+  args.x = x;
+  args.weight = {panels, nullptr, true, static_cast<int>(shape[9])};
+  args.shape = {shape[0],
+                shape[1],
+                shape[2],
+                shape[3],
+                shape[4],
+                static_cast<int>(shape[5]),
+                static_cast<int>(shape[6]),
+                shape[7] != 0,
+                shape[8] != 0};
+  args.bias = bias;
   args.out = out;
   conv(args, MatrixUnit::kAmxBf16, kSerial);
 }
