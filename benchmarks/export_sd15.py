@@ -45,7 +45,7 @@ def build_unet() -> Any:
     unet = diffusers.UNet2DConditionModel(
         sample_size=64, cross_attention_dim=768, attention_head_dim=8
     )
-    return _with_lively_norms(unet)
+    return with_lively_norms(unet)
 
 
 def build_vae() -> Any:
@@ -62,7 +62,7 @@ def build_vae() -> Any:
         latent_channels=4,
         sample_size=512,
     )
-    return _with_lively_norms(vae)
+    return with_lively_norms(vae)
 
 
 def _build_text_encoder() -> Any:
@@ -77,10 +77,10 @@ def _build_text_encoder() -> Any:
         num_attention_heads=12,
         attn_implementation="eager",
     )
-    return _with_lively_norms(transformers.CLIPTextModel(config))
+    return with_lively_norms(transformers.CLIPTextModel(config))
 
 
-def _with_lively_norms(model: Any) -> Any:
+def with_lively_norms(model: Any) -> Any:
     """Norms start at gamma 1 and beta 0, which a compiler could drop."""
     import torch
 
@@ -161,7 +161,7 @@ def exports() -> dict[str, Any]:
 
 def write(export: Export, folder: Path) -> None:
     """Writes `model.onnx`, its weights in one file beside it, and `config.json`."""
-    import onnx
+    import onnx_ir as ir
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,13 +177,8 @@ def write(export: Export, folder: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
-        onnx.save(
-            onnx.load(path),
-            folder / "model.onnx",
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location="model.onnx_data",
-        )
+        # one weight at a time
+        ir.save(ir.load(path), folder / "model.onnx", external_data="model.onnx_data")
     (folder / "config.json").write_text(json.dumps(export.config, indent=1, default=str))
 
 

@@ -66,7 +66,8 @@ def write_summary(folder: Path = RESULTS) -> Path:
         "# Results",
         "",
         "Made by `benchmarks/run.py` from the JSON files of this folder: do not edit. Times are",
-        "medians of alternating runs in one process (10th to 90th percentile in brackets).",
+        "medians of alternating runs, in one process where no note says else (10th to 90th",
+        "percentile in brackets).",
     ]
     for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text())

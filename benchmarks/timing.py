@@ -25,6 +25,7 @@ PACKAGES = (
     "numpy",
     "onnxruntime",
     "openvino",
+    "openvino-genai",
     "torch",
     "diffusers",
     "transformers",

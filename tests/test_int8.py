@@ -118,3 +118,8 @@ def test_int8_needs_a_unit_for_bytes(
     else:
         assert choose_precision("int8") == Choice("int8", "asked for", False)
         assert f"fp32 and int8 ({int8_unit}) may be asked for" in describe_precision()
+
+
+def test_gpus_have_no_int8() -> None:
+    with pytest.raises(ConfigurationError, match="got 'int8', allowed are 'fp32', 'bf16' and"):
+        choose_precision("int8", "cuda:1")

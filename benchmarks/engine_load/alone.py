@@ -29,7 +29,7 @@ def main(
     import numpy as np
 
     from benchmarks.engine_load.case import Case
-    from benchmarks.sd15.memory import own_bytes, peak_bytes
+    from benchmarks.sd15.memory import own_bytes
 
     module = importlib.import_module(competitor)
     case = Case(Path(directory), int(threads))
@@ -42,8 +42,6 @@ def main(
         start = time.perf_counter()
         np.save(result, picture())
         found["picture"] = time.perf_counter() - start
-        found["own_bytes"] = own_bytes() or 0
-        found["peak_bytes"] = peak_bytes()
     print(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""One network of ours in a process of its own: steady at one size, then its first run at another.
+"""One network of ours in a process of its own: warm at one size, then new sizes one by one.
 
 python -m benchmarks.new_size.alone NETWORK DIRECTORY THREADS RUNS
 """
@@ -25,18 +25,25 @@ def main(network: str, directory: str, threads: str, runs: str) -> None:
         return NETWORKS[network].open_network(Path(directory), int(threads))
 
     run = open_network()
-    old, new = (normal(1, (1, 4, *size)) for size in (OLD, NEW))
-    run(old)  # warm-up: reads the weights
-    old_seconds = [_seconds(run, old) for _ in range(int(runs))]
-    new_seconds = [_seconds(run, new) for _ in range(1 + int(runs))]
-    same = np.array_equal(run(new), open_network()(new))
-    found = {"old": old_seconds, "first": new_seconds[0], "steady": new_seconds[1:]}
-    print(json.dumps({**found, "same": same}))
+    old = latents(OLD)
+    run(old)  # reads the weights
+    found = {"old": [seconds(run, old) for _ in range(int(runs))], "new": []}
+    for size in NEW:
+        x = latents(size)
+        first = seconds(run, x)
+        found["new"].append({"first": first, "steady": [seconds(run, x) for _ in range(int(runs))]})
+    x = latents(NEW[-1])
+    found["same"] = np.array_equal(run(x), open_network()(x))
+    print(json.dumps(found))
 
 
-def _seconds(run: Callable[[np.ndarray], np.ndarray], latents: np.ndarray) -> float:
+def latents(size: tuple[int, int]) -> np.ndarray:
+    return normal(1, (1, 4, *size))
+
+
+def seconds(run: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:
     start = time.perf_counter()
-    run(latents)
+    run(x)
     return time.perf_counter() - start
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from benchmarks.timing import NotInstalledError
 
 MODEL = "TEXTOPIA_BENCHMARK_MODEL"
+# Beside a graph: what it gives in float32, where that cannot be computed on the machine measured.
+REFERENCE = "reference.npy"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class NetworkCase(ABC):
     @property
     def graph(self) -> Path:
         return graph_of(self.directory, self.PART)
+
+    @property
+    def stored_result(self) -> np.ndarray | None:
+        """What the network gives in float32, where the export has left it."""
+        path = self.graph.with_name(REFERENCE)
+        return np.load(path) if path.is_file() else None
 
     @abstractmethod
     def feeds(self) -> dict[str, np.ndarray]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 
-def peak_bytes() -> int:
-    """The most that this process has had, pages of mapped files included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak_bytes(process: int | str = "self") -> int | None:
+    """The most that a process has had, pages of mapped files included.
+
+    Not that of `getrusage`, which begins with what the parent had when it started the process.
+    """
+    return _fields(process, "status").get("VmHWM")
 
 
 def own_bytes(process: int | str = "self") -> int | None:
     """Memory now that is not a file's pages, which processes share."""
     return _fields(process, "status").get("RssAnon")
+
+
+def available_bytes() -> int:
+    """What new processes may take without swapping."""
+    return _read(Path("/proc/meminfo")).get("MemAvailable", 0)
 
 
 def shares(process: int | str = "self") -> dict[str, int]:
@@ -22,8 +29,12 @@ def shares(process: int | str = "self") -> dict[str, int]:
 
 
 def _fields(process: int | str, file: str) -> dict[str, int]:
+    return _read(Path(f"/proc/{process}/{file}"))
+
+
+def _read(path: Path) -> dict[str, int]:
     try:
-        lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
         return {}
     words = [line.split() for line in lines]

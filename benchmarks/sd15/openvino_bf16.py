@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,31 @@ NAME = "openvino bf16"
 
 def make(case: NetworkCase) -> Callable[[], np.ndarray]:
     feeds = case.feeds()
-    shapes = {name: value.shape for name, value in feeds.items()}
-    request = open_graph(case.graph, case.threads, shapes)
+    request = open_network(case)
     return lambda: request.infer(feeds)[0]
 
 
-def open_graph(graph: Path, threads: int, shapes: Mapping[str, Sequence[int]]) -> Any:
+def open_network(case: NetworkCase) -> Any:
+    """An inference request of OpenVINO."""
     require("openvino")
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(str(graph))
-    model.reshape({name: list(shape) for name, shape in shapes.items()})
-    settings = {
+    compiled = openvino.Core().compile_model(read_static(case), "CPU", settings(case.threads))
+    return compiled.create_infer_request()
+
+
+def read_static(case: NetworkCase) -> Any:
+    """The export with the sizes of the case."""
+    import openvino
+
+    model = openvino.Core().read_model(case.graph)
+    model.reshape({name: list(value.shape) for name, value in case.feeds().items()})
+    return model
+
+
+def settings(threads: int) -> dict[str, Any]:
+    return {
         "INFERENCE_PRECISION_HINT": "bf16",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    return core.compile_model(model, "CPU", settings).create_infer_request()

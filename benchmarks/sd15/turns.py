@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +13,9 @@ import numpy as np
 from benchmarks.report import Report, number
 from benchmarks.sd15 import onnxruntime_fp32, ours_bf16
 from benchmarks.sd15.case import NetworkCase
+from benchmarks.sd15.child import ask
 from benchmarks.timing import summarize
 
-ROOT = Path(__file__).parent.parent.parent
 COLUMNS = [
     "competitor",
     "seconds",
@@ -33,7 +29,7 @@ COLUMNS = [
 # of float32, as relative L2 error: bfloat16 activations and weights
 ALLOWED_ERROR = 0.05
 NOTES = (
-    "Processes of their own, in turns; random weights. Errors are relative L2, of onnxruntime.",
+    "Processes of their own, in turns; random weights. Errors are relative L2, of float32.",
     "CPU: of all threads, waiting in a loop included. Ready: imported, model opened, engine warm.",
     "Own memory: without pages of files, which processes share.",
 )
@@ -48,12 +44,15 @@ def compare(
     rounds: int,
     runs: int,
 ) -> Report:
-    """The table of a task; the first competitor is ours, errors are of onnxruntime."""
+    """The table of a task; the first competitor is ours, errors are of float32: what the export
+    has left, else ONNX Runtime's."""
     ours_bf16.prepare(case.directory)
     report = Report(task, title, COLUMNS)
     found, results = _measure(task, case, competitors, rounds, runs)
     mine = summarize(_join(found[competitors[0]], "seconds"))
-    exact = results[onnxruntime_fp32]
+    exact = case.stored_result
+    if exact is None:
+        exact = results[onnxruntime_fp32]
     for module in competitors:
         turns = found[module]
         if "missing" in turns[0]:
@@ -83,24 +82,6 @@ def compare(
 
 def relative_error(result: np.ndarray, exact: np.ndarray) -> float:
     return float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
-
-
-def command(module: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", module, *map(str, arguments)]
-
-
-def surroundings() -> dict[str, Any]:
-    """Keyword arguments of a subprocess that finds the modules that this one finds."""
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    return {"env": os.environ | {"PYTHONPATH": path}, "cwd": ROOT, "text": True}
-
-
-def ask(module: str, *arguments: object) -> dict[str, Any]:
-    """What a module prints last, as JSON, run in a process of its own."""
-    done = subprocess.run(
-        command(module, *arguments), check=True, stdout=subprocess.PIPE, **surroundings()
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _measure(

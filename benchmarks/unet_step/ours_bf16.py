@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.sd15.ours_bf16 import NAME, TARGET, open_engine
+from benchmarks.sd15.ours_bf16 import NAME, TARGET, open_engine, prepare
 from benchmarks.unet_step.case import TIMESTEP, Case
 
-__all__ = ["NAME", "make", "open_step"]
+__all__ = ["NAME", "make", "open_step", "prepare"]
 
 
 def make(case: Case) -> Callable[[], np.ndarray]:
@@ -25,5 +25,5 @@ def open_step(
     body, time, prompt = (source.open("unet", name) for name in (graph, "time", "prompt"))
     # bfloat16 crosses as uint16 bits.
     fixed = time.run({"timestep": np.array([TIMESTEP], time.inputs[0].dtype)})
-    fixed |= prompt.run({"encoder_hidden_states": case.text()})
+    fixed |= prompt.run(case.prompt())
     return lambda sample: body.run({"sample": sample, **fixed})["out_sample"]

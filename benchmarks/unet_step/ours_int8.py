@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.sd15.ours_bf16 import engine_of
 from benchmarks.timing import NotInstalledError
 from benchmarks.unet_step.case import Case
 from benchmarks.unet_step.ours_bf16 import open_step
@@ -27,8 +28,6 @@ def make(case: Case) -> Callable[[], np.ndarray]:
 def prepare(directory: Path) -> None:
     """Compiles, before anything is timed."""
     from textopia_fast import _core
-    from textopia_fast.graph import compile_directory
-    from textopia_fast.models import open_directory
 
     if _core.int8_unit() != "scalar":
-        compile_directory(open_directory(directory), TARGET)
+        engine_of(directory, target=TARGET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,11 @@ NAME = "torch bf16 channels-last"
 
 
 def make(case: Case) -> Callable[[], np.ndarray]:
+    return make_step(build(case), case)
+
+
+def build(case: Case) -> Any:
+    """The U-Net as a module."""
     require("torch", "diffusers")
     import diffusers
     import torch
@@ -21,7 +27,12 @@ def make(case: Case) -> Callable[[], np.ndarray]:
 
     diffusers.logging.set_verbosity_error()  # it warns of the cast to bfloat16
     torch.set_num_threads(case.threads)
-    model = build_unet().to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+    return build_unet().to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+
+
+def make_step(model: Any, case: Case) -> Callable[[], np.ndarray]:
+    import torch
+
     feeds = {name: torch.from_numpy(value) for name, value in case.feeds().items()}
     sample = feeds["sample"].to(torch.bfloat16, memory_format=torch.channels_last)
     text = feeds["encoder_hidden_states"].to(torch.bfloat16)

@@ -21,8 +21,7 @@ from .schedulers.config import prediction_of
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 
 VERIFY = ("size", "full")
-_TARGETS = {"bf16": "cpu-bf16", "int8": "cpu-int8"}
-# Weights are packed when they are compiled; ONNX Runtime's own packing would only copy the others.
+# For the CPU weights are packed when they are compiled; what ONNX Runtime packs, it copies.
 _COMPILED = {"session.disable_prepacking": "1"}
 
 
@@ -47,12 +46,10 @@ def find_engine(
         ConfigurationError: `verify` is no such check.
     """
     check_choice("verify", verify, VERIFY)
-    if choice.precision == "fp32" or plugin is not None:
+    if choice.target is None or plugin is not None:
         return None
     try:
-        return compile_directory(
-            directory, _TARGETS[choice.precision], cache_dir, progress, verify=verify
-        )
+        return compile_directory(directory, choice.target, cache_dir, progress, verify=verify)
     except (OutputError, UnsupportedModelError) as error:
         if not choice.is_automatic:
             raise
@@ -80,6 +77,7 @@ class GraphSource:
         self._threads = threads
         self._plugin = plugin
         self._gpu = gpu
+        self._is_packed = engine is not None and gpu is None
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -128,9 +126,9 @@ class GraphSource:
         """The U-Net in the loop; that of an inpainting model takes its sample in three parts."""
         path, facts = self._path("unet", name), self._directory.facts
         if not facts.takes_mask:
-            return self._session("unet", path, path, {})
+            return self._session("unet", path, path, {}, cuda_graphs=True)
         graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
-        return self._session("unet", path, graph, folder)
+        return self._session("unet", path, graph, folder, cuda_graphs=True)
 
     def _path(self, part: str, graph: str) -> Path:
         if self._engine is None:
@@ -138,13 +136,21 @@ class GraphSource:
         return self._engine.parts[part].graphs[graph]
 
     def _session(
-        self, part: str, path: Path, graph: Path | bytes, config: dict[str, str]
+        self,
+        part: str,
+        path: Path,
+        graph: Path | bytes,
+        config: dict[str, str],
+        *,
+        cuda_graphs: bool = False,
     ) -> _core.Session:
         return create_session(
             graph,
             threads=self._threads,
             gpu=self._gpu,
             label=f"{part}/{path.name}",
-            config={**config, **({} if self._engine is None else _COMPILED)},
+            config={**config, **(_COMPILED if self._is_packed else {})},
             plugin=self._plugin,
+            cuda_graphs=cuda_graphs,
+            is_compiled=self._engine is not None,
         )

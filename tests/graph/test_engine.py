@@ -217,6 +217,16 @@ def test_the_command_compile(cache: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.splitlines() == [lines[-1]]
 
 
+def test_a_device_has_a_target(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["compile", str(TINY), "-q", "--cache-dir", str(cache)]
+    assert main([*arguments, "--device", "cuda:1"]) == 0
+    assert "cuda-fp16" in capsys.readouterr().out
+    assert main([*arguments, "--device", "cuda", "--target", "cuda-bf16"]) == 2
+    assert "device: got 'cuda', allowed with a target is none" in capsys.readouterr().err
+    assert main([*arguments, "--device", "tpu"]) == 2
+    assert "device: got 'tpu'" in capsys.readouterr().err
+
+
 def test_the_command_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compile_directory(open_directory(TINY), "cuda-bf16", cache)
     assert main(["cache", "--cache-dir", str(cache), "--verify"]) == 0
@@ -232,6 +242,13 @@ def test_the_command_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_inspect_with_coverage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(TINY), "--coverage"]) == 0
     assert "Attention" in capsys.readouterr().out
+
+
+def test_inspect_with_the_coverage_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(TINY), "--coverage", "--target", "cuda-fp16"]) == 0
+    shown = capsys.readouterr().out
+    assert "compiled for cuda-fp16" in shown
+    assert "head width 8, kernels are for 16, 24" in shown
 
 
 def test_a_wrong_target(capsys: pytest.CaptureFixture[str]) -> None:

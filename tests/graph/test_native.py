@@ -43,7 +43,11 @@ def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    "name", ["unet_baddbmm_14", "unet_17", "unet_dynamo_18", "unet_dynamo_23", "unet_17_fp16"]
+    "name",
+    [
+        *("unet_baddbmm_14", "unet_17", "unet_dynamo_18", "unet_dynamo_23", "unet_17_fp16"),
+        "unet_xl_17",
+    ],
 )
 def test_a_unet(tmp_path: Path, name: str) -> None:
     compiled = compile_graph(EXPORTS / f"{name}.onnx", "unet", find_target("cpu-bf16"))

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 
 __all__ = ["COMPILER_VERSION", "TARGETS", "Target", "find_target"]
 
-COMPILER_VERSION = 1
+COMPILER_VERSION = 2
 """Part of the key of an engine: it changes with anything that changes what is written."""
 
 
@@ -24,6 +24,7 @@ class Target:
         dtype: Element type of activations: "float32", "bfloat16" or "float16".
         weight_format: Of fused operators: "plain" or "bf16_panels".
         fuses: Whether the fused operators of the domain `ai.textopia` run there.
+        device: "cpu" or "cuda".
         shares_prefix: Whether the halves of guidance share what comes before the prompt. Repeating
             it takes row numbers out of the sizes, which a captured CUDA graph cannot hold.
         beside: The target whose engine has all graphs; an engine of this one adds only another
@@ -34,6 +35,7 @@ class Target:
     dtype: str
     weight_format: str
     fuses: bool = True
+    device: str = "cpu"
     shares_prefix: bool = True
     beside: str | None = None
 
@@ -45,8 +47,8 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             Target("cpu-bf16", "bfloat16", "bf16_panels"),
             Target("cpu-int8", "bfloat16", "bf16_panels", beside="cpu-bf16"),
             Target("cpu-fp32", "float32", "plain", fuses=False),
-            Target("cuda-fp16", "float16", "plain", shares_prefix=False),
-            Target("cuda-bf16", "bfloat16", "plain", shares_prefix=False),
+            Target("cuda-fp16", "float16", "plain", device="cuda", shares_prefix=False),
+            Target("cuda-bf16", "bfloat16", "plain", device="cuda", shares_prefix=False),
             # Every operator in float32 with plain weights: what tests compare with the export.
             Target("reference", "float32", "plain"),
         )

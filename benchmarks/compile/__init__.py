@@ -1,0 +1,1 @@
+"""The first compilation of a model."""
