@@ -15,6 +15,7 @@ PACKAGE = Path("python/textopia_fast")
 PYTHON_RUNGS = [
     {"errors", "_core"},
     {"checks"},
+    {"cuda_options"},
     {"_ort", "arrays", "devices", "precision"},
     {"noise_streams", "providers"},
     {"noise", "schedules", "models"},

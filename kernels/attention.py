@@ -132,6 +132,9 @@ SHORT_KEYS = 128
 
 # Head width: (HEAD, TAIL, ROWS, KEYS, warps, stages), and what differs with little shared memory.
 _TILES = {
+    16: (16, 0, 128, 64, 4, 3, {}),
+    24: (16, 16, 128, 64, 4, 3, {}),
+    32: (32, 0, 128, 64, 4, 3, {}),
     40: (32, 16, 128, 64, 4, 3, {}),
     64: (64, 0, 128, 64, 4, 3, {}),
     80: (64, 16, 128, 64, 8, 2, {}),
@@ -140,15 +143,27 @@ _TILES = {
 }
 
 
+_LONGEST_SHORT = 160
+_MASKED = (32, 64)
+
+
 def variants() -> Iterator[Variant]:
-    for dtype in ("fp16", "bf16", "fp32"):
-        # float32 is for the interpreter alone: one width of each kind.
-        for width in (40, 160) if dtype == "fp32" else _TILES:
+    """By head width: any number of keys, few keys ("short"), causal, with a mask. 16, 24 and 32
+    are those of small models."""
+    for dtype in ("fp16", "bf16"):
+        for width in _TILES:
             yield _variant(dtype, f"d{width}", width)
-        for width in (40,) if dtype == "fp32" else (40, 64, 80, 160):
-            yield _variant(dtype, f"d{width}_short", width, SHORT=1)
+            if width <= _LONGEST_SHORT:
+                yield _variant(dtype, f"d{width}_short", width, SHORT=1)
+        for width in _MASKED:
+            yield _variant(dtype, f"d{width}_mask", width, MASK=1)
         yield _variant(dtype, "d64_causal", 64, CAUSAL=1)
-        yield _variant(dtype, "d64_mask", 64, MASK=1)
+    # For the interpreter alone, one of each kind.
+    for width in (40, 160):
+        yield _variant("fp32", f"d{width}", width)
+    yield _variant("fp32", "d40_short", 40, SHORT=1)
+    yield _variant("fp32", "d64_causal", 64, CAUSAL=1)
+    yield _variant("fp32", "d64_mask", 64, MASK=1)
 
 
 def _variant(dtype: str, shape: str, width: int, **flags: int) -> Variant:

@@ -1,14 +1,16 @@
-"""Compiles the manifest to cubins; needs triton and no GPU.
+"""Compiles the manifest to cubins, and to PTX; needs triton and no GPU.
 
     python -m kernels.build --out build/kernels                  every variant and architecture
     python -m kernels.build --out build/kernels --arch 90        for one kind of GPU
+    python -m kernels.build --out build/kernels --arch ptx       for all that have no cubins
     python -m kernels.build --check [--arch 90] [--only clamp]   compiles anew, compares the hashes
 
 One archive per architecture, sm_90.zip, holds the cubins and manifest.json, what a launch needs
-to know. The same sources and triton give the same bytes on every machine and in every folder: line
-numbers are left out, and triton's own ptxas 12.9 assembles for all architectures (its other one,
-for sm_90 and above, would ask for a driver of 580 or newer). hashes.json has the SHA-256 of each
-cubin.
+to know; ptx.zip holds PTX, which the driver of any GPU from sm_80 on compiles at first use. The
+same sources and triton give the same bytes on every machine and in every folder: line numbers are
+left out, and triton's own ptxas 12.9 assembles for all architectures (its other one, for sm_90 and
+above, would ask for a driver of 580 or newer). hashes.json has the SHA-256 of each cubin and each
+PTX.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ HASHES = HERE / "hashes.json"
 TRITON = "3.9.0"  # cubins differ between versions
 
 
-def compile_one(name: str, architecture: int) -> tuple[bytes, dict]:
-    """The cubin of a variant, and what a launch of it needs to know."""
+Architecture = int | str  # 90 for sm_90, or manifest.PTX
+
+
+def compile_one(name: str, architecture: Architecture) -> tuple[bytes, dict]:
+    """The cubin or PTX of a variant, and what a launch of it needs to know."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -39,7 +44,9 @@ def compile_one(name: str, architecture: int) -> tuple[bytes, dict]:
     from . import manifest
 
     variant = next(v for v in manifest.compiled() if v.name == name)
-    constants, warps, stages = manifest.launch_shape(variant, architecture)
+    is_ptx = architecture == manifest.PTX
+    target, shape = (manifest.PTX_TARGET, manifest.PTX_SHAPE) if is_ptx else (architecture,) * 2
+    constants, warps, stages = manifest.launch_shape(variant, shape)
     function = getattr(manifest.KERNELS[variant.kernel], variant.kernel)
     types = variant.types()
     divisible = [["tt.divisibility", 16]]
@@ -62,24 +69,32 @@ def compile_one(name: str, architecture: int) -> tuple[bytes, dict]:
         "num_stages": stages,
         "enable_fp_fusion": variant.fuses_fma,
     }
-    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    if is_ptx:
+        options["ptx_version"] = manifest.PTX_VERSION
+    compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
     metadata = compiled.metadata
-    limit = manifest.SHARED_LIMITS[architecture]
+    limit = manifest.SHARED_LIMITS[shape]
+    label = label_of(architecture)
     if metadata.shared > limit:
-        raise SystemExit(f"{name} for sm_{architecture}: {metadata.shared} of {limit} shared bytes")
+        raise SystemExit(f"{name} for {label}: {metadata.shared} of {limit} shared bytes")
     if metadata.global_scratch_size or metadata.profile_scratch_size or metadata.num_ctas != 1:
-        raise SystemExit(f"{name} for sm_{architecture}: needs scratch memory or a cluster")
+        raise SystemExit(f"{name} for {label}: needs scratch memory or a cluster")
     flat = [t for kind in types.values() for t in (kind if isinstance(kind, tuple) else (kind,))]
-    cubin = compiled.asm["cubin"]
-    return cubin, {
+    code = compiled.asm["ptx"].encode() if is_ptx else compiled.asm["cubin"]
+    return code, {
         "name": name,
         "function": metadata.name,
         "parameters": flat,
         "constants": constants,
         "warps": metadata.num_warps,
         "shared_bytes": metadata.shared,
-        "sha256": hashlib.sha256(cubin).hexdigest(),
+        "sha256": hashlib.sha256(code).hexdigest(),
     }
+
+
+def label_of(architecture: Architecture) -> str:
+    """The name of an archive, and the end of a name in hashes.json: "sm_90", "ptx"."""
+    return f"sm_{architecture}" if isinstance(architecture, int) else architecture
 
 
 def fingerprint() -> str:
@@ -90,26 +105,27 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def cached(name: str, architecture: int, cache: Path) -> tuple[bytes, dict]:
-    stem = cache / f"{name}.sm_{architecture}"
-    cubin_path, facts_path = Path(f"{stem}.cubin"), Path(f"{stem}.json")
+def cached(name: str, architecture: Architecture, cache: Path) -> tuple[bytes, dict]:
+    stem = cache / f"{name}.{label_of(architecture)}"
+    code_path, facts_path = Path(f"{stem}.code"), Path(f"{stem}.json")
     if facts_path.exists():
-        return cubin_path.read_bytes(), json.loads(facts_path.read_text())
-    cubin, facts = compile_one(name, architecture)
-    cubin_path.write_bytes(cubin)
-    partial = Path(f"{facts_path}.{os.getpid()}")  # appears whole, and after the cubin
+        return code_path.read_bytes(), json.loads(facts_path.read_text())
+    code, facts = compile_one(name, architecture)
+    code_path.write_bytes(code)
+    partial = Path(f"{facts_path}.{os.getpid()}")  # appears whole, and after the code
     partial.write_text(json.dumps(facts))
     partial.replace(facts_path)
-    return cubin, facts
+    return code, facts
 
 
-def write_archive(path: Path, built: list[tuple[bytes, dict]], architecture: int) -> None:
+def write_archive(path: Path, built: list[tuple[bytes, dict]], architecture: Architecture) -> None:
     facts = {
         "architecture": architecture,
         "triton": TRITON,
         "kernels": [entry for _, entry in built],
     }
-    files = {f"{entry['name']}.cubin": cubin for cubin, entry in built}
+    suffix = "cubin" if isinstance(architecture, int) else architecture
+    files = {f"{entry['name']}.{suffix}": code for code, entry in built}
     files["manifest.json"] = (json.dumps(facts, indent=1) + "\n").encode()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(files):
@@ -119,7 +135,7 @@ def write_archive(path: Path, built: list[tuple[bytes, dict]], architecture: int
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="where the archives go")
-    parser.add_argument("--arch", type=int, action="append", help="only this one (repeatable)")
+    parser.add_argument("--arch", action="append", help='90, ..., or "ptx"; only this (repeatable)')
     parser.add_argument("--only", default="", help="only variants whose name starts so")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--check", action="store_true", help="compile anew, compare the hashes")
@@ -137,7 +153,12 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["TRITON_PTXAS_PATH"] = str(tools / "ptxas")
     os.environ["TRITON_PTXAS_BLACKWELL_PATH"] = str(tools / "ptxas")
     os.environ.pop("TRITON_INTERPRET", None)
-    architectures = options.arch or list(manifest.ARCHITECTURES)
+    architectures = [*manifest.ARCHITECTURES, manifest.PTX]
+    if options.arch:
+        architectures = [int(arch) if arch.isdecimal() else arch for arch in options.arch]
+    unknown = set(architectures) - {*manifest.ARCHITECTURES, manifest.PTX}
+    if unknown:
+        raise SystemExit(f"--arch {unknown.pop()}: known are {manifest.ARCHITECTURES} and ptx")
     names = [v.name for v in manifest.compiled() if v.name.startswith(options.only)]
     jobs = [(name, arch) for arch in architectures for name in names]
 
@@ -151,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
             built = list(pool.map(cached, *zip(*jobs, strict=True), [cache] * len(jobs)))
     found = {
-        f"{name}.sm_{arch}": facts["sha256"]
+        f"{name}.{label_of(arch)}": facts["sha256"]
         for (name, arch), (_, facts) in zip(jobs, built, strict=True)
     }
     known = json.loads(HASHES.read_text()) if HASHES.exists() else {}
@@ -160,9 +181,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.out:
         for arch in architectures:
             mine = [entry for job, entry in zip(jobs, built, strict=True) if job[1] == arch]
-            write_archive(options.out / f"sm_{arch}.zip", mine, arch)
+            write_archive(options.out / f"{label_of(arch)}.zip", mine, arch)
     differing = [name for name, sha in found.items() if known.get(name) != sha]
-    print(f"{len(found)} cubins, {len(differing)} unlike {HASHES.name}")
+    print(f"{len(found)} kernels, {len(differing)} unlike {HASHES.name}")
     if options.check and differing:
         print("\n".join(differing))
         return 1

@@ -1,4 +1,6 @@
 """GroupNorm over NHWC, with SiLU where asked: y = (x - mean) / sqrt(var + epsilon) * gamma + beta.
+"bias": of x + channel_bias, one number per channel (and image), as a ResNet block adds its time
+embedding between a convolution and the norm. The sum is never rounded to 16 bits.
 
 Bound by memory: 3 passes of 2 bytes (two reads, one write), the second read from L2 where the
 activations fit. Two launches: "moments" leaves mean and squared deviation of each chunk of rows,
@@ -26,13 +28,16 @@ def group_norm(
     gamma,  # *fp32 [channels]
     beta,
     moments,  # *fp32 [batch, groups, CHUNKS, 2]: mean and sum of squared deviations of each chunk
+    channel_bias,  # *T [batch or 1, channels], images bias_batch apart; read where BIAS
     epsilon,
     rows,
     channels,
     groups,
     chunk_rows,
+    bias_batch,  # 0: the same for all images
     APPLY: tl.constexpr,
     SILU: tl.constexpr,
+    BIAS: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,  # channels of a group, rounded up to a power of two
     CHUNKS: tl.constexpr,
@@ -48,6 +53,9 @@ def group_norm(
     last = tl.minimum(first + chunk_rows, rows)
     image_at = image.to(tl.int64) * rows * channels
     moments_at = moments + tl.program_id(1) * CHUNKS * 2
+    if BIAS:
+        bias_at = channel_bias + image.to(tl.int64) * bias_batch + channel
+        bias = tl.load(bias_at, mask=is_channel, other=0.0).to(tl.float32)
 
     if APPLY:
         index = tl.arange(0, CHUNKS)
@@ -68,6 +76,8 @@ def group_norm(
             at = image_at + row[:, None] * channels + channel[None, :]
             is_here = (row[:, None] < last) & is_channel[None, :]
             value = tl.load(x + at, mask=is_here, other=0.0).to(tl.float32)
+            if BIAS:
+                value += bias[None, :]
             value = value * slope[None, :] + offset[None, :]
             if SILU:
                 value = value / (1.0 + tl.exp2(value * -1.4426950408889634))
@@ -81,6 +91,8 @@ def group_norm(
             at = image_at + row[:, None] * channels + channel[None, :]
             is_here = (row[:, None] < last) & is_channel[None, :]
             value = tl.load(x + at, mask=is_here, other=0.0).to(tl.float32)
+            if BIAS:
+                value = tl.where(is_here, value + bias[None, :], 0.0)
             new = (tl.minimum(last - start, ROWS) * width).to(tl.float32)
             new_mean = tl.sum(tl.sum(value, 1), 0) / new
             away = tl.where(is_here, value - new_mean, 0.0)
@@ -98,25 +110,25 @@ PARAMETERS = {
     "x": "*T",
     "out": "*T",
     **dict.fromkeys(("gamma", "beta", "moments"), "*fp32"),
+    "channel_bias": "*T",
     "epsilon": "fp32",
-    **dict.fromkeys(("rows", "channels", "groups", "chunk_rows"), "i32"),
+    **dict.fromkeys(("rows", "channels", "groups", "chunk_rows", "bias_batch"), "i32"),
 }
+WIDTHS = (4, 8, 16, 32, 64, 128)
 
 
 def variants() -> Iterator[Variant]:
     """By channels per group, rounded up: 4..80 in Stable Diffusion (128..2560 in 32 groups)."""
     for dtype in ("fp16", "bf16", "fp32"):
-        for width in (4, 16, 32, 64, 128):
+        # float32 is for the interpreter alone.
+        for width in (16,) if dtype == "fp32" else WIDTHS:
             # A tile of 4096 elements: 32 registers a thread.
-            constants = {"SILU": 0, "ROWS": 4096 // width, "WIDTH": width, "CHUNKS": CHUNKS}
-            for shape, flags in (
-                ("moments", {"APPLY": 0}),
-                ("apply", {"APPLY": 1}),
-                ("silu", {"APPLY": 1, "SILU": 1}),
-            ):
-                yield Variant(
-                    "group_norm", dtype, f"w{width}_{shape}", PARAMETERS, constants | flags
-                )
+            tile = {"ROWS": 4096 // width, "WIDTH": width, "CHUNKS": CHUNKS}
+            for suffix, bias in (("", 0), ("_bias", 1)):
+                for shape, apply, silu in (("moments", 0, 0), ("apply", 1, 0), ("silu", 1, 1)):
+                    constants = {"APPLY": apply, "SILU": silu, "BIAS": bias, **tile}
+                    name = f"w{width}_{shape}{suffix}"
+                    yield Variant("group_norm", dtype, name, PARAMETERS, constants)
 
 
 def chunk_rows(rows: int, tile_rows: int) -> int:
@@ -137,19 +149,24 @@ def reference(x, gamma, beta, *, groups: int, epsilon: float, silu: bool) -> np.
 
 def check(launch, variant: Variant, rng: np.random.Generator) -> Iterator[Check]:
     """Both launches; "moments" is checked with the variant that applies it plainly."""
-    stem = f"w{variant.constants['WIDTH']}"
+    biased = bool(variant.constants["BIAS"])
+    stem, suffix = f"w{variant.constants['WIDTH']}", "_bias" if biased else ""
     same = {v.shape: v for v in variants() if v.dtype == variant.dtype}
-    first = same[f"{stem}_moments"]
+    first = same[f"{stem}_moments{suffix}"]
     if variant == first:
-        variant = same[f"{stem}_apply"]
+        variant = same[f"{stem}_apply{suffix}"]
     groups, epsilon = 2, 1e-5
     widest = variant.constants["WIDTH"]
     tile = variant.constants["ROWS"]
-    for width in sorted({widest, max(widest // 2 + 1, 1), widest - 1}):
-        for rows in (1, tile + 3):
+    # The bias once for each image, once shared.
+    cases = ((widest, False, (1, tile + 3)), (widest // 2 + 1, True, (tile + 3,)))
+    for width, is_shared, lengths in (*cases, (widest - 1, False, (1,))):
+        for rows in lengths:
             channels = groups * width
             # A mean far from zero, where E[x^2] - E[x]^2 would lose its digits.
             x = to_storage(rng.standard_normal((2, rows, channels)) + 30.0, variant.dtype)
+            bias_shape = (1 if is_shared else 2, 1, channels)
+            bias = to_storage(5.0 * rng.standard_normal(bias_shape), variant.dtype)
             gamma, beta = rng.standard_normal((2, channels), np.float32)
             out = np.zeros(x.shape, x.dtype)
             per_chunk = chunk_rows(rows, tile)
@@ -159,17 +176,21 @@ def check(launch, variant: Variant, rng: np.random.Generator) -> Iterator[Check]
                 "gamma": gamma,
                 "beta": beta,
                 "moments": np.full((2, groups, CHUNKS, 2), np.nan, np.float32),
+                "channel_bias": bias,
                 "epsilon": epsilon,
                 "rows": rows,
                 "channels": channels,
                 "groups": groups,
                 "chunk_rows": per_chunk,
+                "bias_batch": 0 if is_shared else channels,
             }
             grid = (-(-rows // per_chunk), 2 * groups, 1)
             launch(first, grid, arguments)
             launch(variant, grid, arguments)
             silu = bool(variant.constants["SILU"])
             values = from_storage(x, variant.dtype)
+            if biased:
+                values = values + from_storage(bias, variant.dtype)
             wanted = reference(values, gamma, beta, groups=groups, epsilon=epsilon, silu=silu)
             case = f"{rows} rows, {width} channels a group"
             found = from_storage(out, variant.dtype)

@@ -39,6 +39,9 @@ KERNELS = {
 
 # Compute capability times ten: A100; RTX 30; RTX 40, L40S; H100, H200; B200; RTX 50.
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+# For GPUs without a cubin: text that the driver compiles, for the oldest architecture in the PTX of
+# CUDA 12.0, with the launch shapes of the GPUs with the least shared memory.
+PTX, PTX_TARGET, PTX_SHAPE, PTX_VERSION = "ptx", 80, 86, 80
 # Shared memory that one program may have, bytes.
 SHARED_LIMITS = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 SMALL = {arch for arch, limit in SHARED_LIMITS.items() if limit < 163840}

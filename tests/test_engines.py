@@ -325,10 +325,19 @@ def test_the_choice_follows_the_machine(
         assert choose_precision("bf16").precision == "bf16"
 
 
-def test_gpus_run_graphs_as_exported() -> None:
-    assert choose_precision("auto", "cuda").precision == "fp32"
-    with pytest.raises(ConfigurationError, match="precision: got 'bf16'"):
-        choose_precision("bf16", "cuda:1")
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [("auto", "cuda-fp16"), ("fp16", "cuda-fp16"), ("bf16", "cuda-bf16"), ("fp32", None)],
+)
+def test_gpus_have_targets_of_their_own(precision: str, target: str | None) -> None:
+    choice = choose_precision(precision, "cuda:1")
+    assert choice.target == target
+    assert choice.is_automatic == (precision == "auto")
+
+
+def test_a_cpu_computes_nothing_in_float16() -> None:
+    with pytest.raises(ConfigurationError, match="'fp16', allowed is 'fp32' or 'bf16' on a CPU"):
+        tx.Pipeline.from_pretrained("tiny-shapes", precision="fp16")
 
 
 def test_options_are_checked(tmp_path: Path) -> None:

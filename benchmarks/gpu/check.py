@@ -19,6 +19,8 @@ import textopia_fast as tx
 from textopia_fast import _core, doctor
 from textopia_fast.errors import ConfigurationError, TextopiaError
 
+from .contest import table
+
 
 def draw_noise(seeds: np.ndarray, draw: int, size: int) -> np.ndarray:
     from tests.rng.reference_philox import philox_normals
@@ -133,7 +135,9 @@ def report(folder: Path, results: Path) -> int:
     """Puts the parts into one JSON and one Markdown file named after the GPU."""
     driver = _core.CudaDriver()
     facts = driver.devices[0]
-    parts = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    contests = [record for name, record in found.items() if name.startswith("contest-")]
+    parts = {name: rows for name, rows in found.items() if not name.startswith("contest-")}
     name = "gpu-" + "-".join(facts["name"].lower().replace("nvidia", "").split())
     document = {
         "gpu": facts,
@@ -142,6 +146,7 @@ def report(folder: Path, results: Path) -> int:
         "taken": time.strftime("%Y-%m-%d", time.gmtime()),
         "command": "benchmarks/gpu/check.sh",
         **parts,
+        "contests": contests,
     }
     (results / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     lines = [f"# {facts['name']}, CUDA {driver.version // 1000}.{driver.version % 1000 // 10}", ""]
@@ -157,6 +162,9 @@ def report(folder: Path, results: Path) -> int:
             continue
         lines.append(f"* {part}: {len(rows) - len(bad)} of {len(rows)} passed")
         lines += [f"  * {row['name']}: {row}" for row in bad]
+    if contests:
+        lines += ["", "Medians of GPU event times, peers in turns on the same random weights.", ""]
+        lines += table(contests)
     (results / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 1 if failed else 0

@@ -55,7 +55,7 @@ def timed(rng: np.random.Generator, compiled: Any) -> Iterator[Timed]:
         (64, 10, 4096, 77, "d64_short"),
         (512, 1, 4096, 4096, "d512"),
     ):
-        yield _attention(
+        yield attention_of(
             rng, compiled(find(f"attention.fp16.{shape}")), width, heads, queries, keys
         )
     for rows, channels, width in ((4096, 320, 16), (1024, 640, 32), (65536, 128, 4)):
@@ -73,7 +73,7 @@ def timed(rng: np.random.Generator, compiled: Any) -> Iterator[Timed]:
         yield Timed(f"geglu {rows}x{channels}", variant, grid, arguments, moved, 0)
 
 
-def _attention(
+def attention_of(
     rng: np.random.Generator, variant: Variant, width: int, heads: int, queries: int, keys: int
 ) -> Timed:
     batch, row = 2, heads * width
@@ -115,6 +115,8 @@ def _group_norm(rng: np.random.Generator, variant: Variant, rows: int, channels:
         "out": np.zeros_like(x),
         "gamma": gamma,
         "beta": beta,
+        "channel_bias": np.zeros(channels, np.float16),
+        "bias_batch": 0,
         "moments": np.ones((batch, groups, group_norm.CHUNKS, 2), np.float32),
         "epsilon": 1e-5,
         "rows": rows,

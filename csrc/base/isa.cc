@@ -15,8 +15,18 @@
 #include <unistd.h>
 #endif
 
+// Tests may preload an emulator of AMX (tests/support/amx_emulator.c) that defines this and speaks for the
+// CPU; elsewhere nobody does, and it is null: no setting makes a program run tiles that are not there.
+extern "C" [[gnu::weak, gnu::visibility("default")]] uint32_t textopia_emulated_amx();
+
 namespace textopia {
 namespace {
+
+// Register files that XCR0 must list: none, ymm, zmm with masks, tiles.
+constexpr uint64_t kNoState = 0;
+constexpr uint64_t kYmmState = 0x6;
+constexpr uint64_t kZmmState = 0xe6;
+constexpr uint64_t kTileState = 0x60000;
 
 // What CPUID names and what the operating system saves on a context switch are two questions; a feature
 // counts only when both say yes.
@@ -42,6 +52,10 @@ CpuWords read_cpu() {
   words.leaf7_ecx = ecx;
   words.leaf7_edx = edx;
   if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) words.leaf7_1_eax = eax;
+  if (textopia_emulated_amx != nullptr) {
+    words.leaf7_edx |= textopia_emulated_amx();
+    words.xcr0 |= kTileState;
+  }
 #endif
   return words;
 }
@@ -50,12 +64,6 @@ const CpuWords& cpu() {
   static const CpuWords words = read_cpu();
   return words;
 }
-
-// Register files that XCR0 must list: none, ymm, zmm with masks, tiles.
-constexpr uint64_t kNoState = 0;
-constexpr uint64_t kYmmState = 0x6;
-constexpr uint64_t kZmmState = 0xe6;
-constexpr uint64_t kTileState = 0x60000;
 
 struct Feature {
   const char* name;

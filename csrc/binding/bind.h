@@ -17,6 +17,7 @@ void register_request(pybind11::module_& module);
 void register_session(pybind11::module_& module);
 void register_program(pybind11::module_& module);
 void register_cuda(pybind11::module_& module);
+void register_device_array(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 
 }  // namespace textopia::binding

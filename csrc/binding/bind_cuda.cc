@@ -1,5 +1,6 @@
 // GPUs: the driver, a device with its kernels, and single launches for checks and timing.
 #include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "binding/arrays.h"
@@ -110,12 +111,14 @@ void register_cuda(py::module_& module) {
 
   py::class_<KernelImage>(module, "KernelImage", "A compiled kernel: one entry of an archive.")
       .def(py::init([](std::string name, std::string function, const py::bytes& cubin,
-                       std::vector<uint8_t> parameter_bytes, int warps, int shared_bytes, int elements) {
-             return KernelImage{std::move(name), std::move(function), cubin,   std::move(parameter_bytes),
-                                warps,           shared_bytes,        elements};
+                       std::vector<uint8_t> parameter_bytes, int warps, int shared_bytes,
+                       std::map<std::string, int> constants) {
+             return KernelImage{
+                 std::move(name), std::move(function), cubin, std::move(parameter_bytes), warps,
+                 shared_bytes,    std::move(constants)};
            }),
            py::arg("name"), py::arg("function"), py::arg("cubin"), py::arg("parameter_bytes"), py::kw_only(),
-           py::arg("warps"), py::arg("shared_bytes"), py::arg("elements"))
+           py::arg("warps"), py::arg("shared_bytes"), py::arg("constants"))
       .def_readonly("name", &KernelImage::name);
 
   py::class_<Gpu, std::shared_ptr<Gpu>>(module, "Gpu", "A GPU with a stream and the kernels of the loop.")

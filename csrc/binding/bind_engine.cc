@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "binding/arrays.h"
 #include "binding/bind.h"
+#include "binding/dlpack.h"
 #include "engine/interrupt.h"
 #include "engine/loop.h"
 
@@ -18,6 +19,7 @@ namespace {
 
 using namespace engine;
 using Latents = py::array_t<float, py::array::c_style>;
+using Start = std::variant<std::shared_ptr<DeviceArray>, Latents>;
 
 // Longer than any run; the clock counts nanoseconds and overflows after 292 years.
 constexpr double kLongestTimeout = 1e9;
@@ -38,19 +40,46 @@ DType type_of_input(const Denoiser& denoiser, const std::string& name) {
   return DType::kFloat32;
 }
 
+// Whether the rows of that input can be copied from where they are on the denoiser's GPU.
+bool takes_device_rows(const Denoiser& denoiser, const std::string& name) {
+  const auto& graph = denoiser.prompt_graph();
+  return !graph || std::none_of(graph->inputs().begin(), graph->inputs().end(),
+                                [&](const auto& info) { return info.name == name; });
+}
+
+// An array on the denoiser's GPU. Throws invalid_request where it is on another, or the loop on the CPU.
+void check_device(const Denoiser& denoiser, const DeviceArray& array, const std::string& where) {
+  const auto& gpu = denoiser.gpu();
+  check(gpu && gpu->device()->ordinal() == array.gpu()->device()->ordinal(), code::kInvalidRequest, where,
+        ": an array on ", array.gpu()->device()->label(), "; the loop runs on ",
+        gpu ? gpu->device()->label() : "the CPU");
+}
+
 // `kept` owns what the result shows: the caller's dicts may change while the GIL is released.
 std::vector<Conditioning> conditioning_of(const Denoiser& denoiser, const py::dict& positive,
-                                          const py::dict& negative, std::vector<py::array>& kept) {
-  const auto view = [&](const std::string& name, const py::handle& value) {
+                                          const py::dict& negative, std::vector<py::object>& kept) {
+  const auto view = [&](const std::string& name, const py::handle& value, bool& is_on_device) {
     const std::string where = text("conditioning \"", name, "\"");
-    kept.push_back(as_contiguous(value, where));
-    return view_of(kept.back(), type_of_input(denoiser, name), where);
+    if (py::isinstance<DeviceArray>(value)) {
+      const auto& array = value.cast<const DeviceArray&>();
+      check_device(denoiser, array, where);
+      is_on_device = takes_device_rows(denoiser, name) && !array.shape().empty();
+      if (is_on_device) {
+        kept.push_back(py::reinterpret_borrow<py::object>(value));
+        return TensorView{reinterpret_cast<void*>(array.data()), array.dtype(), array.shape()};
+      }
+    }
+    const bool is_array = py::isinstance<DeviceArray>(value);
+    kept.push_back(as_contiguous(is_array ? value.attr("numpy")() : value, where));
+    return view_of(py::reinterpret_borrow<py::array>(kept.back()), type_of_input(denoiser, name), where);
   };
   std::vector<Conditioning> conditioning;
   for (const auto& [key, value] : positive) {
-    const std::string name = name_of_input(key);
-    conditioning.push_back({name, view(name, value), {}});
-    if (negative.contains(key)) conditioning.back().negative = view(name, negative[key]);
+    Conditioning item;
+    item.name = name_of_input(key);
+    item.positive = view(item.name, value, item.is_positive_on_device);
+    if (negative.contains(key)) item.negative = view(item.name, negative[key], item.is_negative_on_device);
+    conditioning.push_back(std::move(item));
   }
   for (const auto& [key, value] : negative)
     check(positive.contains(key), code::kInvalidRequest, "conditioning \"", name_of_input(key),
@@ -100,7 +129,7 @@ EvaluationCallback wrap_callback(const py::function& callback, const Denoiser& d
       std::memcpy(latents, replaced.data(), static_cast<size_t>(replaced.nbytes()));
     }
     if (changes.contains("mask")) steering.set_mask(latents_of(changes["mask"], shape, "mask").data());
-    std::vector<py::array> kept;
+    std::vector<py::object> kept;
     for (const Conditioning& item : conditioning_of(denoiser, entry("cond"), entry("uncond"), kept))
       steering.set_conditioning(item);
     if (changes.contains("guidance")) steering.set_guidance(changes["guidance"].cast<double>());
@@ -108,30 +137,65 @@ EvaluationCallback wrap_callback(const py::function& callback, const Denoiser& d
 }
 
 // The values of an optional array of x's shape, or null.
-const float* latents_like(const Latents& x, const std::optional<Latents>& array, const char* name) {
+const float* latents_like(const Shape& shape, const std::optional<Latents>& array, const char* name) {
   if (!array) return nullptr;
-  check(shape_of(*array) == shape_of(x), code::kInvalidRequest, name, ": got the shape ",
-        to_string(shape_of(*array)), "; that of x, ", to_string(shape_of(x)), ", is allowed");
+  check(shape_of(*array) == shape, code::kInvalidRequest, name, ": got the shape ",
+        to_string(shape_of(*array)), "; that of x, ", to_string(shape), ", is allowed");
   return array->data();
 }
 
-Latents run_sample(const Denoiser& denoiser, const Program& program, const Latents& x, const py::dict& cond,
-                   const py::dict& uncond, std::vector<double> guidance, rng::NoiseStream* noise,
-                   std::optional<Latents> known, std::optional<Latents> mask,
-                   std::optional<Latents> known_noise, CancelToken* cancel, std::optional<double> timeout,
-                   Progress* progress, std::optional<py::function> on_step, bool wants_denoised,
-                   std::optional<py::function> on_evaluation, std::optional<std::string> isa) {
+// The start of a request, and what its sample is written to.
+struct Placed {
+  py::object sample;
+  std::optional<Latents> start;  // a copy of the caller's
+};
+
+Placed place(const Denoiser& denoiser, const Start& x, bool on_device, SampleRequest& request) {
+  Placed placed;
+  if (const auto* array = std::get_if<std::shared_ptr<DeviceArray>>(&x)) {
+    check_device(denoiser, **array, "x");
+    check((*array)->dtype() == DType::kFloat32, code::kInternal, "x: a start of another type than float32");
+    request.shape = (*array)->shape();
+    request.device_start = (*array)->data();
+    if (!on_device) placed.start = Latents(make_array(DType::kFloat32, request.shape));
+  } else {
+    const Latents& values = std::get<Latents>(x);
+    request.shape = shape_of(values);
+    placed.start = Latents(copy_of(values.data(), request.shape));
+  }
+  if (placed.start) request.latents = placed.start->mutable_data();
+  if (!on_device) {
+    placed.sample = *placed.start;
+    return placed;
+  }
+  check(denoiser.gpu() != nullptr, code::kInvalidRequest, "on_device: the loop runs on the CPU");
+  std::shared_ptr<DeviceArray> sample;
+  {
+    py::gil_scoped_release no_gil;
+    sample = std::make_shared<DeviceArray>(denoiser.gpu(), DType::kFloat32, request.shape);
+  }
+  request.device_sample = sample->data();
+  placed.sample = py::cast(sample);
+  return placed;
+}
+
+py::object run_sample(const Denoiser& denoiser, const Program& program, const Start& x, const py::dict& cond,
+                      const py::dict& uncond, std::vector<double> guidance, rng::NoiseStream* noise,
+                      std::optional<Latents> known, std::optional<Latents> mask,
+                      std::optional<Latents> known_noise, CancelToken* cancel, std::optional<double> timeout,
+                      Progress* progress, std::optional<py::function> on_step, bool wants_denoised,
+                      std::optional<py::function> on_evaluation, bool on_device,
+                      std::optional<std::string> isa) {
   SampleRequest request;
-  request.shape = shape_of(x);
-  Latents result = copy_of(x.data(), request.shape);
-  request.latents = result.mutable_data();
+  const Placed placed = place(denoiser, x, on_device, request);
   request.program = &program;
-  std::vector<py::array> kept;
+  std::vector<py::object> kept;
   request.conditioning = conditioning_of(denoiser, cond, uncond, kept);
   request.guidance = std::move(guidance);
   request.noise = noise;
-  request.inpainting = {latents_like(x, known, "known"), latents_like(x, mask, "mask"),
-                        latents_like(x, known_noise, "known_noise")};
+  request.inpainting = {latents_like(request.shape, known, "known"),
+                        latents_like(request.shape, mask, "mask"),
+                        latents_like(request.shape, known_noise, "known_noise")};
   request.limits.cancel = cancel;
   if (timeout) {
     check(std::isfinite(*timeout), code::kInvalidRequest, "deadline: got ", *timeout, "; it must be finite");
@@ -156,7 +220,7 @@ Latents run_sample(const Denoiser& denoiser, const Program& program, const Laten
     py::gil_scoped_release nogil;
     sample(denoiser, request);
   }
-  return result;
+  return placed.sample;
 }
 
 }  // namespace
@@ -188,8 +252,9 @@ void register_engine(py::module_& module) {
       py::arg("known") = std::nullopt, py::arg("mask") = std::nullopt, py::arg("known_noise") = std::nullopt,
       py::arg("cancel") = nullptr, py::arg("timeout") = std::nullopt, py::arg("progress") = nullptr,
       py::arg("on_step") = std::nullopt, py::arg("wants_denoised") = false,
-      py::arg("on_evaluation") = std::nullopt, py::arg("isa") = std::nullopt,
-      "Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].");
+      py::arg("on_evaluation") = std::nullopt, py::arg("on_device") = false, py::arg("isa") = std::nullopt,
+      "Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...], with "
+      "`on_device` as a DeviceArray.");
 }
 
 }  // namespace textopia::binding

@@ -13,6 +13,7 @@
 #include "binding/arrays.h"
 #include "engine/gpu.h"
 #include "engine/request.h"
+#include "ops/ops.h"
 #include "ort/runtime.h"
 #include "ort/session.h"
 
@@ -29,15 +30,18 @@ using Config = std::map<std::string, std::string>;
 
 ort::SessionOptions options_of(const std::string& label, int threads, int level, const Config& config,
                                const ort::Plugin* plugin, const std::shared_ptr<engine::Gpu>& gpu,
-                               const Config& cuda_options) {
-  ort::SessionOptions options{label, threads, level, {}, {}, {}};
+                               const Config& cuda_options, bool cuda_graphs) {
+  ort::SessionOptions options{label, threads, level, {}, {}, {}, {}, gpu != nullptr && cuda_graphs};
   if (plugin != nullptr) options.plugin = *plugin;
   options.config.assign(config.begin(), config.end());
-  if (gpu == nullptr || gpu->is_emulated()) return options;
+  if (gpu == nullptr) return options;
+  options.ops = ops::gpu_ops({gpu, &gpu->kernels(), &gpu->stream()}, gpu->is_emulated());
+  if (gpu->is_emulated()) return options;
   options.cuda.emplace();
   options.cuda->device = gpu->device()->ordinal();
   options.cuda->stream = gpu->stream().get();
   options.cuda->owner = gpu;
+  options.cuda->is_lost = [device = gpu->device()] { return !device->answers(); };
   options.cuda->provider.assign(cuda_options.begin(), cuda_options.end());
   return options;
 }
@@ -183,20 +187,24 @@ py::dict ort_info() {
 
 std::shared_ptr<Session> from_file(const std::filesystem::path& path, const std::string& label, int threads,
                                    int level, const Config& config, const ort::Plugin* plugin,
-                                   const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
+                                   const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options,
+                                   bool cuda_graphs) {
   py::gil_scoped_release no_gil;
   const std::string file = path.string();
-  return release_without_gil(Session::from_file(
-      file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu, cuda_options)));
+  return release_without_gil(
+      Session::from_file(file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu,
+                                          cuda_options, cuda_graphs)));
 }
 
 std::shared_ptr<Session> from_memory(const py::bytes& model, const std::string& label, int threads, int level,
                                      const Config& config, const ort::Plugin* plugin,
-                                     const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options) {
+                                     const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options,
+                                     bool cuda_graphs) {
   const std::string_view bytes = model;
   py::gil_scoped_release no_gil;
   return release_without_gil(Session::from_memory(
-      bytes.data(), bytes.size(), options_of(label, threads, level, config, plugin, gpu, cuda_options)));
+      bytes.data(), bytes.size(),
+      options_of(label, threads, level, config, plugin, gpu, cuda_options, cuda_graphs)));
 }
 
 void register_info(py::module_& module) {
@@ -253,16 +261,24 @@ void register_session(py::module_& module) {
       .def_static("from_file", from_file, py::arg("path"), py::kw_only(), py::arg("label") = "",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
                   py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
-                  py::arg("cuda_options") = Config())
+                  py::arg("cuda_options") = Config(), py::arg("cuda_graphs") = false)
       .def_static("from_memory", from_memory, py::arg("model"), py::kw_only(), py::arg("label") = "graph",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
                   py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
-                  py::arg("cuda_options") = Config())
+                  py::arg("cuda_options") = Config(), py::arg("cuda_graphs") = false)
       .def_property_readonly("cuda_device",
                              [](const Session& session) -> std::optional<int> {
                                if (session.cuda() == nullptr) return std::nullopt;
                                return session.cuda()->device;
                              })
+      .def_property_readonly(
+          "cuda_graphs",
+          [](const Session& session) {
+            const ort::GraphCapture& capture = session.graph_capture();
+            const std::string why = capture.reason.empty() ? "" : ": " + capture.reason;
+            return decode(capture.is_on ? "on" : "off" + why);
+          },
+          "on, off, or \"off: \" and why it cannot be captured.")
       .def_property_readonly("label", [](const Session& session) { return decode(session.label()); })
       .def_property_readonly("inputs", &Session::inputs)
       .def_property_readonly("outputs", &Session::outputs)

@@ -140,13 +140,13 @@ struct Running {
 // Logits to weights, as a panel [keys / 32][2 halves][16 pairs of keys][16 queries]. Returns by what the sums
 // made so far must be multiplied.
 inline __m512 weigh(const float* logits, int64_t count, __m512 scale, uint16_t* panel, Running* running) {
-  __m512 top0 = running->maximum, top1 = top0;
-  for (int64_t k = 0; k + 1 < count; k += 2) {
-    top0 = _mm512_max_ps(top0, _mm512_loadu_ps(logits + k * 32));
-    top1 = _mm512_max_ps(top1, _mm512_loadu_ps(logits + k * 32 + 32));
-  }
-  if (count % 2 != 0) top0 = _mm512_max_ps(top0, _mm512_loadu_ps(logits + (count - 1) * 32));
-  const __m512 top = _mm512_max_ps(top0, top1);
+  // Four maxima, for one waits several cycles for itself.
+  __m512 tops[4] = {running->maximum, running->maximum, running->maximum, running->maximum};
+  int64_t seen = 0;
+  for (; seen + 4 <= count; seen += 4)
+    for (int i = 0; i < 4; ++i) tops[i] = _mm512_max_ps(tops[i], _mm512_loadu_ps(logits + (seen + i) * 32));
+  for (; seen < count; ++seen) tops[0] = _mm512_max_ps(tops[0], _mm512_loadu_ps(logits + seen * 32));
+  const __m512 top = _mm512_max_ps(_mm512_max_ps(tops[0], tops[1]), _mm512_max_ps(tops[2], tops[3]));
   const __m512 offset = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(top, scale));
   const __m512 floor = _mm512_set1_ps(-200.0f);
   auto weight = [&](const float* row) __attribute__((always_inline)) {

@@ -39,10 +39,10 @@ struct ProductTask {
   const Step* steps;
   int step_count;
   int chunk_steps;  // steps whose weights stay in the nearest cache while all rows pass
-  int rows;         // the slab holds round_rows(rows) rows at every offset
+  int rows;         // the slab holds padded_rows(rows) rows at every offset
   const uint16_t* panels;
   int64_t first_panel, panel_count;
-  float* sums;  // [round_rows(rows)][32] scratch
+  float* sums;  // [padded_rows(rows)][32] scratch
   const int32_t* out_rows;
   const int32_t* images;     // null without row_bias
   const float* bias;         // or null
@@ -55,9 +55,10 @@ struct ProductTask {
   bool has_gates;
 };
 
-// Units work on whole tiles of rows: what they read and write past the last row must be there.
+// A unit works on whole tiles of rows, which may begin at any row (borders between images are skipped): how
+// many rows must be there, to be read and written, for `rows` of them.
 inline constexpr int kTileRows = 32;
-constexpr int64_t round_rows(int64_t rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
+constexpr int64_t padded_rows(int64_t rows) { return rows + kTileRows - 1; }
 
 // Keys and values of one head, brought into the form that attend() multiplies: keys as a slab
 // [ceil(width / 32)][key_rows][32], values transposed in blocks of 32 keys, [key_rows / 32][value_rows][32].

@@ -5,7 +5,10 @@
 //   Session           an object alive around products (AMX loads its tile configuration)
 //   multiply(a, steps, step_count, b, sums, rows, is_first, ahead)
 //                     sums[rows][32] (+)= the rows at `a` times the steps at `b`; may read and write up to
-//                     round_rows(rows) rows; calls ahead.prefetch() once per step
+//                     padded_rows(rows) rows; calls ahead.prefetch() once per step
+//   kFinishesBeside   whether multiply() takes one argument more, a `Waiting*` or null, and calls its
+//                     finish_some() in each step until none is left, before it writes sums: work for the
+//                     vector registers while tiles multiply
 #pragma once
 
 #include "cpu/lanes_bf16_avx512.h"
@@ -78,12 +81,30 @@ inline void prefetch_rows(const ProductTask& task, int64_t panel, int first_row,
   }
 }
 
+// The sums of a block that wait to be finished.
+struct Waiting {
+  const ProductTask* task;
+  int64_t panel;
+  const float* sums;
+  int row, rows;  // that are left
+  int at_once;
+
+  [[gnu::noinline]] void finish_some() {
+    const int some = smaller(at_once, rows);
+    (task->has_gates ? finish_rows<true> : finish_rows<false>)(*task, panel, sums, row, some);
+    sums += some * kPanelColumns;
+    row += some;
+    rows -= some;
+  }
+};
+
 // Panel by panel; the weights of a chunk of steps are read once from afar and then serve all rows, whose sums
 // wait in `sums` between chunks.
 template <typename Unit>
 void multiply_slab(const ProductTask& task) {
   [[maybe_unused]] const typename Unit::Session session;
   const int block_rows = Unit::block_rows(task.rows);
+  Waiting waiting = {};  // the block before
   for (int64_t p = task.first_panel; p < task.first_panel + task.panel_count; ++p) {
     const uint16_t* panel = task.panels + p * task.step_count * kStepElements;
     for (int begin = 0; begin < task.step_count; begin += task.chunk_steps) {
@@ -101,16 +122,22 @@ void multiply_slab(const ProductTask& task) {
         float* sums = task.sums + (steps == task.step_count ? 0 : row * kPanelColumns);
         if (is_last) prefetch_rows(task, p, row, rows);
         const Ahead ahead = {weights + steps * (kStepElements + row / block_rows * lines * 32), lines};
-        Unit::multiply(task.slab + row * kStepChannels, task.steps + begin, steps, weights, sums, rows,
-                       begin == 0, ahead);
-        if (!is_last) continue;
-        if (task.has_gates)
-          finish_rows<true>(task, p, sums, row, rows);
-        else
-          finish_rows<false>(task, p, sums, row, rows);
+        const uint16_t* slab = task.slab + row * kStepChannels;
+        const Step* first = task.steps + begin;
+        if constexpr (Unit::kFinishesBeside) {
+          // As many rows per step as make the place of the sums free at the end; a few at least, for a start
+          // costs as much as a row.
+          waiting.at_once = larger(4, (waiting.rows + steps - 1) / steps);
+          Unit::multiply(slab, first, steps, weights, sums, rows, begin == 0, ahead, &waiting);
+          if (is_last) waiting = {&task, p, sums, row, rows, rows};
+        } else {
+          Unit::multiply(slab, first, steps, weights, sums, rows, begin == 0, ahead);
+          if (is_last) Waiting{&task, p, sums, row, rows, rows}.finish_some();
+        }
       }
     }
   }
+  if (waiting.rows > 0) waiting.finish_some();
 }
 
 inline void pack_slab(const PackTask& task) {

@@ -7,7 +7,8 @@
 struct Avx512Unit {
   // 28 registers of sums, two of weights, one of activations: 32 columns of 14 rows.
   static constexpr int kMostRows = 14;
-  static constexpr int kKeys = 224;  // whole blocks of rows, and of 32 keys
+  static constexpr int kKeys = 224;               // whole blocks of rows, and of 32 keys
+  static constexpr bool kFinishesBeside = false;  // no register is free
   struct Session {};
 
   // Equal blocks: a short last one would leave most of the registers idle.

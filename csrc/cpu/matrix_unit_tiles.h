@@ -17,12 +17,13 @@ struct TileUnit {
   };
 
   static constexpr int kKeys = 256;
+  static constexpr bool kFinishesBeside = true;
   static int block_rows(int) { return kTileRows; }
 
   // Two tiles of activations and two of weights give four of sums; half as many where 16 rows are enough.
   template <bool kTwo>
   static void multiply_tiles(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b,
-                             float* sums, bool is_first, Ahead ahead) {
+                             float* sums, bool is_first, Ahead ahead, Waiting* waiting) {
     constexpr int64_t kRowBytes = kStepChannels * 2, kSumBytes = kPanelColumns * 4;
     constexpr int64_t kLower = 16 * kPanelColumns;
     if (is_first) {
@@ -49,6 +50,7 @@ struct TileUnit {
         Tiles::template dot<3, 5, 7>();
       }
       ahead.prefetch();
+      if (waiting != nullptr && waiting->rows > 0) waiting->finish_some();
     }
     Tiles::template store<0>(sums, kSumBytes);
     Tiles::template store<1>(sums + 16, kSumBytes);
@@ -57,8 +59,8 @@ struct TileUnit {
   }
 
   static void multiply(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b, float* sums,
-                       int rows, bool is_first, Ahead ahead) {
-    (rows > 16 ? multiply_tiles<true> : multiply_tiles<false>)(a, steps, step_count, b, sums, is_first,
-                                                               ahead);
+                       int rows, bool is_first, Ahead ahead, Waiting* waiting = nullptr) {
+    (rows > 16 ? multiply_tiles<true> : multiply_tiles<false>)(a, steps, step_count, b, sums, is_first, ahead,
+                                                               waiting);
   }
 };

@@ -11,11 +11,11 @@ namespace {
 // What one task needs: its slab, the sums, and where rows come from and go to.
 struct TaskMemory {
   TaskMemory(Carver& carver, const Grid& grid, int64_t blocks, int64_t rows)
-      : plane_rows(round_rows(rows) + 2 * grid.halo),
+      : plane_rows(padded_rows(rows) + 2 * grid.halo),
         // An odd number: blocks of channels must not all fall on the same sets of a cache.
         slab_rows(grid.planes * plane_rows | 1),
         slab(carver.take<uint16_t>(blocks * slab_rows * kStepChannels)),
-        sums(carver.take<float>(round_rows(rows) * kPanelColumns)),
+        sums(carver.take<float>(padded_rows(rows) * kPanelColumns)),
         steps(carver.take<Step>(blocks * grid.taps)),
         sources(carver.take<int32_t>(grid.planes * plane_rows)),
         targets(carver.take<int32_t>(rows)),
@@ -45,8 +45,7 @@ void run_task(const ProductArgs& args, const Grid& grid, const MatrixKernels& ke
   Carver carver(thread_scratch(Scratch::kTask, measure.bytes()));
   const TaskMemory memory(carver, grid, blocks, rows);
 
-  // Rows between the end of a range and the next multiple of 32 may stay what they were: what is made of them
-  // is dropped.
+  // Rows behind the end of a range are there for whole tiles; what is made of them is dropped.
   for (int plane = 0; plane < grid.planes; ++plane) {
     int32_t* sources = memory.sources + plane * memory.plane_rows;
     grid.sources(plane, first - grid.halo, memory.plane_rows, sources);

@@ -100,6 +100,14 @@ Device::Memory Device::memory() const {
   return memory;
 }
 
+bool Device::answers() const noexcept {
+  try {
+    memory();
+  } catch (const Error&) {
+  }
+  return !is_lost();
+}
+
 CurrentDevice::CurrentDevice(const Device& device) : device_(device) {
   device.check_usable();
   device.call(device.api().cuCtxPushCurrent_v2, device.context_);
@@ -171,6 +179,11 @@ void upload(const Stream& stream, api::Pointer target, const void* source, size_
 void download(const Stream& stream, void* target, api::Pointer source, size_t bytes) {
   const Device& device = stream.device();
   if (bytes > 0) device.call(device.api().cuMemcpyDtoHAsync_v2, target, source, bytes, stream.get());
+}
+
+void copy(const Stream& stream, api::Pointer target, api::Pointer source, size_t bytes) {
+  const Device& device = stream.device();
+  if (bytes > 0) device.call(device.api().cuMemcpyDtoDAsync_v2, target, source, bytes, stream.get());
 }
 
 }  // namespace textopia::cuda

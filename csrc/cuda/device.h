@@ -36,6 +36,8 @@ class Device {
 
   // Throws device_lost after an error that the context does not survive, forked_process in a child process.
   void check_usable() const;
+  // Asks the driver: after a failure of somebody else's work in the context nothing here knows of it yet.
+  bool answers() const noexcept;
   bool is_lost() const { return is_lost_.load(std::memory_order_relaxed); }
 
   struct Memory {
@@ -138,5 +140,6 @@ class PinnedBuffer : public Owner<void*, &api::Table::cuMemFreeHost> {
 // Copies ordered by the stream; the host's memory must live until the stream has passed them.
 void upload(const Stream& stream, api::Pointer target, const void* source, size_t bytes);
 void download(const Stream& stream, void* target, api::Pointer source, size_t bytes);
+void copy(const Stream& stream, api::Pointer target, api::Pointer source, size_t bytes);  // on the device
 
 }  // namespace textopia::cuda

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <atomic>
+
 namespace textopia::cuda {
 namespace {
 
@@ -10,9 +12,17 @@ namespace {
   throw Error(code::kConfiguration, text("CUDA: ", found, "."), {{"hint", hint}});
 }
 
+[[noreturn]] void refuse_fork() {
+  throw Error(code::kForkedProcess, "CUDA: the driver was started before this process was forked.",
+              {{"hint", "Start worker processes with the \"spawn\" method."}});
+}
+
 }  // namespace
 
 std::shared_ptr<const Driver> Driver::open(const std::string& library) {
+  // A driver that has been started does not start again in a forked child, whoever asks.
+  static std::atomic<pid_t> first_process{0};
+  if (const pid_t first = first_process.load(); first != 0 && first != getpid()) refuse_fork();
   dlerror();
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
@@ -36,6 +46,7 @@ std::shared_ptr<const Driver> Driver::open(const std::string& library) {
   TEXTOPIA_CUDA_FUNCTIONS(TEXTOPIA_CUDA_BIND)
 #undef TEXTOPIA_CUDA_BIND
   if (missing != nullptr) refuse(text(library, " has no ", missing), "Install NVIDIA's driver 525 or newer.");
+  first_process.store(getpid());
   driver->start(api.cuInit, 0u);
   driver->start(api.cuDriverGetVersion, &driver->version_);
   if (driver->version_ < kMinimumVersion)
@@ -50,6 +61,7 @@ template <typename... Parameters, typename... Args>
 void Driver::start(const api::Call<Parameters...>& call, Args... args) const {
   const api::Result result = call(args...);
   if (result == api::kSuccess) return;
+  if (result == api::kNotInitialized) refuse_fork();  // somebody else has started it in the parent
   const char* hint = "`nvidia-smi` shows whether the driver works on this machine.";
   if (result == api::kSystemDriverMismatch || result == api::kStubLibrary)
     hint =

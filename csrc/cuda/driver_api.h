@@ -23,6 +23,7 @@ struct Stream;
 enum ResultCode : Result {
   kSuccess = 0,
   kOutOfMemory = 2,
+  kNotInitialized = 3,
   kDeinitialized = 4,
   kStubLibrary = 34,
   kRequiresNewerDriver = 36,
@@ -92,7 +93,8 @@ inline constexpr unsigned kDisableTiming = 2;     // CUevent_flags
   X(cuMemFreeHost, (void*))                                                                            \
   X(cuMemGetInfo_v2, (size_t* free, size_t* total))                                                    \
   X(cuMemcpyHtoDAsync_v2, (Pointer, const void*, size_t bytes, Stream*))                               \
-  X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))
+  X(cuMemcpyDtoHAsync_v2, (void*, Pointer, size_t bytes, Stream*))                                     \
+  X(cuMemcpyDtoDAsync_v2, (Pointer, Pointer, size_t bytes, Stream*))
 
 // One function of the library, with its name for messages.
 template <typename... Args>

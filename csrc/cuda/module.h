@@ -18,11 +18,14 @@ namespace textopia::cuda {
 struct KernelImage {
   std::string name;                      // "combine.fp16.even_noise"
   std::string function;                  // entry point in the cubin
-  std::string cubin;                     // the file
+  std::string cubin;                     // the file, or the text of PTX
   std::vector<uint8_t> parameter_bytes;  // size of each parameter, in order, without the scratch pointers
   int warps = 4;                         // 32 threads each
   int shared_bytes = 0;                  // dynamic shared memory
-  int elements = 0;                      // per program, where programs cut a tensor into ranges
+  std::map<std::string, int> constants;  // compile-time parameters: tile sizes, flags
+
+  // Throws Error{configuration} when there is no such constant.
+  int constant(const std::string& constant_name) const;
 };
 
 // The addresses of a launch's parameters, in order. They are read during the launch and not kept.
@@ -54,26 +57,36 @@ class Parameters {
   size_t count_ = 0;
 };
 
+// Programs of a launch.
 struct Grid {
+  static constexpr size_t kMostX = 0x7FFFFFFF, kMostY = 65535;  // z as y
+
   size_t x = 1, y = 1, z = 1;
 };
 
 class Kernel {
  public:
-  // Throws Error{configuration} when the cubin is not for this device or lacks the function.
+  // Throws Error{configuration} when the code is not for this device or lacks the function. `image` is kept.
   Kernel(std::shared_ptr<const Device> device, const KernelImage& image);
 
-  // Asynchronous. Throws Error{internal} unless `parameters` are those that the kernel was compiled for.
-  void launch(const Stream& stream, const Grid& grid, Parameters parameters) const;
+  // Asynchronous. Throws Error{internal} unless `parameters` are those that the kernel was compiled for. The
+  // device must be current; `stream` is one of it.
+  void launch(api::Stream* stream, const Grid& grid, Parameters parameters) const;
+  void launch(const Stream& stream, const Grid& grid, const Parameters& parameters) const {
+    launch(stream.get(), grid, parameters);
+  }
 
   const std::string& name() const { return name_; }
+  int constant(const std::string& name) const { return image_->constant(name); }
+  // Elements that one program covers, where programs cut a tensor into ranges; 0 elsewhere.
   int elements() const { return elements_; }
 
  private:
   std::string name_;
+  std::shared_ptr<const Device> device_;
+  const KernelImage* image_;  // its Kernels' own
   ModuleOwner module_;
   api::Function* function_ = nullptr;
-  std::vector<uint8_t> parameter_bytes_;
   unsigned threads_;
   unsigned shared_bytes_;
   int elements_;
@@ -86,7 +99,12 @@ class Kernels {
 
   // Throws Error{configuration} when there is none of that name.
   const Kernel& get(const std::string& name) const;
-  std::vector<std::string> names() const;
+  // Null when there is none of that name.
+  const Kernel* find(const std::string& name) const;
+
+  // What there is, loaded or not.
+  const std::map<std::string, KernelImage>& images() const { return images_; }
+  const Device& device() const { return *device_; }
 
  private:
   std::shared_ptr<const Device> device_;

@@ -113,19 +113,24 @@ void Batch::fill(Rows& rows, const Conditioning& item) {
           to_string(source.shape), " for ", image_count_, " images with rows of shape ",
           to_string(rows.row_shape));
   };
-  const auto place = [&](const TensorView& source, size_t image, size_t row) {
+  const auto place = [&](const TensorView& source, bool is_on_device, size_t image, size_t row) {
     if (rows.row_bytes == 0) return;  // rows without elements have no memory
     const size_t source_row = source.shape[0] == 1 ? 0 : image;
-    std::memcpy(rows.data.data() + row * rows.row_bytes,
-                static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes, rows.row_bytes);
+    const std::byte* from = static_cast<const std::byte*>(source.data) + source_row * rows.row_bytes;
+    std::erase_if(rows.on_device, [&](const auto& entry) { return entry.first == row; });
+    if (is_on_device)
+      rows.on_device.emplace_back(row, from);
+    else
+      std::memcpy(rows.data.data() + row * rows.row_bytes, from, rows.row_bytes);
   };
   const bool fills_negative = has_negative_ && item.negative.data != nullptr;
   check_rows(item.positive, "positive");
   if (fills_negative) check_rows(item.negative, "negative");
   for (const Group& group : groups_) {
     for (size_t i = 0; i < group.image_count; ++i) {
-      place(item.positive, group.first_image + i, group.positive_row + i);
-      if (fills_negative) place(item.negative, group.first_image + i, group.negative_row + i);
+      const size_t image = group.first_image + i;
+      place(item.positive, item.is_positive_on_device, image, group.positive_row + i);
+      if (fills_negative) place(item.negative, item.is_negative_on_device, image, group.negative_row + i);
     }
   }
 }

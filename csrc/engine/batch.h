@@ -18,6 +18,8 @@ struct Conditioning {
   std::string name;
   TensorView positive;
   TensorView negative;  // data == nullptr when there is none
+  // Rows that lie on the denoiser's GPU; a scalar never does, nor what a prompt graph reads.
+  bool is_positive_on_device = false, is_negative_on_device = false;
 };
 
 // Images that run together. Rows of one group stand next to each other, the negative half first, so that a
@@ -37,6 +39,8 @@ struct Run {
   bool runs_both;
   size_t input_row;
   size_t input_count;
+
+  bool operator==(const Run&) const = default;
 };
 
 class Batch {
@@ -51,6 +55,8 @@ class Batch {
   // As the caller gave it, and what the prompt graph made of it.
   std::vector<Rows>& conditioning() { return conditioning_; }
   std::vector<Rows>& hoisted() { return hoisted_; }
+  const std::vector<Rows>& conditioning() const { return conditioning_; }
+  const std::vector<Rows>& hoisted() const { return hoisted_; }
   // Whether the negative half reads the input rows of the positive one, and has none of its own.
   bool shares_input() const { return shares_input_; }
   // Another value of a conditioning input that has rows, of the shape that it has, in the same memory.

@@ -61,8 +61,10 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
     for (const auto& info : hoisted_.prompt->inputs())
       if (!has(conditioning_, info.name)) conditioning_.push_back(info);
 
-  check(is_one_of(sample_.dtype, {DType::kFloat32, DType::kFloat16}), code::kModelUnsupported, label,
-        ": input \"", sample_.name, "\" is ", name_of(sample_.dtype), "; float32 and float16 are supported");
+  check(is_one_of(sample_.dtype, {DType::kFloat32, DType::kFloat16}) ||
+            (gpu_ && sample_.dtype == DType::kBFloat16),
+        code::kModelUnsupported, label, ": input \"", sample_.name, "\" is ", name_of(sample_.dtype),
+        "; float32, float16 and, on a GPU, bfloat16 are supported");
   check(output_.dtype == sample_.dtype, code::kModelUnsupported, label, ": output \"", output_.name, "\" is ",
         name_of(output_.dtype), ", but input \"", sample_.name, "\" is ", name_of(sample_.dtype));
   const ort::TensorInfo& told =
@@ -94,8 +96,8 @@ Denoiser::Denoiser(std::shared_ptr<ort::Session> session, DenoiserOptions option
 
 void Denoiser::check_hoisted() const {
   const std::string& label = session_->label();
-  check(!gpu_ || !(hoisted_.time || hoisted_.prompt || options_.shares_prefix), code::kModelUnsupported,
-        label, ": graphs beside the loop's run on the CPU only, in this version");
+  check(!gpu_ || !options_.shares_prefix, code::kModelUnsupported, label,
+        ": a graph whose halves of guidance share their prefix runs on the CPU only");
   if (hoisted_.time) {
     const auto &inputs = hoisted_.time->inputs(), &outputs = hoisted_.time->outputs();
     check(inputs.size() == 1 && inputs[0].shape.size() <= 1 && outputs.size() == 1, code::kModelUnsupported,

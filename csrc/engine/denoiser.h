@@ -13,7 +13,7 @@
 namespace textopia::engine {
 
 struct DenoiserOptions {
-  std::string sample = "sample";         // input  [rows, C, H, W], float32 or float16
+  std::string sample = "sample";         // input  [rows, C, H, W], float32 or float16; bfloat16 on a GPU
   std::string noise_level = "timestep";  // input  scalar, [1] or [rows]; float16/32/64 or int32/64;
                                          //        with a time graph [rows, N] of its result
   std::string output = "out_sample";     // output [rows, C, H, W], dtype of the sample
@@ -28,6 +28,8 @@ struct HoistedGraphs {
   std::shared_ptr<ort::Session> time;    // noise levels [R] -> what the noise-level input takes, [R, N]
   std::shared_ptr<ort::Session> prompt;  // conditioning -> inputs of the network in the loop
 };
+
+class NetworkCuda;
 
 class Denoiser {
  public:
@@ -47,6 +49,10 @@ class Denoiser {
   // The other inputs, of the network and of the prompt graph, which the caller provides as conditioning.
   const std::vector<ort::TensorInfo>& conditioning() const { return conditioning_; }
 
+  // The network of the last request on a GPU that captures its runs, for the next one of the same shapes:
+  // what is captured holds its addresses. Whoever has the turn of the GPU may take it and put it back.
+  std::shared_ptr<NetworkCuda>& kept_network() const { return kept_network_; }
+
   // Rows that the graph was exported for, or 0 when the batch size is free.
   int64_t fixed_rows() const { return fixed_rows_; }
   // Shape of the noise-level tensor for a run of `rows` rows of the sample.
@@ -63,6 +69,7 @@ class Denoiser {
   std::vector<ort::TensorInfo> conditioning_;
   int64_t fixed_rows_ = 0;
   bool is_noise_level_per_row_ = false;
+  mutable std::shared_ptr<NetworkCuda> kept_network_;  // last: it ends before its session and its GPU
 };
 
 }  // namespace textopia::engine

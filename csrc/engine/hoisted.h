@@ -21,6 +21,8 @@ struct Rows {
   bool is_scalar;
   size_t row_bytes;
   Buffer<std::byte> data;
+  // Rows that are not in `data`, and where on the device they are.
+  std::vector<std::pair<size_t, const void*>> on_device = {};
 
   std::byte* at(size_t row) { return data.data() + (is_scalar ? 0 : row * row_bytes); }
   TensorView view(size_t row, size_t count);

@@ -41,8 +41,10 @@ struct Inpainting {
 };
 
 struct SampleRequest {
-  Shape shape;                       // [B, ...] of the latents
-  float* latents = nullptr;          // in: the start; out: the sample
+  Shape shape;               // [B, ...] of the latents
+  float* latents = nullptr;  // in: the start; out: the sample
+  // On a GPU, float32 of that shape, and then `latents` is not read or not written; 0: it is.
+  cuda::api::Pointer device_start = 0, device_sample = 0;
   const Program* program = nullptr;  // validated
   std::vector<Conditioning> conditioning;
   std::vector<double> guidance = {1.0};  // one value, or one per DENOISE; 1 runs the positive half alone

@@ -7,18 +7,16 @@
 #include "engine/loop_parts.h"
 
 namespace textopia::engine {
-namespace {
 
-double guidance_at(const SampleRequest& request, size_t denoise_index) {
-  return request.guidance.size() == 1 ? request.guidance[0] : request.guidance[denoise_index];
+std::vector<double> find_guidance(const SampleRequest& request) {
+  if (request.guidance.size() != 1) return request.guidance;
+  return std::vector<double>(static_cast<size_t>(request.program->count_denoise()), request.guidance[0]);
 }
-
-}  // namespace
 
 std::vector<bool> find_both_runs(const SampleRequest& request) {
   std::vector<bool> runs_both = request.program->reads_uncond();
-  for (size_t i = 0; i < runs_both.size(); ++i)
-    runs_both[i] = runs_both[i] || is_guided(guidance_at(request, i));
+  const std::vector<double> guidance = find_guidance(request);
+  for (size_t i = 0; i < runs_both.size(); ++i) runs_both[i] = runs_both[i] || is_guided(guidance[i]);
   return runs_both;
 }
 
@@ -29,21 +27,21 @@ class Planner {
   using Pause = PlanCuda::Pause;
 
   Planner(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network, const LoopMemory& memory,
-          const std::vector<bool>& runs_both, PlanCuda& plan)
+          const std::vector<double>& guidance, const std::vector<bool>& runs_both, PlanCuda& plan)
       : request_(request),
         gpu_(gpu),
         network_(network),
         memory_(memory),
+        guidance_(guidance),
         runs_both_(runs_both),
         plan_(plan),
         outputs_(static_cast<size_t>(request.program->output_count)),
-        fusion_of_(find_fusions(*request.program, static_cast<bool>(request.on_step))),
+        fusion_of_(find_fusions(*request.program, request.on_step || request.on_evaluation)),
         next_draw_(memory.next_draw) {}
 
-  void run() {
-    const auto& code = request_.program->instructions;
-    for (position_ = 0; position_ < code.size(); ++position_)
-      std::visit([this](const auto& op) { plan(op); }, code[position_]);
+  void run_next() {
+    std::visit([this](const auto& op) { plan(op); }, request_.program->instructions[position_]);
+    ++position_;
   }
 
  private:
@@ -120,6 +118,7 @@ class Planner {
     sum.network_input = network_.input();
     sum.scale = static_cast<float>(scale);
     sum.input_halves = runs_both_[denoise_index_] ? 2 : 1;
+    if (network_.has_time_features()) return;
     sum.level = memory_.levels + denoise_index_ * memory_.level_stride;
     sum.network_level = network_.level();
     sum.level_words = network_.level_words();
@@ -132,7 +131,7 @@ class Planner {
   }
 
   void plan(const Denoise& op) {
-    outputs_[static_cast<size_t>(op.dst)] = {guidance_at(request_, denoise_index_), false};
+    outputs_[static_cast<size_t>(op.dst)] = {guidance_[denoise_index_], false};
     if (!is_input_ready_) {
       CombineLaunch input = sum();
       add_latent(input, latent(op.src), op.scale_in);
@@ -151,7 +150,7 @@ class Planner {
       sum.noise_weight = static_cast<float>(op.noise);
       sum.draw = next_draw_++;
     } else if (op.noise != 0.0) {
-      add_latent(sum, next_drawn(), op.noise);
+      add_latent(sum, drawn(), op.noise);
     }
     sum.target = latent(op.dst);
     sum.target_size = static_cast<int32_t>(size());
@@ -161,7 +160,10 @@ class Planner {
     plan_.actions_.push_back(finish(sum));
   }
 
-  Pointer next_drawn() { return memory_.draws + next_draw_++ * memory_.draw_stride; }
+  Pointer drawn() {
+    plan_.actions_.push_back(PlanCuda::Draw{});
+    return memory_.drawn;
+  }
 
   void plan(const Clamp& op) {
     const ClampLaunch clamp{latent(op.src), latent(op.dst), static_cast<float>(op.low),
@@ -207,7 +209,7 @@ class Planner {
     if (memory_.draws_on_device())
       step.draw = next_draw_++;
     else
-      step.noise = next_drawn();
+      step.noise = drawn();
     step.factor = op.factor;
     step.is_batch_norm = op.is_batch_norm ? 1 : 0;
     step.bad_step = memory_.bad_step;
@@ -247,6 +249,7 @@ class Planner {
   const Gpu& gpu_;
   const NetworkCuda& network_;
   const LoopMemory& memory_;
+  const std::vector<double>& guidance_;
   const std::vector<bool>& runs_both_;
   PlanCuda& plan_;
   std::vector<Output> outputs_;            // per output register
@@ -258,8 +261,12 @@ class Planner {
 };
 
 PlanCuda::PlanCuda(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network,
-                   const LoopMemory& memory, const std::vector<bool>& runs_both) {
-  Planner(request, gpu, network, memory, runs_both, *this).run();
-}
+                   const LoopMemory& memory, const std::vector<double>& guidance,
+                   const std::vector<bool>& runs_both)
+    : planner_(std::make_unique<Planner>(request, gpu, network, memory, guidance, runs_both, *this)) {}
+
+PlanCuda::~PlanCuda() = default;
+
+void PlanCuda::add_next() { planner_->run_next(); }
 
 }  // namespace textopia::engine

@@ -1,8 +1,9 @@
-// A program turned into what a GPU is given: launches of kernels and runs of the graph, in order, every
-// parameter known before the first step.
+// A program turned into what a GPU is given: launches of kernels and runs of the graph, in order. Every
+// parameter is known before the first step, unless a callback between two evaluations may change some.
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <variant>
@@ -15,6 +16,8 @@
 
 namespace textopia::engine {
 
+// Per DENOISE.
+std::vector<double> find_guidance(const SampleRequest& request);
 // Per DENOISE: whether the negative half runs, too, for guidance or because the program reads it.
 std::vector<bool> find_both_runs(const SampleRequest& request);
 
@@ -28,12 +31,14 @@ struct LoopMemory {
   Pointer denoised = 0;  // for a callback
   Pointer known = 0, mask = 0, known_noise = 0;  // of BLEND
   Pointer seeds = 0;  // uint64 [images]: noise is drawn on the device, beginning with draw next_draw
-  Pointer draws = 0;  // float32: or drawn before, draw_stride apart
-  size_t level_stride = 0, draw_stride = 0;
+  Pointer drawn = 0;  // or drawn by the host, one after the other: float32 of the latents' shape
+  size_t level_stride = 0;
   uint64_t next_draw = 0;
 
   bool draws_on_device() const { return seeds != 0; }
 };
+
+class Planner;
 
 class PlanCuda {
  public:
@@ -51,19 +56,25 @@ class PlanCuda {
     const Step* step;
     std::optional<Launch> denoised;
   };
-  using Action = std::variant<Launch, GraphRun, Pause>;
+  struct Draw {};  // the host fills LoopMemory::drawn
+  using Action = std::variant<Launch, GraphRun, Pause, Draw>;
 
-  // `runs_both`: per DENOISE. Throws invalid_request on sums with more terms than the kernel takes,
-  // configuration where a kernel is missing.
+  // `guidance` and `runs_both`: per DENOISE; they are read when it is planned.
   PlanCuda(const SampleRequest& request, const Gpu& gpu, const NetworkCuda& network, const LoopMemory& memory,
-           const std::vector<bool>& runs_both);
+           const std::vector<double>& guidance, const std::vector<bool>& runs_both);
+  ~PlanCuda();
   PlanCuda(const PlanCuda&) = delete;  // launches point into it
   PlanCuda& operator=(const PlanCuda&) = delete;
 
+  // Plans the next instruction. Throws invalid_request on sums with more terms than the kernel takes,
+  // configuration where a kernel is missing.
+  void add_next();
   const std::vector<Action>& actions() const { return actions_; }
 
  private:
   friend class Planner;
+
+  std::unique_ptr<Planner> planner_;
 
   // Parameters of the launches; a deque never moves its elements.
   std::tuple<std::deque<CombineLaunch>, std::deque<ClampLaunch>, std::deque<BlendLaunch>,

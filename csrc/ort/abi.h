@@ -16,6 +16,8 @@ struct CudaProviderOptions;
 struct CustomOp;
 struct CustomOpDomain;
 struct Env;
+struct EpAssignedNode;
+struct EpAssignedSubgraph;
 struct EpDevice;
 struct IoBinding;
 struct KernelContext;
@@ -55,6 +57,7 @@ inline constexpr int kSequential = 0;       // ExecutionMode
 inline constexpr int kDeviceAllocator = 0;  // OrtAllocatorType
 inline constexpr int kArenaAllocator = 1;
 inline constexpr int kMemoryDefault = 0;  // OrtMemType
+inline constexpr int kCpuDevice = 0;      // OrtMemoryInfoDeviceType
 inline constexpr int kAnyType = 0;        // ONNXTensorElementDataType of an argument that may have several
 inline constexpr int kRequired = 0;       // OrtCustomOpInputOutputCharacteristic
 inline constexpr int kOptional = 1;
@@ -133,6 +136,7 @@ inline constexpr int kKnownSlots = 425;
   X(68, 1, CreateMemoryInfo, Status*,                                                                       \
     (const char* name, int allocator_type, int device, int memory_type, MemoryInfo**))                      \
   X(69, 1, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))               \
+  X(75, 1, AllocatorAlloc, Status*, (Allocator*, size_t bytes, void**))                                     \
   X(76, 1, AllocatorFree, Status*, (Allocator*, void*))                                                     \
   X(78, 1, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                          \
   X(85, 1, KernelInfoGetAttribute_float, Status*, (const KernelInfo*, const char* name, float*))            \
@@ -151,9 +155,11 @@ inline constexpr int kKnownSlots = 425;
   X(98, 1, ReleaseTypeInfo, void, (TypeInfo*))                                                              \
   X(99, 1, ReleaseTensorTypeAndShapeInfo, void, (ShapeInfo*))                                               \
   X(100, 1, ReleaseSessionOptions, void, (SessionOptions*))                                                 \
+  X(101, 1, ReleaseCustomOpDomain, void, (CustomOpDomain*))                                                 \
   X(125, 4, GetAvailableProviders, Status*, (char*** names, int* count))                                    \
   X(126, 4, ReleaseAvailableProviders, Status*, (char** names, int count))                                  \
   X(130, 5, AddSessionConfigEntry, Status*, (SessionOptions*, const char* key, const char* value))          \
+  X(132, 5, ReleaseAllocator, void, (Allocator*))                                                           \
   X(133, 5, RunWithBinding, Status*, (Session*, const RunOptions*, const IoBinding*))                       \
   X(134, 5, CreateIoBinding, Status*, (Session*, IoBinding**))                                              \
   X(135, 5, ReleaseIoBinding, void, (IoBinding*))                                                           \
@@ -162,19 +168,24 @@ inline constexpr int kKnownSlots = 425;
   X(138, 5, BindOutputToDevice, Status*, (IoBinding*, const char* name, const MemoryInfo*))                 \
   X(140, 5, GetBoundOutputValues, Status*, (const IoBinding*, Allocator*, Value***, size_t* count))         \
   X(165, 8, AddRunConfigEntry, Status*, (RunOptions*, const char* key, const char* value))                  \
+  X(193, 10, KernelContext_GetGPUComputeStream, Status*, (const KernelContext*, void** stream))             \
   X(204, 11, SessionOptionsAppendExecutionProvider_CUDA_V2, Status*,                                        \
     (SessionOptions*, const CudaProviderOptions*))                                                          \
   X(205, 11, CreateCUDAProviderOptions, Status*, (CudaProviderOptions**))                                   \
   X(206, 11, UpdateCUDAProviderOptions, Status*,                                                            \
     (CudaProviderOptions*, const char* const* keys, const char* const* values, size_t count))               \
   X(208, 11, ReleaseCUDAProviderOptions, void, (CudaProviderOptions*))                                      \
+  X(225, 14, MemoryInfoGetDeviceType, void, (const MemoryInfo*, int*))                                      \
   X(230, 14, KernelInfo_GetInputCount, Status*, (const KernelInfo*, size_t*))                               \
+  X(232, 14, KernelInfo_GetInputName, Status*, (const KernelInfo*, size_t index, char*, size_t* size))      \
+  X(234, 14, KernelInfo_GetInputTypeInfo, Status*, (const KernelInfo*, size_t index, TypeInfo**))           \
   X(244, 15, KernelInfo_GetNodeName, Status*, (const KernelInfo*, char*, size_t* size))                     \
   X(249, 15, KernelInfoGetConstantInput_tensor, Status*,                                                    \
     (const KernelInfo*, size_t index, int* is_constant, const Value**))                                     \
   X(263, 16, UpdateCUDAProviderOptionsWithValue, Status*, (CudaProviderOptions*, const char* key, void*))   \
   X(274, 17, KernelContext_ParallelFor, Status*,                                                            \
     (const KernelContext*, void (*body)(void*, size_t), size_t count, size_t batches, void* data))          \
+  X(278, 18, KernelInfoGetAllocator, Status*, (const KernelInfo*, int memory_type, Allocator**))            \
   X(297, 22, GetKeyValue, const char*, (const KeyValuePairs*, const char* key))                             \
   X(301, 22, RegisterExecutionProviderLibrary, Status*, (Env*, const char* name, const char* path))         \
   X(303, 22, GetEpDevices, Status*, (const Env*, const EpDevice* const** devices, size_t* count))           \
@@ -182,7 +193,18 @@ inline constexpr int kKnownSlots = 425;
     (SessionOptions*, Env*, const EpDevice* const* devices, size_t count, const char* const* keys,          \
      const char* const* values, size_t options))                                                            \
   X(312, 22, EpDevice_EpName, const char*, (const EpDevice*))                                               \
-  X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))
+  X(314, 22, EpDevice_EpMetadata, const KeyValuePairs*, (const EpDevice*))                                  \
+  X(380, 23, SessionGetMemoryInfoForInputs, Status*,                                                        \
+    (const Session*, const MemoryInfo** infos, size_t count))                                               \
+  X(407, 24, Session_GetEpGraphAssignmentInfo, Status*,                                                     \
+    (const Session*, const EpAssignedSubgraph* const** subgraphs, size_t* count))                           \
+  X(408, 24, EpAssignedSubgraph_GetEpName, Status*, (const EpAssignedSubgraph*, const char** name))         \
+  X(409, 24, EpAssignedSubgraph_GetNodes, Status*,                                                          \
+    (const EpAssignedSubgraph*, const EpAssignedNode* const** nodes, size_t* count))                        \
+  X(410, 24, EpAssignedNode_GetName, Status*, (const EpAssignedNode*, const char** name))                   \
+  X(411, 24, EpAssignedNode_GetDomain, Status*, (const EpAssignedNode*, const char** domain))               \
+  X(412, 24, EpAssignedNode_GetOperatorType, Status*, (const EpAssignedNode*, const char** op))             \
+  X(421, 27, SessionReleaseCapturedGraph, Status*, (Session*, int graph_id))
 
 // One slot of the table. Calling one that the opened library does not have throws instead of jumping nowhere.
 template <typename Signature>

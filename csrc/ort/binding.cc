@@ -2,7 +2,10 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
+#include <string_view>
 
+#include "ort/custom_op_domain.h"
 #include "ort/session_impl.h"
 
 namespace textopia::ort {
@@ -33,15 +36,21 @@ bool fits(const TensorInfo& info, const Shape& shape) {
   return true;
 }
 
-RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous = false) {
+// In the life of a session: ORT 1.31 keeps what is released until the session ends. Runs of later bindings
+// are not captured.
+constexpr int kMostGraphs = 64;
+constexpr int kNoGraph = -1;  // a run without a number would be captured under 0
+
+RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous, std::optional<int> graph) {
   abi::RunOptions* raw = nullptr;
-  check_status(library.api, library.api.CreateRunOptions(&raw), Activity::kOther, "ONNX Runtime",
-               "run options cannot be made");
+  const auto checked = [&](abi::Status* status) {
+    check_status(library.api, status, Activity::kOther, "ONNX Runtime", "run options cannot be made");
+  };
+  checked(library.api.CreateRunOptions(&raw));
   RunOptionsHandle handle(raw);
   if (is_asynchronous)
-    check_status(library.api,
-                 library.api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"),
-                 Activity::kOther, "ONNX Runtime", "run options cannot be made");
+    checked(library.api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"));
+  if (graph) checked(library.api.AddRunConfigEntry(raw, "gpu_graph_id", std::to_string(*graph).c_str()));
   return handle;
 }
 
@@ -65,7 +74,9 @@ struct RunControl::State {
     if (const abi::RunOptions* made = options.load(std::memory_order_acquire)) return made;
     std::lock_guard lock(mutex);
     if (owner == nullptr) {
-      owner = make_run_options(library, is_asynchronous);
+      // What is asynchronous may run where graphs are captured.
+      owner = make_run_options(library, is_asynchronous,
+                               is_asynchronous ? std::optional(kNoGraph) : std::nullopt);
       if (is_terminated) discard(library, library.api.RunOptionsSetTerminate(owner.get()));
       options.store(owner.get(), std::memory_order_release);
     }
@@ -103,8 +114,9 @@ struct Binding::State {
   struct Slot {
     ValueHandle value;  // null for an allocated output
     bool is_bound = false;
-    bool is_allocated = false;  // by ORT, output only
-    size_t order = 0;           // outputs: position in ORT's list
+    bool is_allocated = false;     // by ORT, output only
+    bool is_read_by_host = false;  // input of a session on a GPU
+    size_t order = 0;              // outputs: position in ORT's list
   };
 
   std::shared_ptr<Session> owner;
@@ -116,9 +128,26 @@ struct Binding::State {
   size_t bound_outputs = 0;
   bool has_run = false;
   bool has_results = false;  // of the present bindings: what fetch() may read
-  RunOptionsHandle run_options;
+  bool captures = false;     // the session captures graphs
+  int graph = kNoGraph;      // the number of this binding's, once it has one
+  bool has_asked_for_graph = false;
+  RunOptionsHandle run_options, graph_options;
   std::vector<ValueHandle> fetched;  // keeps what fetch() showed alive
   IoBindingHandle binding;
+
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  // A graph that was captured by another thread, or not yet, is not found, which is no harm.
+  ~State() {
+    if (graph == kNoGraph || is_forked_child() || session->is_lost()) return;
+    const auto& release = library->api.SessionReleaseCapturedGraph;
+    abi::Status* status = release.is_bound() ? release(session->raw(), graph) : nullptr;
+    if (status != nullptr) library->api.ReleaseStatus(status);
+  }
+
+  void run(RunControl* control, const abi::RunOptions* chosen);
 
   const std::string& label() const { return session->label(); }
 
@@ -142,7 +171,7 @@ struct Binding::State {
     const bool is_negative =
         std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t size) { return size < 0; });
     require(!is_negative && fits(info, tensor.shape),
-            "has shape " + to_string(tensor.shape) + ", allowed is " + declared_shape(info));
+            "has shape " + textopia::to_string(tensor.shape) + ", allowed is " + declared_shape(info));
     const size_t bytes = tensor.bytes();
     require(bytes == 0 || tensor.data != nullptr, "has no memory");
     abi::Value* raw = nullptr;
@@ -172,10 +201,24 @@ struct Binding::State {
                  label(), "an input cannot be bound");
   }
 
-  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU: without this a run
-  // would not see what the caller wrote since.
+  // For a plugin's device ORT copies an input when it is bound, even from CPU to CPU, and for a GPU one that
+  // a node on the CPU reads: without this a run would not see what was written since.
   void refresh_inputs() const {
-    for (size_t i = 0; i < inputs.size(); ++i) bind_input(i, inputs[i].value.get());
+    for (size_t i = 0; i < inputs.size(); ++i)
+      if (session->has_plugin() || inputs[i].is_read_by_host) bind_input(i, inputs[i].value.get());
+  }
+
+  void find_inputs_of_host() {
+    if (session->cuda() == nullptr || inputs.empty()) return;
+    std::vector<const abi::MemoryInfo*> memory(inputs.size());
+    check_status(library->api,
+                 library->api.SessionGetMemoryInfoForInputs(session->raw(), memory.data(), memory.size()),
+                 Activity::kOther, label(), "the places of its inputs cannot be read");
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      int device = abi::kCpuDevice;
+      library->api.MemoryInfoGetDeviceType(memory[i], &device);
+      inputs[i].is_read_by_host = device == abi::kCpuDevice;
+    }
   }
 
   // ORT keeps the tensor that it allocated and would demand its shape of the next run.
@@ -197,6 +240,16 @@ struct Binding::State {
                 {{"component", label()}, {"param", missing.front().name}});
   }
 
+  // What is wrong with the device, not with the graph, keeps its kind.
+  void throw_if_device_failed(abi::Status* status) const {
+    const std::optional<Error> failure = take_op_failure();
+    if (!failure) return;
+    const std::string_view kind = failure->code();
+    if (kind != code::kDeviceLost && kind != code::kOutOfMemory && kind != code::kForkedProcess) return;
+    library->api.ReleaseStatus(status);
+    throw Error(failure->code(), text(label(), ": ", failure->what()), failure->details());
+  }
+
   [[noreturn]] void throw_cancelled(const std::string& cause) const {
     throw Error(code::kCancelled, text(label(), ": the run was cancelled"),
                 {{"stage", label()}, {"cause", cause}});
@@ -213,7 +266,10 @@ Binding::Binding(std::shared_ptr<Session> session) : state_(std::make_unique<Sta
   state.inputs.resize(state.session->inputs().size());
   state.outputs.resize(state.session->outputs().size());
   state.unbound_inputs = state.inputs.size();
-  state.run_options = make_run_options(*state.library);
+  state.find_inputs_of_host();
+  state.captures = state.session->graph_capture().is_on;
+  state.run_options =
+      make_run_options(*state.library, false, state.captures ? std::optional(kNoGraph) : std::nullopt);
   abi::IoBinding* raw = nullptr;
   check_status(state.library->api, state.library->api.CreateIoBinding(state.session->raw(), &raw),
                Activity::kOther, state.label(), "a binding cannot be made");
@@ -268,24 +324,44 @@ void Binding::output_allocated(const std::string& name) {
 
 void Binding::run(RunControl* control) {
   State& state = *state_;
-  if (state.unbound_inputs > 0 || state.bound_outputs == 0) [[unlikely]]
-    state.throw_incomplete();
-  check_not_forked(state.label());
-  const abi::RunOptions* options = state.run_options.get();
+  const bool is_synchronous = control == nullptr || !control->state_->is_asynchronous;
+  state.run(control, state.captures && is_synchronous ? state.run_options.get() : nullptr);
+}
+
+void Binding::replay(RunControl* control) {
+  State& state = *state_;
+  if (state.captures && !state.has_asked_for_graph) {
+    state.has_asked_for_graph = true;
+    const int graph = state.session->next_graph_id();
+    if (graph <= kMostGraphs) {
+      state.graph = graph;
+      state.graph_options = make_run_options(*state.library, true, graph);
+    }
+  }
+  state.run(control, state.graph_options.get());
+}
+
+// `chosen`: null for those of the control, or the binding's own where there is none.
+void Binding::State::run(RunControl* control, const abi::RunOptions* chosen) {
+  if (unbound_inputs > 0 || bound_outputs == 0) [[unlikely]]
+    throw_incomplete();
+  check_not_forked(label());
+  const abi::RunOptions* options = chosen != nullptr ? chosen : run_options.get();
   const uint64_t terminations = control != nullptr ? control->state_->termination_count.load() : 0;
   if (control != nullptr) {
-    if (control->is_terminated()) state.throw_cancelled("terminated before the run");
-    options = control->state_->get(*state.library);
+    if (control->is_terminated()) throw_cancelled("terminated before the run");
+    if (chosen == nullptr) options = control->state_->get(*library);
   }
-  state.has_results = false;
-  state.fetched.clear();
-  if (state.session->has_plugin()) state.refresh_inputs();
-  if (state.has_run) state.forget_allocated();
-  state.has_run = true;
-  const abi::Api& api = state.library->api;
-  abi::Status* status = api.RunWithBinding(state.session->raw(), options, state.binding.get());
+  has_results = false;
+  fetched.clear();
+  refresh_inputs();
+  if (has_run) forget_allocated();
+  has_run = true;
+  const abi::Api& api = library->api;
+  take_op_failure();  // of something else
+  abi::Status* status = api.RunWithBinding(session->raw(), options, binding.get());
   if (status == nullptr) [[likely]] {
-    state.has_results = true;
+    has_results = true;
     return;
   }
   // ORT says "terminated" with its unspecific code: our own count is the surer sign.
@@ -294,9 +370,10 @@ void Binding::run(RunControl* control) {
     const char* message = api.GetErrorMessage(status);
     const std::string cause = message != nullptr ? message : "";
     api.ReleaseStatus(status);
-    state.throw_cancelled(cause);
+    throw_cancelled(cause);
   }
-  throw_status(api, status, Activity::kRun, state.label(), "the graph failed");
+  throw_if_device_failed(status);
+  throw_status(api, status, Activity::kRun, label(), "the graph failed");
 }
 
 TensorView Binding::fetch(const std::string& name) {

@@ -6,8 +6,8 @@
 #include <exception>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
-#include <vector>
 
 #include "ort/custom_op_domain.h"
 
@@ -24,6 +24,8 @@ void checked_run(const Runtime& library, abi::Status* status) {
   check_status(library.api, status, Activity::kRun, kContext, "ONNX Runtime refused a call");
 }
 
+thread_local std::optional<Error> g_failure;
+
 // Exceptions end here: ORT is called and calls back by a C ABI.
 template <typename Body>
 abi::Status* as_status(const Runtime& library, const Body& body) noexcept {
@@ -31,6 +33,7 @@ abi::Status* as_status(const Runtime& library, const Body& body) noexcept {
     body();
     return nullptr;
   } catch (const Error& error) {
+    g_failure = error;
     return library.api.CreateStatus(abi::kInvalidArgument, error.what());
   } catch (const std::bad_alloc&) {
     return library.api.CreateStatus(abi::kFail, "out of memory");
@@ -86,12 +89,17 @@ T attribute(const Runtime& library, const std::string& node, const char* name, T
   throw_status(library.api, status, Activity::kLoad, node, text("attribute '", name, "' cannot be read"));
 }
 
+}  // namespace
+
 // ORT's table of an op, and behind it what stands for the op here.
 struct OpTable : abi::CustomOp {
   const Runtime* library = nullptr;
+  const OpSet* set = nullptr;
   const OpDefinition* definition = nullptr;
   DType activation_type = DType::kFloat32;
 };
+
+namespace {
 
 struct LiveKernel {
   const Runtime* library;
@@ -109,15 +117,17 @@ int onnx_type_of(const OpTable& table, InputType type) {
   return abi::kAnyType;
 }
 
-OpTable make_table(const Runtime& library, const OpDefinition& definition, DType activation_type) {
+OpTable make_table(const Runtime& library, const OpSet& set, const OpDefinition& definition,
+                   DType activation_type) {
   OpTable table;
   static_cast<abi::CustomOp&>(table) = {};
   table.library = &library;
+  table.set = &set;
   table.definition = &definition;
   table.activation_type = activation_type;
   table.version = static_cast<uint32_t>(library.info.api_version);
   table.GetName = [](const abi::CustomOp* op) { return table_of(op).definition->name; };
-  table.GetExecutionProviderType = [](const abi::CustomOp*) { return "CPUExecutionProvider"; };
+  table.GetExecutionProviderType = [](const abi::CustomOp* op) { return table_of(op).set->provider; };
   table.GetInputType = [](const abi::CustomOp* op, size_t index) {
     return onnx_type_of(table_of(op), table_of(op).definition->inputs[index]);
   };
@@ -157,10 +167,8 @@ OpTable make_table(const Runtime& library, const OpDefinition& definition, DType
 
 struct Registry {
   std::mutex mutex;
-  const char* domain_name = nullptr;
-  std::span<const OpDefinition> definitions;
-  std::vector<OpTable> tables;            // as ORT's domain, never freed: sessions point into them
-  abi::CustomOpDomain* domain = nullptr;  // made at the first session
+  std::optional<OpSet> ops;
+  std::shared_ptr<const OpDomain> domain;  // made at the first session, never freed
 };
 
 Registry& registry() {
@@ -239,6 +247,52 @@ Tensor NodeInfo::constant(size_t input) const {
   return is_constant != 0 ? tensor_of(library_, value) : Tensor{};
 }
 
+bool NodeInfo::has_input(size_t input) const {
+  size_t count = 0, size = 0;
+  checked(library_, library_.api.KernelInfo_GetInputCount(info_, &count), name_, "its inputs");
+  if (input >= count) return false;
+  checked(library_, library_.api.KernelInfo_GetInputName(info_, input, nullptr, &size), name_, "an input");
+  return size > 1;  // with the terminating zero; what is absent has no name
+}
+
+Shape NodeInfo::input_shape(size_t input) const {
+  abi::TypeInfo* type = nullptr;
+  checked(library_, library_.api.KernelInfo_GetInputTypeInfo(info_, input, &type), name_, "an input");
+  const TypeInfoHandle handle(type);
+  const abi::ShapeInfo* tensor = nullptr;  // belongs to `type`
+  checked(library_, library_.api.CastTypeInfoToTensorInfo(type, &tensor), name_, "an input");
+  if (tensor == nullptr) return {};
+  size_t rank = 0;
+  checked(library_, library_.api.GetDimensionsCount(tensor, &rank), name_, "an input");
+  Shape shape(rank);
+  if (rank > 0) checked(library_, library_.api.GetDimensions(tensor, shape.data(), rank), name_, "an input");
+  return shape;
+}
+
+std::unique_ptr<Scratch> NodeInfo::scratch() const {
+  abi::Allocator* allocator = nullptr;
+  checked(library_, library_.api.KernelInfoGetAllocator(info_, abi::kMemoryDefault, &allocator), name_,
+          "scratch memory");
+  return std::make_unique<Scratch>(library_, allocator);
+}
+
+Scratch::~Scratch() { const AllocatorHandle released(allocator_); }
+
+void Scratch::with(size_t bytes, const std::function<void(void*)>& body) const {
+  struct Block {
+    const Runtime& library;
+    abi::Allocator* allocator;
+    void* memory = nullptr;
+
+    ~Block() {
+      abi::Status* status = memory ? library.api.AllocatorFree(allocator, memory) : nullptr;
+      if (status != nullptr) library.api.ReleaseStatus(status);
+    }
+  } block{library_, allocator_};
+  if (bytes > 0) checked_run(library_, library_.api.AllocatorAlloc(allocator_, bytes, &block.memory));
+  body(block.memory);
+}
+
 Tensor OpRun::input(size_t index) const {
   size_t count = 0;
   checked_run(library_, library_.api.KernelContext_GetInputCount(context_, &count));
@@ -255,6 +309,12 @@ void* OpRun::output(size_t index, const Dims& dims) {
   void* data = nullptr;
   checked_run(library_, library_.api.GetTensorMutableData(value, &data));
   return data;
+}
+
+void* OpRun::stream() const {
+  void* stream = nullptr;
+  checked_run(library_, library_.api.KernelContext_GetGPUComputeStream(context_, &stream));
+  return stream;
 }
 
 void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void* data) const {
@@ -281,31 +341,38 @@ void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void
   if (job.failure) std::rethrow_exception(job.failure);
 }
 
-void set_custom_ops(const char* domain, std::span<const OpDefinition> definitions) {
-  Registry& own = registry();
-  std::lock_guard lock(own.mutex);
-  own.domain_name = domain;
-  own.definitions = definitions;
+std::optional<Error> take_op_failure() { return std::exchange(g_failure, std::nullopt); }
+
+OpDomain::OpDomain(const Runtime& library, OpSet ops, const std::string& label)
+    : library_(library), ops_(std::move(ops)) {
+  for (const OpDefinition& definition : ops_.definitions)
+    for (DType type : ops_.activation_types) tables_.push_back(make_table(library, ops_, definition, type));
+  abi::CustomOpDomain* domain = nullptr;
+  checked(library, library.api.CreateCustomOpDomain(ops_.domain, &domain), label,
+          "the domain of our operators");
+  domain_.reset(domain);
+  for (const OpTable& table : tables_)
+    checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");
 }
 
-void add_custom_ops(const Runtime& library, abi::SessionOptions* options, const std::string& label) {
+OpDomain::~OpDomain() = default;
+
+void OpDomain::add_to(abi::SessionOptions* options, const std::string& label) const {
+  checked(library_, library_.api.AddCustomOpDomain(options, domain_.get()), label,
+          "the domain of our operators");
+}
+
+void set_custom_ops(OpSet ops) {
   Registry& own = registry();
   std::lock_guard lock(own.mutex);
-  if (own.domain_name == nullptr) return;
-  if (own.domain == nullptr) {
-    abi::CustomOpDomain* domain = nullptr;
-    checked(library, library.api.CreateCustomOpDomain(own.domain_name, &domain), label,
-            "the domain of our operators");
-    std::vector<OpTable> tables;
-    for (const OpDefinition& definition : own.definitions)
-      for (DType type : {DType::kBFloat16, DType::kFloat32})
-        tables.push_back(make_table(library, definition, type));
-    own.tables = std::move(tables);
-    for (const OpTable& table : own.tables)
-      checked(library, library.api.CustomOpDomain_Add(domain, &table), label, "an operator of ours");
-    own.domain = domain;
-  }
-  checked(library, library.api.AddCustomOpDomain(options, own.domain), label, "the domain of our operators");
+  own.ops = std::move(ops);
+}
+
+std::shared_ptr<const OpDomain> default_op_domain(const Runtime& library, const std::string& label) {
+  Registry& own = registry();
+  std::lock_guard lock(own.mutex);
+  if (own.domain == nullptr && own.ops) own.domain = std::make_shared<OpDomain>(library, *own.ops, label);
+  return own.domain;
 }
 
 }  // namespace textopia::ort

@@ -4,16 +4,19 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/tensor.h"
 
 namespace textopia::ort {
 
 namespace abi {
+struct Allocator;
 struct KernelContext;
 struct KernelInfo;
 }  // namespace abi
@@ -59,6 +62,24 @@ struct Tensor {
   }
 };
 
+// Memory of a node's device between launches: from the session's arena, where all of it stays, so that a run
+// that is captured allocates nothing. What is given back may be given out again at once, to work that is
+// enqueued later on the same stream.
+class Scratch {
+ public:
+  Scratch(const Runtime& library, abi::Allocator* allocator) : library_(library), allocator_(allocator) {}
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // Gives `body` memory of that size for as long as it runs. Throws out_of_memory.
+  void with(size_t bytes, const std::function<void(void*)>& body) const;
+
+ private:
+  const Runtime& library_;
+  abi::Allocator* allocator_;
+};
+
 // A node when its kernel is made. Errors of all functions name the node.
 class NodeInfo {
  public:
@@ -69,7 +90,12 @@ class NodeInfo {
   float number(const char* attribute, float fallback) const;
   std::string word(const char* attribute, const std::string& fallback) const;
   DType activation_type() const { return activation_type_; }
-  Tensor constant(size_t input) const;  // false unless that input is a constant of the graph
+  Tensor constant(size_t input) const;  // false unless that input is a constant of the graph; its memory is
+                                        // the device's
+  bool has_input(size_t input) const;
+  // As far as ORT knows it: -1 where a size is free, empty where nothing is known.
+  Shape input_shape(size_t input) const;
+  std::unique_ptr<Scratch> scratch() const;
 
  private:
   const Runtime& library_;
@@ -85,6 +111,7 @@ class OpRun {
 
   Tensor input(size_t index) const;
   void* output(size_t index, const Dims& dims);
+  void* stream() const;  // of the provider, a CUstream; null on the CPU
 
   // body(data, 0) .. body(data, count - 1) on the threads of the session, each once, this thread among them.
   // The first exception of a body is thrown here after all have ended.
@@ -105,18 +132,26 @@ class OpKernel {
 // What an input may be: of the type of the activations, as the output is; float32; or of any type.
 enum class InputType { kActivation, kFloat32, kAny };
 
-// Every op exists twice, for activations of bfloat16 and of float32: ORT then knows the type of the output
-// and refuses graphs whose types do not fit. There is no shape inference: ORT 1.23 fails on absent inputs
-// there, and sizes are free anyhow.
+// There is no shape inference: ORT 1.23 fails on absent inputs there, and sizes are free anyhow.
 struct OpDefinition {
   const char* name;
   size_t required_inputs;  // the first ones; the rest may be absent
   std::span<const InputType> inputs;
-  std::unique_ptr<OpKernel> (*create)(const NodeInfo& node);  // may throw Error: the session is refused
+  // May throw Error: the session is refused.
+  std::function<std::unique_ptr<OpKernel>(const NodeInfo& node)> create;
 };
 
-// The operators that every session from now on knows, all in one domain. Called once, before the first
-// session; `definitions` live as long as the process.
-void set_custom_ops(const char* domain, std::span<const OpDefinition> definitions);
+// The operators of one domain that a session knows. Each exists once for every type of activations: ORT then
+// knows the type of the output and refuses graphs whose types do not fit.
+struct OpSet {
+  const char* domain;
+  const char* provider;  // that runs them: "CPUExecutionProvider"
+  std::vector<DType> activation_types;
+  std::vector<OpDefinition> definitions;
+};
+
+// The operators of every session that is made from now on without a set of its own. Called once, before the
+// first session.
+void set_custom_ops(OpSet ops);
 
 }  // namespace textopia::ort

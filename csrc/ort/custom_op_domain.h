@@ -1,12 +1,40 @@
-// Inside csrc/ort only: makes the operators of set_custom_ops() known to a session.
+// Inside csrc/ort only: a set of operators as ORT wants it.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "ort/custom_op.h"
 #include "ort/handles.h"
 
 namespace textopia::ort {
 
-void add_custom_ops(const Runtime& library, abi::SessionOptions* options, const std::string& label);
+struct OpTable;
+
+// Outlives the sessions that it was added to.
+class OpDomain {
+ public:
+  OpDomain(const Runtime& library, OpSet ops, const std::string& label);
+  ~OpDomain();
+  OpDomain(const OpDomain&) = delete;
+  OpDomain& operator=(const OpDomain&) = delete;
+
+  void add_to(abi::SessionOptions* options, const std::string& label) const;
+
+ private:
+  const Runtime& library_;
+  OpSet ops_;
+  std::vector<OpTable> tables_;  // ORT's domain points into them
+  CustomOpDomainHandle domain_;
+};
+
+// The error with which an operator of ours stopped what ORT did last on this thread, once: of it ORT hands on
+// the text alone.
+std::optional<Error> take_op_failure();
+
+// Of set_custom_ops(); null where there are none.
+std::shared_ptr<const OpDomain> default_op_domain(const Runtime& library, const std::string& label);
 
 }  // namespace textopia::ort

@@ -42,7 +42,9 @@ struct Releaser {
 template <typename T, auto kRelease>
 using Handle = std::unique_ptr<T, Releaser<T, kRelease>>;
 
+using AllocatorHandle = Handle<abi::Allocator, &abi::Api::ReleaseAllocator>;
 using CudaOptionsHandle = Handle<abi::CudaProviderOptions, &abi::Api::ReleaseCUDAProviderOptions>;
+using CustomOpDomainHandle = Handle<abi::CustomOpDomain, &abi::Api::ReleaseCustomOpDomain>;
 using IoBindingHandle = Handle<abi::IoBinding, &abi::Api::ReleaseIoBinding>;
 using MemoryInfoHandle = Handle<abi::MemoryInfo, &abi::Api::ReleaseMemoryInfo>;
 using RunOptionsHandle = Handle<abi::RunOptions, &abi::Api::ReleaseRunOptions>;
@@ -51,6 +53,9 @@ using SessionOptionsHandle = Handle<abi::SessionOptions, &abi::Api::ReleaseSessi
 using ShapeInfoHandle = Handle<abi::ShapeInfo, &abi::Api::ReleaseTensorTypeAndShapeInfo>;
 using TypeInfoHandle = Handle<abi::TypeInfo, &abi::Api::ReleaseTypeInfo>;
 using ValueHandle = Handle<abi::Value, &abi::Api::ReleaseValue>;
+
+inline constexpr const char* kCudaHint =
+    "Install it with `pip install textopia-fast[cuda]`; `textopia-fast doctor` lists what is missing.";
 
 // What was being done decides what an unspecific failure means.
 enum class Activity { kLoad, kRun, kSetup, kOther };

@@ -1,6 +1,7 @@
 #include "ort/session.h"
 
 #include <functional>
+#include <string_view>
 
 #include "base/threads.h"
 #include "ort/custom_op_domain.h"
@@ -9,11 +10,8 @@
 namespace textopia::ort {
 namespace {
 
-constexpr const char* kCudaHint =
-    "Install it with `pip install textopia-fast[cuda]`; `textopia-fast doctor` lists what is missing.";
-
 void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOptions& options,
-              const std::string& label) {
+              bool captures_graphs, const std::string& label) {
   const abi::Api& api = library.api;
   const auto checked = [&](abi::Status* status) {
     check_status(api, status, Activity::kOther, label, "the CUDA provider of ONNX Runtime cannot be used");
@@ -24,6 +22,10 @@ void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOp
     const CudaOptionsHandle handle(raw);
     const std::string device = std::to_string(options.device);
     std::vector<const char*> keys = {"device_id"}, values = {device.c_str()};
+    if (captures_graphs) {
+      keys.push_back("enable_cuda_graph");
+      values.push_back("1");
+    }
     for (const auto& [key, value] : options.provider) {
       keys.push_back(key.c_str());
       values.push_back(value.c_str());
@@ -33,12 +35,13 @@ void add_cuda(const Runtime& library, abi::SessionOptions* session, const CudaOp
       checked(api.UpdateCUDAProviderOptionsWithValue(raw, "user_compute_stream", options.stream));
     checked(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, raw));
   } catch (const Error& error) {
+    if (error.code() == std::string_view(code::kDeviceLost)) throw;
     Error::Details details = error.details();
-    details.emplace_back("hint", kCudaHint);
+    if (std::string_view(error.what()).find("provider option") == std::string_view::npos)
+      details.emplace_back("hint", kCudaHint);
     throw Error(code::kConfiguration, error.what(), std::move(details));
   }
-  // A node that the provider cannot take is an error that names it, not a silent detour over the CPU.
-  checked(api.AddSessionConfigEntry(session, "session.disable_cpu_ep_fallback", "1"));
+  request_placement(library, session, label);
 }
 
 MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& options) {
@@ -51,7 +54,8 @@ MemoryInfoHandle device_memory(const Runtime& library, const SessionOptions& opt
   return MemoryInfoHandle(raw);
 }
 
-SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options) {
+SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& options,
+                                  const OpDomain* ops) {
   const abi::Api& api = library.api;
   const std::string& label = options.label;
   check(options.threads >= 0, code::kConfiguration, label, ": threads = ", options.threads,
@@ -74,10 +78,10 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   // Workers spin while a run lasts, which small nodes need, and stop when it ends: an idle session burns no
   // CPU.
   checked(api.AddSessionConfigEntry(raw, "session.force_spinning_stop", "1"), "a config entry cannot be set");
-  if (options.cuda) add_cuda(library, raw, *options.cuda, label);
+  if (options.cuda) add_cuda(library, raw, *options.cuda, options.captures_graphs, label);
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");
-  add_custom_ops(library, raw, label);
+  if (ops != nullptr) ops->add_to(raw, label);
   if (options.plugin) add_plugin(library, *options.plugin, raw, label);
   return handle;
 }
@@ -181,17 +185,78 @@ class Border {
 
 using Create = std::function<abi::Status*(const Runtime&, const abi::SessionOptions*, abi::Session**)>;
 
-std::shared_ptr<Session> load(const SessionOptions& options, const Create& create) {
-  const Runtime& library = runtime();
-  const SessionOptionsHandle made = make_options(library, options);
+SessionHandle create_session(const Runtime& library, const SessionOptions& options, const OpDomain* ops,
+                             const Create& create) {
+  const SessionOptionsHandle made = make_options(library, options, ops);
   abi::Session* raw = nullptr;
-  check_status(library.api, create(library, made.get(), &raw), Activity::kLoad, options.label,
-               "the graph cannot be loaded");
-  SessionHandle handle(raw);
+  take_op_failure();  // of something else
+  abi::Status* status = create(library, made.get(), &raw);
+  if (const std::optional<Error> failure = take_op_failure(); failure && status != nullptr) {
+    library.api.ReleaseStatus(status);
+    Error::Details details = failure->details();
+    details.emplace_back("component", options.label);
+    throw Error(failure->code(), text(options.label, ": the graph cannot be loaded: ", failure->what()),
+                std::move(details));
+  }
+  check_status(library.api, status, Activity::kLoad, options.label, "the graph cannot be loaded");
+  return SessionHandle(raw);
+}
+
+// What ORT says where it cannot capture a graph: "This session cannot use the graph capture feature as
+// requested by the user as the model has control flow nodes ..."; empty for other errors.
+std::string no_capture_reason(const Error& error) {
+  for (const auto& [key, value] : error.details()) {
+    if (key != "cause" || value.find("graph capture feature") == std::string::npos) continue;
+    constexpr std::string_view kWhy = "by the user as ";
+    const size_t why = value.find(kWhy);
+    return why == std::string::npos ? value : value.substr(why + kWhy.size());
+  }
+  return "";
+}
+
+// An input that a replay would not read anew: one that is brought to the host when it is bound. "" for none.
+std::string find_host_input(const Runtime& library, abi::Session* session, const std::string& label) {
+  const std::vector<TensorInfo> inputs = Border(library, session, label).inputs();
+  std::vector<const abi::MemoryInfo*> memory(inputs.size());
+  check_status(library.api, library.api.SessionGetMemoryInfoForInputs(session, memory.data(), memory.size()),
+               Activity::kOther, label, "the places of its inputs cannot be read");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    int device = abi::kCpuDevice;
+    library.api.MemoryInfoGetDeviceType(memory[i], &device);
+    if (device == abi::kCpuDevice) return inputs[i].name;
+  }
+  return "";
+}
+
+std::shared_ptr<Session> load(SessionOptions options, const Create& create) {
+  const Runtime& library = runtime();
+  const std::shared_ptr<const OpDomain> ops =
+      options.ops ? std::make_shared<OpDomain>(library, *options.ops, options.label)
+                  : default_op_domain(library, options.label);
+  GraphCapture capture{options.captures_graphs, ""};
+  SessionHandle handle;
+  try {
+    handle = create_session(library, options, ops.get(), create);
+    if (options.captures_graphs && options.cuda) {
+      const std::string host_input = find_host_input(library, handle.get(), options.label);
+      if (!host_input.empty()) capture = {false, text("the host reads the input '", host_input, "'")};
+    }
+  } catch (const Error& error) {
+    if (!options.captures_graphs) throw;
+    capture = {false, no_capture_reason(error)};
+    if (capture.reason.empty()) throw;
+  }
+  if (!capture.reason.empty()) {
+    options.captures_graphs = false;
+    handle.reset();
+    handle = create_session(library, options, ops.get(), create);
+  }
+  abi::Session* raw = handle.get();
+  if (options.cuda) check_placement(library, raw, options.label);
   const Border border(library, raw, options.label);
-  return std::make_shared<SessionImpl>(library, std::move(handle), options.label, border.inputs(),
+  return std::make_shared<SessionImpl>(library, ops, std::move(handle), options.label, border.inputs(),
                                        border.outputs(), options.cuda, device_memory(library, options),
-                                       options.plugin.has_value());
+                                       options.plugin.has_value(), std::move(capture));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // ONNX Runtime sessions by the C ABI (no headers, no linking): load a graph, look at its border, bind, run.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,12 +34,21 @@ struct Plugin {
 // cannot be opened, is none for this ONNX Runtime, or offers no such device on this machine.
 void check_plugin(const Plugin& plugin);
 
+struct OpSet;
+
 // Runs the graph with ONNX Runtime's CUDA provider, and no part of it anywhere else.
 struct CudaOptions {
   int device = 0;
   void* stream = nullptr;  // a CUstream of the device's primary context; every run is enqueued on it
-  std::shared_ptr<const void> owner;                          // of the stream; the session keeps it
+  std::shared_ptr<const void> owner;  // of the stream; the session keeps it
+  std::function<bool()> is_lost;      // asked when the session ends: whether the device's context is dead
   std::vector<std::pair<std::string, std::string>> provider;  // further options of the provider
+};
+
+// Whether the runs of a session can be captured as CUDA graphs.
+struct GraphCapture {
+  bool is_on = false;
+  std::string reason;  // why not, where that was asked for
 };
 
 struct SessionOptions {
@@ -46,8 +56,11 @@ struct SessionOptions {
   int threads = 0;    // intra-op threads; 0 = one per usable CPU (affinity and cgroup quota respected)
   int optimization_level = 99;                              // 0 none, 1 basic, 2 extended, 99 all
   std::vector<std::pair<std::string, std::string>> config;  // session config entries, key -> value
-  std::optional<Plugin> plugin;     // takes the whole graph; without one, ORT's CPU provider
-  std::optional<CudaOptions> cuda;  // empty: the CPU
+  std::optional<Plugin> plugin;      // takes the whole graph; without one, ORT's CPU provider
+  std::optional<CudaOptions> cuda;   // empty: the CPU
+  std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
+  // Asks for CUDA graphs (Binding::replay). A graph that cannot be captured is loaded without them.
+  bool captures_graphs = false;
 };
 
 class Session {
@@ -64,6 +77,7 @@ class Session {
   virtual const std::vector<TensorInfo>& outputs() const = 0;
   virtual const std::string& label() const = 0;
   virtual const CudaOptions* cuda() const = 0;  // null on the CPU
+  virtual const GraphCapture& graph_capture() const = 0;
 };
 
 // "float32", "string", ...: also for the types that DType leaves out.
@@ -116,6 +130,11 @@ class Binding {
   // cancelled when `control` was terminated; a run that had already passed its last node when terminated ends
   // normally.
   void run(RunControl* control = nullptr);
+
+  // run(), but only enqueued; and where the session captures graphs, as the CUDA graph of this binding, which
+  // the first call captures. ORT keeps a graph for the thread that captured it, so all calls come from one,
+  // and it remembers the addresses: nothing may be bound anew. `control` is looked at before the run alone.
+  void replay(RunControl* control);
 
   // View of an output_allocated() result; valid until the next run() or the end of the binding.
   TensorView fetch(const std::string& name);

@@ -19,16 +19,42 @@ bool contains_any(const std::string& text, std::initializer_list<std::string_vie
                      [&](std::string_view part) { return text.find(part) != std::string::npos; });
 }
 
+// The CUDA runtime's texts for errors that its context does not survive.
+bool is_loss_of_device(const std::string& words) {
+  return contains_any(words, {"an illegal memory access was encountered", "unspecified launch failure",
+                              "an illegal instruction was encountered", "misaligned address",
+                              "the launch timed out and was terminated", "device-side assert triggered",
+                              "hardware stack error", "invalid program counter", "context is destroyed",
+                              "operation not supported on global/shared address space",
+                              "uncorrectable ecc error encountered", "uncorrectable nvlink error"});
+}
+
+// Of a call of CUDA or of one of its libraries, as ORT's provider words it.
+constexpr std::string_view kCudaFailures[] = {"CUDA failure", "CUBLAS failure", "CUDNN failure",
+                                              "CUDNN_FE failure"};
+
+bool is_cuda_failure(const std::string& cause) {
+  return std::any_of(std::begin(kCudaFailures), std::end(kCudaFailures),
+                     [&](std::string_view part) { return cause.find(part) != std::string::npos; });
+}
+
+bool is_missing_cudnn(const std::string& words) { return contains_any(words, {"cudnn is unavailable"}); }
+
 // ORT reports much by text alone: its error numbers are mostly the unspecific FAIL.
 const char* code_of(int number, const std::string& cause, Activity activity) {
   const std::string words = lower(cause);
-  if (contains_any(words, {"bad_alloc", "failed to allocate", "out of memory", "cannot allocate memory",
-                           "bad allocation", "smaller than requested bytes"}))
+  if (is_loss_of_device(words)) return code::kDeviceLost;
+  if (is_missing_cudnn(words)) return code::kConfiguration;
+  if (contains_any(words, {"bad_alloc", "failed to allocate", "alloc_failed", "resource allocation failed",
+                           "out of memory", "cannot allocate memory", "bad allocation",
+                           "smaller than requested bytes"}))
     return code::kOutOfMemory;
   if (activity == Activity::kRun)
     return contains_any(words, {"invalid rank for input", "got invalid dimensions for input"})
                ? code::kInvalidRequest
                : code::kExecution;
+  if (is_cuda_failure(cause)) return code::kExecution;
+  if (contains_any(words, {"graph capture feature"})) return code::kConfiguration;
   if (activity == Activity::kSetup) return code::kConfiguration;
   if (contains_any(words, {"pthread_create"})) return code::kExecution;
   if (activity == Activity::kOther)
@@ -45,19 +71,38 @@ const char* code_of(int number, const std::string& cause, Activity activity) {
   return code::kModelFormat;
 }
 
-// ORT's exceptions begin with "/path/file.cc:12 result function(arguments) "; users want what comes after.
-std::string without_source_place(const std::string& line) {
+// Takes out of a line what comes before `part` from the first of ORT's source places on; false without both.
+bool cut_before(std::string* line, std::string_view part) {
+  const size_t place = line->find("/onnxruntime_src/");
+  const size_t rest = place == std::string::npos ? place : line->find(part, place);
+  if (rest == std::string::npos) return false;
+  line->erase(place, rest - place);
+  return true;
+}
+
+// ORT's exceptions begin with "/path/file.cc:12 result function(arguments) [ONNXRuntimeError] : 1 : FAIL : ",
+// those of its CUDA provider end with " ; GPU=0 ; hostname=... ; file=... ; expr=...". Users want what is
+// left.
+std::string without_source_place(std::string line) {
   const size_t place = line.find("/onnxruntime_src/");
-  if (place == std::string::npos) return line;
   int depth = 0;
-  for (size_t i = line.find('(', place); i < line.size(); ++i) {
-    if (line[i] == '(') ++depth;
-    if (line[i] == ')' && --depth == 0) {
+  const bool is_cut = std::any_of(std::begin(kCudaFailures), std::end(kCudaFailures),
+                                  [&](std::string_view part) { return cut_before(&line, part); });
+  if (!is_cut && place != std::string::npos) {
+    for (size_t i = line.find('(', place); i < line.size(); ++i) {
+      if (line[i] == '(') ++depth;
+      if (line[i] != ')' || --depth != 0) continue;
       const size_t rest = line.find_first_not_of(' ', i + 1);
-      return rest == std::string::npos ? line : line.substr(0, place) + line.substr(rest);
+      if (rest != std::string::npos) line.erase(place, rest - place);
+      break;
     }
   }
-  return line;
+  line.erase(std::min(line.find(" ; GPU="), line.size()));
+  const size_t mark = line.find("[ONNXRuntimeError] : ");
+  if (mark == std::string::npos) return line;
+  size_t end = mark;
+  for (int part = 0; part < 3 && end != std::string::npos; ++part) end = line.find(" : ", end + 1);
+  return end == std::string::npos ? line : line.erase(mark, end + 3 - mark);
 }
 
 // The first line, cut where a message would stop being readable; details["cause"] has all of it.
@@ -75,8 +120,10 @@ void throw_status(const abi::Api& api, abi::Status* status, Activity activity, c
   const char* message = api.GetErrorMessage(status);
   const std::string cause = message != nullptr ? message : "";
   api.ReleaseStatus(status);
+  Error::Details details = {{"component", label}, {"cause", cause}};
+  if (is_missing_cudnn(lower(cause))) details.emplace_back("hint", kCudaHint);
   throw Error(code_of(number, cause, activity), text(label, ": ", context, ": ", brief(cause)),
-              {{"component", label}, {"cause", cause}});
+              std::move(details));
 }
 
 }  // namespace textopia::ort

@@ -12,7 +12,7 @@ Text to image on the bundled model:
 from typing import TYPE_CHECKING, Any
 
 from . import errors, samplers
-from ._core import CancelToken, Progress, __version__
+from ._core import CancelToken, DeviceArray, Progress, __version__
 from .denoiser import Denoiser
 from .errors import *  # noqa: F403 - the error tree is part of the public names
 from .noise import Noise
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CancelToken",
     "Denoiser",
+    "DeviceArray",
     "LatentConsistencyModelPipeline",
     "Noise",
     "Output",

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "CancelToken",
     "CudaDriver",
     "Denoiser",
+    "DeviceArray",
     "Gpu",
     "KernelImage",
     "NoiseStream",
@@ -35,6 +36,7 @@ __all__: list[str] = [
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
+    "is_on_gpu",
     "ort_info",
     "pack_conv",
     "pack_linear",
@@ -208,7 +210,7 @@ class KernelImage:
         *,
         warps: typing.SupportsInt | typing.SupportsIndex,
         shared_bytes: typing.SupportsInt | typing.SupportsIndex,
-        elements: typing.SupportsInt | typing.SupportsIndex,
+        constants: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -252,6 +254,60 @@ class Gpu:
     def ordinal(self) -> int: ...
     @property
     def stream(self) -> int: ...
+
+class DeviceArray:
+    """
+    A tensor in a GPU's memory, C-contiguous. torch.from_dlpack, cupy.from_dlpack and the like take it without a copy; `numpy()` copies it to the CPU. Its memory is freed when nobody has it any more.
+    """
+    def __dlpack__(
+        self,
+        *,
+        stream: typing.Any | None = None,
+        max_version: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ]
+        | None = None,
+        dl_device: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ]
+        | None = None,
+        copy: bool | None = None,
+    ) -> typing.Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __init__(self, gpu: Gpu, value: typing.Any, name: str = "array") -> None:
+        """
+        `value` on that GPU: what lies there as it is, NumPy arrays copied.
+        """
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    def astype(
+        self, dtype: str, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0
+    ) -> DeviceArray:
+        """
+        As another floating-point type, times `scale`; on the GPU.
+        """
+    def numpy(self) -> numpy.ndarray:
+        """
+        A copy on the CPU; bfloat16 as its bits, uint16.
+        """
+    def repeat(self, count: typing.SupportsInt | typing.SupportsIndex) -> DeviceArray:
+        """
+        Every row of the first axis `count` times, as numpy.repeat does.
+        """
+    @property
+    def device(self) -> str:
+        """
+        "cuda:0" and so on.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        NumPy's name of the element type, or "bfloat16".
+        """
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def shape(self) -> tuple: ...
 
 class TensorInfo:
     """
@@ -313,6 +369,7 @@ class Session:
         plugin: Plugin | None = None,
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
+        cuda_graphs: bool = False,
     ) -> Session: ...
     @staticmethod
     def from_memory(
@@ -325,6 +382,7 @@ class Session:
         plugin: Plugin | None = None,
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
+        cuda_graphs: bool = False,
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """
@@ -342,6 +400,11 @@ class Session:
         """
     @property
     def cuda_device(self) -> int | None: ...
+    @property
+    def cuda_graphs(self) -> str:
+        """
+        on, off, or "off: " and why it cannot be captured.
+        """
     @property
     def inputs(self) -> list[TensorInfo]: ...
     @property
@@ -463,6 +526,11 @@ def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy
     The bits of float16 (uint16) to float32, exact.
     """
 
+def is_on_gpu(value: typing.Any) -> bool:
+    """
+    Whether an array says by DLPack that it lies in a GPU's memory.
+    """
+
 def ort_info() -> dict: ...
 def pack_conv(
     weight: numpy.ndarray, *, upsample: bool = False
@@ -481,7 +549,7 @@ def pack_linear(
 def sample(
     denoiser: Denoiser,
     program: Program,
-    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    x: DeviceArray | typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
     *,
     cond: dict = {},
     uncond: dict = {},
@@ -496,10 +564,11 @@ def sample(
     on_step: collections.abc.Callable | None = None,
     wants_denoised: bool = False,
     on_evaluation: collections.abc.Callable | None = None,
+    on_device: bool = False,
     isa: str | None = None,
-) -> numpy.typing.NDArray[numpy.float32]:
+) -> typing.Any:
     """
-    Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...].
+    Runs a program against a denoiser. x: float32 [B, ...], not changed; returns float32 [B, ...], with `on_device` as a DeviceArray.
     """
 
 def set_matrix_unit(name: str) -> None:

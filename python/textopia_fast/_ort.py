@@ -15,6 +15,7 @@ from typing import Any
 
 from . import _core
 from .checks import check_instance, check_integer
+from .cuda_options import provider_options
 from .errors import ConfigurationError
 
 __all__ = ["create_session", "register", "runtime_info"]
@@ -50,6 +51,9 @@ def create_session(
     config: Mapping[str, str] | None = None,
     plugin: _core.Plugin | None = None,
     gpu: _core.Gpu | None = None,
+    cuda_graphs: bool = False,
+    is_compiled: bool = False,
+    cuda_options: Mapping[str, str] | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
 
@@ -62,6 +66,10 @@ def create_session(
         plugin: The provider that runs the whole graph; None for ONNX Runtime's own.
         gpu: Where the graph runs, with ONNX Runtime's CUDA provider, on that GPU's stream; None
             for the CPU. A node that the provider cannot take is an error.
+        cuda_graphs: Lets the loop replay its runs as CUDA graphs, on a GPU. A graph that cannot be
+            captured is loaded without; `session.cuda_graphs` says why.
+        is_compiled: The graph was written by our compiler, which changes what is best on a GPU.
+        cuda_options: Replaces options of the CUDA provider (`cuda_options.py`), for measurements.
 
     Raises:
         ConfigurationError: No usable ONNX Runtime is installed, an option is impossible, or the
@@ -82,6 +90,8 @@ def create_session(
         "config": dict(config or {}),
         "plugin": plugin,
         "gpu": gpu,
+        "cuda_graphs": cuda_graphs,
+        "cuda_options": provider_options(is_compiled=is_compiled, changes=cuda_options),
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from . import _core
+from .arrays import Array
 from .checks import refuse
 from .denoiser import Denoiser
 from .samplers import Program, Schedule, trace
@@ -46,11 +47,16 @@ class Batching:
         self._shared = make(SHARED_IMAGES) if self._is_auto else self._alone
         self._is_exact: dict[tuple[object, ...], bool] = {}
 
+    @property
+    def gpu(self) -> _core.Gpu | None:
+        """Where the denoisers run; None for the CPU."""
+        return self._alone.gpu
+
     def denoiser(
         self,
         shape: tuple[int, ...],
-        cond: Mapping[str, np.ndarray],
-        uncond: Mapping[str, np.ndarray] | None,
+        cond: Mapping[str, Array],
+        uncond: Mapping[str, Array] | None,
         cancel: _core.CancelToken | None = None,
     ) -> Denoiser:
         """The denoiser for latents of `shape` [B, C, H, W] and that conditioning.
@@ -67,8 +73,8 @@ class Batching:
     def _compare(
         self,
         shape: tuple[int, ...],
-        cond: Mapping[str, np.ndarray],
-        uncond: Mapping[str, np.ndarray] | None,
+        cond: Mapping[str, Array],
+        uncond: Mapping[str, Array] | None,
         cancel: _core.CancelToken | None,
     ) -> bool:
         x = np.random.default_rng(0).standard_normal(shape, np.float32)

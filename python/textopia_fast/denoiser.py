@@ -79,6 +79,8 @@ class Denoiser:
         hoisted: The graphs beside this one, where it is the body of a compiled U-Net.
         provider: What runs the graph: None, "auto" or "cpu" for ONNX Runtime's CPU provider,
             "openvino" for OpenVINO, in float32.
+        cuda_graphs: On a GPU, runs of the graph are replayed as CUDA graphs where that is possible
+            (`session.cuda_graphs` says so). Not for a graph that is open already.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: The graph cannot be used.
@@ -99,6 +101,7 @@ class Denoiser:
         device: str | _core.Gpu = "cpu",
         hoisted: Hoisted | None = None,
         provider: str | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self.noise_input = check_choice("noise_input", noise_input, NOISE_INPUTS)
@@ -109,7 +112,9 @@ class Denoiser:
                 refuse("provider", provider, "for a graph that is open already is None")
             self.session = graph
         else:
-            self.session = create_session(graph, threads=threads, plugin=plugin, gpu=self.gpu)
+            self.session = create_session(
+                graph, threads=threads, plugin=plugin, gpu=self.gpu, cuda_graphs=cuda_graphs
+            )
         rows = 0  # for the core: the whole batch
         if images_per_run is not None:
             rows = check_integer("images_per_run", images_per_run, 1, MAX_IMAGES_PER_RUN)

@@ -1,7 +1,8 @@
 """Where the loop runs: the CPU, or an NVIDIA GPU with kernels that were compiled for it.
 
-Nothing is opened when this module is imported. Kernels come in archives, one per architecture
-(kernels/build.py), from the folder that TEXTOPIA_KERNELS names or from the package.
+Nothing is opened when this module is imported. Kernels come in archives, one per architecture and
+one of PTX for all others (kernels/build.py), from the folder that TEXTOPIA_KERNELS names or from
+the package.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import ctypes
 import importlib.util
 import json
 import os
+import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +30,26 @@ __all__ = [
     "open_device",
     "preload_libraries",
     "read_archive",
+    "wheel_of",
 ]
 
 KERNELS_VARIABLE = "TEXTOPIA_KERNELS"
-# The kernels that the loop itself launches.
-LOOP_KERNELS = ("blend", "clamp", "combine", "langevin_step", "rescale", "threshold")
+PTX_ARCHIVE = "ptx.zip"
+OLDEST = 80  # compute capability 8.0: the kernels copy and multiply as those GPUs do
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # that kernels/build.py makes cubins for
 
-# What ONNX Runtime's CUDA provider is linked to, in the order in which they need each other; a
-# wheel of NVIDIA's has each, in a folder that the linker does not search.
-_LIBRARIES = (
-    "libcudart.so",
-    "libnvrtc.so",
-    "libcublasLt.so",
-    "libcublas.so",
-    "libcurand.so",
-    "libcufft.so",
-    "libcudnn.so",
-)
+# What ONNX Runtime's CUDA provider is linked to, in the order in which they need each other, and
+# the wheel of NVIDIA's that has each, in a folder that the linker does not search. Some names of
+# wheels end with the CUDA version.
+_LIBRARIES = {
+    "libcudart.so": "nvidia-cuda-runtime",
+    "libnvrtc.so": "nvidia-cuda-nvrtc",
+    "libcublasLt.so": "nvidia-cublas",
+    "libcublas.so": "nvidia-cublas",
+    "libcurand.so": "nvidia-curand",
+    "libcufft.so": "nvidia-cufft",
+    "libcudnn.so": "nvidia-cudnn",
+}
 _DAMAGE = (
     OSError,
     ValueError,
@@ -56,7 +62,7 @@ _TYPE_BYTES = {"i32": 4, "u32": 4, "fp32": 4, "i64": 8, "u64": 8, "fp64": 8}
 
 
 def open_device(device: str) -> _core.Gpu | None:
-    """The GPU of "cuda" or "cuda:N" with the loop's kernels; None for "cpu".
+    """The GPU of "cuda" or "cuda:N" with its kernels; None for "cpu".
 
     Raises:
         ConfigurationError: Another name, no driver, one older than CUDA 12, no such device, or no
@@ -75,7 +81,7 @@ def open_device(device: str) -> _core.Gpu | None:
             param="device",
         )
     archive = find_archive(devices[ordinal]["architecture"], devices[ordinal]["name"])
-    kernels = list(read_archive(archive, LOOP_KERNELS))
+    kernels = list(read_archive(archive))
     preload_libraries()
     return _core.Gpu(driver, ordinal, kernels)
 
@@ -100,13 +106,17 @@ def kernel_folders() -> list[Path]:
 def find_archive(architecture: int, name: str = "this GPU") -> Path:
     """The archive for a compute capability, 90 for 9.0.
 
-    A cubin runs on its own architecture and, up to 8.9, on later ones of the same generation.
+    A cubin runs on its own architecture and, up to 8.9, on later ones of the same generation. All
+    others from 8.0 on take PTX, which the driver compiles at first use.
 
     Raises:
         ConfigurationError: There is none.
     """
     found: dict[int, Path] = {}
+    ptx = None
     for folder in kernel_folders():
+        if ptx is None and (folder / PTX_ARCHIVE).exists():
+            ptx = folder / PTX_ARCHIVE
         for path in sorted(folder.glob("sm_*.zip")):
             number = path.stem.removeprefix("sm_")
             if number.isdecimal():
@@ -118,34 +128,42 @@ def find_archive(architecture: int, name: str = "this GPU") -> Path:
     ]
     if usable:
         return found[max(usable)]
+    if architecture < OLDEST:
+        raise ConfigurationError(
+            f"device: {name} is sm_{architecture}, allowed are GPUs from sm_{OLDEST} on.",
+            hint='device="cpu" works on this machine.',
+            param="device",
+        )
+    if ptx is not None:
+        return ptx
     present = ", ".join(f"sm_{arch}" for arch in sorted(found)) or "none at all"
     raise ConfigurationError(
         f"device: there are no kernels for {name}, sm_{architecture}; there are {present}.",
         hint="From a checkout, with triton installed: python -m kernels.build --out FOLDER --arch "
-        f"{architecture}; then set {KERNELS_VARIABLE}=FOLDER.",
+        f"{architecture if architecture in ARCHITECTURES else 'ptx'}; then set "
+        f"{KERNELS_VARIABLE}=FOLDER.",
         param="device",
     )
 
 
-def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator[_core.KernelImage]:
-    """The variants of those kernels in an archive of kernels/build.py; None for all.
+def read_archive(path: Path) -> Iterator[_core.KernelImage]:
+    """The kernels in an archive of kernels/build.py; each is loaded when it is first needed.
 
     Raises:
         ConfigurationError: The file is damaged.
     """
+    suffix = "ptx" if path.name == PTX_ARCHIVE else "cubin"
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in json.loads(archive.read("manifest.json"))["kernels"]:
-                if kernels is not None and entry["name"].partition(".")[0] not in kernels:
-                    continue
                 yield _core.KernelImage(
                     entry["name"],
                     entry["function"],
-                    archive.read(f"{entry['name']}.cubin"),
+                    archive.read(f"{entry['name']}.{suffix}"),
                     [parameter_bytes(kind) for kind in entry["parameters"]],
                     warps=entry["warps"],
                     shared_bytes=entry["shared_bytes"],
-                    elements=_elements(entry["constants"]),
+                    constants=entry["constants"],
                 )
     except _DAMAGE as error:
         raise ConfigurationError(
@@ -157,11 +175,6 @@ def read_archive(path: Path, kernels: Collection[str] | None = None) -> Iterator
 def parameter_bytes(kind: str) -> int:
     """Bytes of a Triton type: pointers and 64-bit numbers 8, others 4."""
     return 8 if kind.startswith("*") else _TYPE_BYTES[kind]
-
-
-def _elements(constants: dict[str, int]) -> int:
-    """Elements that one program covers, where programs cut a tensor into ranges."""
-    return constants.get("BLOCK") or 32 * constants.get("GROUPS", 0)
 
 
 def _library_files() -> dict[str, Path]:
@@ -195,6 +208,17 @@ def preload_libraries() -> list[str]:
         except OSError:  # ONNX Runtime's own error names what is missing
             continue
     return loaded
+
+
+def wheel_of(library: str) -> str:
+    """The wheel that has that library, as the installed onnxruntime-gpu names it."""
+    wheel = _LIBRARIES[library]
+    try:
+        wanted = metadata.requires("onnxruntime-gpu") or []
+    except metadata.PackageNotFoundError:
+        return wheel
+    names = [found[0] for need in wanted if (found := re.match(r"[\w-]+", need))]
+    return next((name for name in names if re.fullmatch(rf"{wheel}(-cu\d+)?", name)), wheel)
 
 
 def missing_libraries() -> list[str]:

@@ -151,26 +151,34 @@ def _gpu() -> Finding:
 
 def _gpu_kernels() -> Finding:
     folder = ", ".join(map(str, devices.kernel_folders()))
-    found = [path.stem for place in devices.kernel_folders() for path in place.glob("sm_*.zip")]
+    found = [
+        path.stem
+        for place in devices.kernel_folders()
+        for path in place.glob("*.zip")
+        if path.name == devices.PTX_ARCHIVE or path.stem.startswith("sm_")
+    ]
     try:
         present = _core.CudaDriver().devices
     except TextopiaError:
         present = []
     hints = []
-    for gpu in present:
+    value = f"{' '.join(sorted(found)) or 'none'} in {folder}"
+    for i, gpu in enumerate(present):
         try:
-            devices.find_archive(gpu["architecture"], gpu["name"])
+            archive = devices.find_archive(gpu["architecture"], gpu["name"])
+            if archive.name == devices.PTX_ARCHIVE:
+                value += f"; for cuda:{i} compiled by the driver at first use"
         except TextopiaError as error:
             hints.append(str(error))
-    value = " ".join(sorted(found)) or "none"
-    return Finding("gpu kernels", f"{value} in {folder}", hint=" ".join(hints) or None)
+    return Finding("gpu kernels", value, hint=" ".join(hints) or None)
 
 
 def _gpu_libraries() -> Finding:
     missing = devices.missing_libraries()
     if not missing:
         return Finding("gpu libraries", "all that ONNX Runtime's CUDA provider needs")
-    hint = 'For device="cuda": pip install "textopia-fast[cuda]"'
+    wheels = " ".join(sorted({devices.wheel_of(library) for library in missing}))
+    hint = f'For device="cuda": pip install "textopia-fast[cuda]", or alone: pip install {wheels}'
     return Finding("gpu libraries", f"missing: {', '.join(missing)}", hint=hint)
 
 

@@ -14,6 +14,7 @@ from .checks import check_choice
 from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
+from .graph.targets import find_target
 from .models import ModelDirectory, inpainting
 from .precision import Choice
 from .schedulers.config import prediction_of
@@ -21,8 +22,7 @@ from .schedulers.config import prediction_of
 __all__ = ["VERIFY", "GraphSource", "find_engine"]
 
 VERIFY = ("size", "full")
-_TARGET = "cpu-bf16"
-# Weights are packed when they are compiled; ONNX Runtime's own packing would only copy the others.
+# For the CPU weights are packed when they are compiled; ONNX Runtime's packing would copy others.
 _COMPILED = {"session.disable_prepacking": "1"}
 
 
@@ -47,10 +47,10 @@ def find_engine(
         ConfigurationError: `verify` is no such check.
     """
     check_choice("verify", verify, VERIFY)
-    if choice.precision == "fp32" or plugin is not None:
+    if choice.target is None or plugin is not None:
         return None
     try:
-        return compile_directory(directory, _TARGET, cache_dir, progress, verify=verify)
+        return compile_directory(directory, choice.target, cache_dir, progress, verify=verify)
     except (OutputError, UnsupportedModelError) as error:
         if not choice.is_automatic:
             raise
@@ -78,6 +78,9 @@ class GraphSource:
         self._threads = threads
         self._plugin = plugin
         self._gpu = gpu
+        self._is_packed = engine is not None and gpu is None
+        target = None if engine is None else find_target(engine.target)
+        self._cuda_options = dict(target.cuda_options) if target else {}
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -106,7 +109,7 @@ class GraphSource:
         if facts.takes_mask:
             graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
             sample = inpainting.LATENTS
-        network = self._session("unet", path, graph, folder)
+        network = self._session("unet", path, graph, folder, cuda_graphs=True)
 
         def denoiser(images: int | None) -> Denoiser:
             return Denoiser(
@@ -130,13 +133,22 @@ class GraphSource:
         return self._engine.parts[part].graphs[graph]
 
     def _session(
-        self, part: str, path: Path, graph: Path | bytes, config: dict[str, str]
+        self,
+        part: str,
+        path: Path,
+        graph: Path | bytes,
+        config: dict[str, str],
+        *,
+        cuda_graphs: bool = False,
     ) -> _core.Session:
         return create_session(
             graph,
             threads=self._threads,
             gpu=self._gpu,
+            cuda_options=self._cuda_options,
             label=f"{part}/{path.name}",
-            config={**config, **({} if self._engine is None else _COMPILED)},
+            config={**config, **(_COMPILED if self._is_packed else {})},
             plugin=self._plugin,
+            cuda_graphs=cuda_graphs,
+            is_compiled=self._engine is not None,
         )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, images
+from .arrays import Array, to_host
 from .callbacks import StepEnd, StepEndCallback
 from .checks import refuse
 from .editing import Edit
@@ -49,7 +50,7 @@ class Job:
     guidance: list[float]
     is_guided: bool
     edit: Edit | None
-    embeds: np.ndarray | None
+    embeds: Array | None
     negative_embeds: Any
     images_per_prompt: int
     latents: Any
@@ -84,6 +85,7 @@ def generate(
         job.images_per_prompt,
         job.is_guided,
         watch.cancel,
+        graphs.batching.gpu,
     )
     clock.lap("text_encoder")
     start = make_start(
@@ -97,6 +99,7 @@ def generate(
         job.stream,
         job.variation,
         watch.cancel,
+        graphs.batching.gpu,
         wants_masked="masked_image_latents" in watch.names,
     )
     if job.edit is not None:
@@ -114,12 +117,14 @@ def _denoise(
     watch: Watch,
     clock: StageClock,
     start: Start,
-    positive: np.ndarray,
-    negative: np.ndarray | None,
-) -> np.ndarray:
+    positive: Array,
+    negative: Array | None,
+) -> Array:
     name, program = graphs.embedding_input, job.program
     cond = {name: positive, **start.inputs}
     uncond = None if negative is None else {name: negative, **start.inputs}
+    gpu = graphs.batching.gpu
+    is_staying = gpu is not None and job.request.output_type == "dlpack"
     denoiser = graphs.batching.denoiser(start.latents.shape, cond, uncond, watch.cancel)
     latents = run_loop(
         sample,
@@ -138,7 +143,10 @@ def _denoise(
         on_step=watcher(watch.progress, watch.preview, program.step_count),
         wants_denoised=watch.preview is not None,
         on_evaluation=_step_end(job, watch, name, cond, uncond, start),
+        on_device=is_staying,
     )
+    if gpu is not None and is_staying and isinstance(latents, np.ndarray):
+        latents = _core.DeviceArray(gpu, latents, "latents")  # a callback ended the loop
     if job.request.noise.kind == "generator" and isinstance(program, Program):
         for _ in range(unused_draws(job.plan, program)):
             draw(job.stream, start.latents.shape)
@@ -149,8 +157,8 @@ def _step_end(
     job: Job,
     watch: Watch,
     embedding_input: str,
-    cond: dict[str, np.ndarray],
-    uncond: dict[str, np.ndarray] | None,
+    cond: dict[str, Array],
+    uncond: dict[str, Array] | None,
     start: Start,
 ) -> StepEnd | None:
     """What calls the caller's `callback_on_step_end` from the loop, or None."""
@@ -172,10 +180,10 @@ def _step_end(
     )
 
 
-def _finish(graphs: Graphs, job: Job, latents: np.ndarray, cancel: _core.CancelToken | None) -> Any:
-    if job.request.output_type == "latent":
+def _finish(graphs: Graphs, job: Job, latents: Array, cancel: _core.CancelToken | None) -> Any:
+    if job.request.output_type in ("latent", "dlpack"):
         return latents
-    pictures = images.to_numpy(graphs.decoder.decode(latents, cancel))
+    pictures = images.to_numpy(graphs.decoder.decode(to_host(latents), cancel))
     edit = job.edit
     if edit is not None:
         pictures = edit.finish(pictures)

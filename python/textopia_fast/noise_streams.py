@@ -67,8 +67,8 @@ def lend(
     stream: Stream | None,
     shape: Sequence[int],
     intervals: Sequence[tuple[float, float] | None],
-    use: Callable[[Any], np.ndarray],
-) -> np.ndarray:
+    use: Callable[[Any], Any],
+) -> Any:
     """`use(native)`, with the native stream for draws of `shape` over `intervals` (None: none)."""
     if type(stream) is _core.BrownianStream:
         stream.follow([interval or (0.0, 0.0) for interval in intervals])
@@ -87,7 +87,8 @@ def draw(
     def one(native: _core.NoiseStream) -> np.ndarray:
         return native.draw(shape[0], count)
 
-    return lend(stream, shape, [interval], one).reshape(shape)
+    values: np.ndarray = lend(stream, shape, [interval], one)
+    return values.reshape(shape)
 
 
 def read_generators(generator: Any) -> tuple[Any, ...]:

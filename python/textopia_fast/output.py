@@ -15,7 +15,7 @@ class Output:
 
     Attributes:
         images: A list of PIL images, or float32 [N, H, W, 3] in 0..1 ("np"), or latents [N, C,
-            h, w] ("latent").
+            h, w] ("latent", "dlpack").
         seeds: The seed that makes each image alone; empty where the noise was not that of seeds.
         timings: Milliseconds per stage: "text_encoder", "vae_encoder" (with an image), "denoise",
             "vae_decoder", "total".

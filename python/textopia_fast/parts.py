@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from .arrays import Array, to_host
 from .callbacks import Interrupted, LoopState, RunningCall, StepEnd, StepEndCallback, check_names
 from .editing import Edit
 from .errors import InvalidRequestError, UnsupportedModelError
@@ -16,7 +17,7 @@ from .models.inpainting import MASK, MASKED_PICTURE
 from .request import Request
 from .samplers import Program, Schedule
 from .schedulers.config import Plan
-from .stages import TextEncoder, to_embeddings
+from .stages import TextEncoder, repeat_rows, to_embeddings
 from .tracing.program import Denoise
 
 __all__ = [
@@ -36,31 +37,33 @@ PreviewCallback = Callable[[int, np.ndarray], Any]
 def embed(
     encoder: TextEncoder,
     request: Request,
-    embeds: np.ndarray | None,
+    embeds: Array | None,
     negative_embeds: Any,
     images_per_prompt: int,
     is_guided: bool,
     cancel: _core.CancelToken | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
+    gpu: _core.Gpu | None,
+) -> tuple[Array, Array | None]:
     """Embeddings of every image, float32 [B, T, D]; negative ones only where `is_guided`."""
 
+    positive: Array
     if embeds is None:
         positive = encoder.encode(request.prompts, cancel)
     else:
-        positive = np.repeat(embeds, images_per_prompt, axis=0)
+        positive = repeat_rows(embeds, images_per_prompt)
     if not is_guided:
         return positive, None
     if negative_embeds is None:
         return positive, encoder.encode(request.negative_prompts, cancel)
     name, prompt_count = "negative_prompt_embeds", request.image_count // images_per_prompt
-    negative = to_embeddings(name, negative_embeds)
+    negative = to_embeddings(name, negative_embeds, gpu)
     if len(negative) not in (1, prompt_count):
         raise InvalidRequestError(
             f"{name}: shape {negative.shape} for {prompt_count} prompts, allowed are 1 or "
             f"{prompt_count} rows.",
             param=name,
         )
-    return positive, np.repeat(negative, request.image_count // len(negative), axis=0)
+    return positive, repeat_rows(negative, request.image_count // len(negative))
 
 
 def watcher(
@@ -123,11 +126,14 @@ def step_end(
     program: Program,
     plan: Plan,
     embedding_input: str,
-    cond: Mapping[str, np.ndarray],
-    uncond: Mapping[str, np.ndarray] | None,
+    cond: Mapping[str, Array],
+    uncond: Mapping[str, Array] | None,
     **others: np.ndarray | None,
 ) -> StepEnd:
-    """What calls `callback_on_step_end` from the loop; `others` are variables beside the graph."""
+    """What calls `callback_on_step_end` from the loop; `others` are variables beside the graph.
+
+    A callback sees copies on the CPU.
+    """
     ports = {"prompt_embeds": embedding_input, "w_embedding": "timestep_cond"}
     ports |= {"mask": MASK, "masked_image_latents": MASKED_PICTURE}
     calls = [i for i in program.instructions if type(i) is Denoise]
@@ -137,13 +143,17 @@ def step_end(
         function,
         RunningCall(owner, guidance, len(calls), uncond is not None),
         names,
-        LoopState(ports, cond, uncond, **others),
+        LoopState(ports, _on_host(cond), None if uncond is None else _on_host(uncond), **others),
         program.noise_levels,
         [*scales, plan.latent_scales[-1]],
     )
 
 
-def run_loop(sample: Callable[..., np.ndarray], *args: Any, **options: Any) -> np.ndarray:
+def _on_host(values: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    return {name: to_host(value) for name, value in values.items()}
+
+
+def run_loop(sample: Callable[..., Array], *args: Any, **options: Any) -> Array:
     """`sample(...)`, or the latents that there were when a callback ended the loop."""
     try:
         return sample(*args, **options)

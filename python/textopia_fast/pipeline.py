@@ -40,7 +40,7 @@ from .request import (
 from .samplers import Schedule
 from .sampling import check_watchers
 from .schedulers.config import from_config, runnable_of
-from .stages import Graphs, StageClock, to_embeddings
+from .stages import Graphs, StageClock
 from .variation import read_variation
 
 __all__ = ["Output", "Pipeline"]
@@ -101,7 +101,8 @@ class Pipeline:
             device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
                 onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
             precision: "fp32": graphs as exported; "bf16": compiled, the first time, for AMX or
-                AVX512_BF16; "auto": bf16 on CPUs with AMX, else fp32.
+                AVX512_BF16, or for a GPU; "fp16": compiled for a GPU; "auto": fp16 on a GPU, bf16
+                on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None and
                 "auto" are the device's own, which "cpu" is, too, without a GPU.
@@ -191,9 +192,9 @@ class Pipeline:
             num_images_per_prompt: Images of one prompt stand together in the result.
             eta: Noise of DDIM and TCD (other samplers ignore it, as in diffusers).
             latents: Start noise, float32 [N, C, H/f, W/f], unit normal; with `image`, what is added
-                to it.
+                to it. On a GPU this and the embeddings may be arrays there (docs/gpu-engine.md).
             prompt_embeds, negative_prompt_embeds: float32 [N, T, D] instead of the texts.
-            output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1) or "latent".
+            output_type: "pil", "np" (float32 [N, H, W, 3] in 0..1), "latent", "dlpack" (on a GPU).
             seed: Image k gets seed + k and equals the image made alone with that seed; or one seed
                 per image; None draws one (see `Output.seeds`).
             sampler: A name of `tx.samplers`, a function of one's own, or a scheduler object (of
@@ -274,7 +275,7 @@ class Pipeline:
             got = "neither it nor" if prompt is None else "both it and"
             message = f"prompt: got {got} prompt_embeds, allowed is one of them."
             raise InvalidRequestError(message, param="prompt")
-        embeds = None if prompt_embeds is None else to_embeddings("prompt_embeds", prompt_embeds)
+        embeds = graphs.embeddings("prompt_embeds", prompt_embeds)
         texts = prompt if embeds is None else [""] * len(embeds)
         prompts, negatives = expand_prompts(texts, negative_prompt, num_images_per_prompt)
         facts, defaults = self.directory.facts, self.directory.defaults

@@ -10,7 +10,8 @@ from .errors import ConfigurationError
 
 __all__ = ["PRECISIONS", "Choice", "choose_precision", "describe_precision"]
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_GPU = "cuda"
 _SCALAR = "scalar"
 _TILES = "amx_bf16"
 
@@ -20,31 +21,39 @@ class Choice:
     """A precision for this machine.
 
     Attributes:
-        precision: "fp32", graphs as they were exported, or "bf16", compiled ones.
+        precision: "fp32", graphs as they were exported; or "bf16" or "fp16", compiled ones.
         reason: Why, for people.
         is_automatic: Nobody asked for it: something else will do, too.
+        device: "cpu" or "cuda".
     """
 
     precision: str
     reason: str
     is_automatic: bool
+    device: str = "cpu"
+
+    @property
+    def target(self) -> str | None:
+        """What the graphs are compiled for; None where they run as exported."""
+        return None if self.precision == "fp32" else f"{self.device}-{self.precision}"
 
 
 def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
-    """What `precision` means here: "auto" is bf16 where AMX multiplies, else fp32.
-
-    A GPU runs the graphs as exported, in fp32.
+    """What `precision` means here: "auto" is fp16 on a GPU, bf16 on a CPU with AMX, else fp32.
 
     Raises:
-        ConfigurationError: No such precision, or bf16 without a unit of the CPU that is fast at it.
+        ConfigurationError: No such precision; fp16 on a CPU, which computes nothing in it; or bf16
+            without a unit of the CPU that is fast at it.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         choices = ", ".join(map(repr, PRECISIONS))
         refuse("precision", precision, f"in this version are {choices}", kind=ConfigurationError)
     if device not in ("auto", "cpu"):
-        if precision == "bf16":
-            refuse("precision", precision, "is fp32 on a GPU", kind=ConfigurationError)
-        return Choice("fp32", "the device is a GPU", precision == "auto")
+        if precision == "auto":
+            return Choice("fp16", "the device is a GPU", True, _GPU)
+        return Choice(precision, "asked for", False, _GPU)
+    if precision == "fp16":
+        refuse("precision", precision, "is 'fp32' or 'bf16' on a CPU", kind=ConfigurationError)
     unit = _core.active_matrix_unit()
     if precision == "auto":
         if unit == _TILES:
@@ -65,8 +74,9 @@ def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
 def describe_precision() -> str:
     """What "auto" is on this machine and why, and what else may be asked for."""
     choice = choose_precision()
-    if choice.precision == "bf16":
-        return f"auto is bf16 ({choice.reason}); fp32 may be asked for"
-    if _core.active_matrix_unit() == _SCALAR:
-        return f"auto is fp32 ({choice.reason}); bf16 needs amx_bf16 or avx512_bf16"
-    return f"auto is fp32 ({choice.reason}); bf16 may be asked for"
+    auto = f"auto is {choice.precision} ({choice.reason})"
+    other = "fp32" if choice.precision == "bf16" else "bf16"
+    may = f"{other} may be asked for"
+    if choice.precision != "bf16" and _core.active_matrix_unit() == _SCALAR:
+        may = "bf16 needs amx_bf16 or avx512_bf16"
+    return f"{auto}; {may}; on a GPU auto is fp16, bf16 and fp32 may be asked for"

@@ -25,7 +25,7 @@ __all__ = [
 MAX_STEPS = 1000
 MAX_IMAGES = 256
 MAX_SIDE = 8192
-OUTPUT_TYPES = ("pil", "np", "latent")
+OUTPUT_TYPES = ("pil", "np", "latent", "dlpack")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import like, to_array, to_float32
+from .arrays import FLOATS, Array, is_on_gpu, like, to_array, to_device, to_float32
 from .checks import check_instance, check_mapping, check_number, check_numbers, check_share, refuse
 from .denoiser import Denoiser
 from .errors import InvalidRequestError
@@ -48,6 +48,7 @@ def sample(
     on_step: StepCallback | None = None,
     wants_denoised: bool = False,
     on_evaluation: EvaluationCallback | None = None,
+    on_device: bool | None = None,
 ) -> Any:
     """Samples: executes `program` from the start latents `x`, without Python between the steps.
 
@@ -55,10 +56,12 @@ def sample(
         denoiser: The network.
         x: float32 [B, ...], the start in the frame of the program, noise times
             `program.initial_scale` as a rule. NumPy, or anything that speaks DLPack on the CPU
-            (torch, JAX). Not changed.
+            (torch, JAX); with a denoiser on a GPU also arrays on that GPU (torch, CuPy), in
+            float16 and bfloat16, too, which are read where they are. Not changed.
         program: Made by `trace`, or a step-by-step sampler, made by `samplers.step_by_step`, which
             runs from Python: its guidance is one value, and `on_step` must not replace latents.
-        cond: The network's other inputs by name, [B, ...] or [1, ...] each.
+        cond: The network's other inputs by name, [B, ...] or [1, ...] each; as `x`, on the CPU or
+            on the denoiser's GPU.
         uncond: The same for the negative half of classifier-free guidance.
         guidance: u + guidance * (c - u) is what the sampler sees; one value, or one per network
             evaluation. Where it is 1 the negative half is not computed, unless the program reads it
@@ -81,9 +84,12 @@ def sample(
             the latents that the next one reads (of the sample, after the last). It returns None, or
             what changes from here on: "latents", "mask" (of their shape), "guidance" (a number),
             "cond" and "uncond" (values of the inputs that change).
+        on_device: Whether the sample stays on the denoiser's GPU; None: where `x` is.
 
     Returns:
-        The sample, float32 [B, ...]: a torch tensor when `x` is one, else NumPy.
+        The sample, float32 [B, ...]: a torch tensor when `x` is one, else NumPy. On a GPU an array
+        of `x`'s library where `x` is on the GPU, too, else a `DeviceArray`, which
+        torch.from_dlpack and cupy.from_dlpack take without a copy.
 
     Raises:
         InvalidRequestError: Shapes, dtypes, names or numbers that do not fit.
@@ -104,7 +110,13 @@ def sample(
             hint="`denoiser.trace` makes programs that fit.",
             param="program",
         )
-    start = to_float32(x, "x")
+    start: Array = (
+        to_device(x, "x", denoiser.gpu, "float32") if is_on_gpu(x) else to_float32(x, "x")
+    )
+    if on_device is None:
+        on_device = not isinstance(start, np.ndarray)
+    elif on_device and denoiser.gpu is None:
+        refuse("on_device", on_device, "is None or False with a denoiser on the CPU")
     if start.ndim < 1:
         raise InvalidRequestError(
             f"x: shape {start.shape}, allowed are latents [B, ...].", param="x"
@@ -117,6 +129,8 @@ def sample(
                 refuse(name, value, "is nothing with a step-by-step sampler")
         if on_evaluation is not None:
             refuse("on_evaluation", on_evaluation, "is None with a step-by-step sampler")
+        if on_device or not isinstance(start, np.ndarray):
+            refuse("on_device", True, "is False, and x on the CPU, with a step-by-step sampler")
         if phi != 0.0:
             refuse("guidance_rescale", phi, "is 0 with a step-by-step sampler")
         scale = _guidance(guidance)
@@ -157,6 +171,7 @@ def sample(
         on_step=on_step,
         wants_denoised=bool(wants_denoised),
         on_evaluation=None if on_evaluation is None else _typed(denoiser, on_evaluation),
+        on_device=bool(on_device),
     )
     result = lend(stream, start.shape, program.intervals, lambda native: run(noise=native))
     return like(result, x)
@@ -235,13 +250,17 @@ def _inpainting(
 
 def _conditioning(
     denoiser: Denoiser, name: str, values: Mapping[str, Any] | None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Array]:
     """Arrays in the dtypes of the graph; names that the graph does not have, and values that cannot
     have its dtype, are left for the core to report."""
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for key, value in check_mapping(name, values, "is a mapping from input to array").items():
-        array = to_array(value, key)
         dtype = denoiser.conditioning_dtypes.get(key)
+        if is_on_gpu(value):
+            converted = dtype if dtype in FLOATS else None
+            arrays[key] = to_device(value, key, denoiser.gpu, converted)
+            continue
+        array = to_array(value, key)
         is_number = array.dtype.kind in "biuf" and dtype in np.sctypeDict
         arrays[key] = array.astype(dtype, copy=False) if is_number else array
     return arrays

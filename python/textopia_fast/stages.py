@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import to_float32
+from .arrays import Array, is_on_gpu, to_device, to_float32
 from .batching import Batching
 from .checks import check_number
 from .devices import open_device
@@ -38,6 +38,7 @@ __all__ = [
     "Posterior",
     "StageClock",
     "TextEncoder",
+    "repeat_rows",
     "run",
     "to_embeddings",
 ]
@@ -220,18 +221,28 @@ class Encoder:
         return found
 
 
-def to_embeddings(name: str, value: Any) -> np.ndarray:
-    """Embeddings given by the caller: float32 [B, T, D], B > 0.
+def to_embeddings(name: str, value: Any, gpu: _core.Gpu | None) -> Array:
+    """Embeddings given by the caller: float32 [B, T, D], B > 0; on `gpu` where they lie there.
 
     Raises:
         InvalidRequestError: `value` is something else.
     """
-    embeddings = to_float32(value, name)
-    if embeddings.ndim != 3 or not embeddings.size:
+    on_gpu = is_on_gpu(value)
+    embeddings: Array = (
+        to_device(value, name, gpu, "float32") if on_gpu else to_float32(value, name)
+    )
+    if embeddings.ndim != 3 or 0 in embeddings.shape:
         raise InvalidRequestError(
             f"{name}: shape {embeddings.shape}, allowed are [B, T, D].", param=name
         )
     return embeddings
+
+
+def repeat_rows(array: Array, count: int) -> Array:
+    """Every row of the first axis `count` times, where `array` is."""
+    if isinstance(array, np.ndarray):
+        return np.repeat(array, count, axis=0)
+    return array if count == 1 else array.repeat(count)
 
 
 @dataclass(frozen=True)
@@ -280,6 +291,10 @@ class Graphs:
             if encoder is None
             else Encoder(partial(source.open, "vae_encoder"), encoder.ports, facts),
         )
+
+    def embeddings(self, name: str, value: Any) -> Array | None:
+        """`to_embeddings` for where the denoiser runs; None stays None."""
+        return None if value is None else to_embeddings(name, value, self.batching.gpu)
 
 
 class StageClock:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import to_float32
+from .arrays import Array, is_on_gpu, to_device, to_float32
 from .checks import check_number
 from .editing import Edit
 from .errors import InvalidRequestError
@@ -29,13 +29,14 @@ class Start:
     """Made by `make_start`.
 
     Attributes:
-        latents: float32 [B, C, h, w], in the frame of the program.
+        latents: float32 [B, C, h, w], in the frame of the program; on the GPU where the caller's
+            were.
         inputs: Of the network, beside the text, in both halves alike.
         blended: The arguments of `sample` for programs that blend.
         variables: What callbacks may ask for and the network does not see.
     """
 
-    latents: np.ndarray
+    latents: Array
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     blended: dict[str, np.ndarray] = field(default_factory=dict)
     variables: dict[str, np.ndarray | None] = field(default_factory=dict)
@@ -52,6 +53,7 @@ def make_start(
     stream: Stream,
     variation: Variation | None,
     cancel: _core.CancelToken | None,
+    gpu: _core.Gpu | None,
     *,
     wants_masked: bool,
 ) -> Start:
@@ -67,6 +69,10 @@ def make_start(
         inputs["timestep_cond"] = guidance_embedding(
             check_number("guidance_scale", request.guidance), width, request.image_count
         )
+    if edit is None and is_on_gpu(latents):
+        on_gpu = to_device(latents, "latents", gpu, "float32", program.initial_scale)
+        _check_latents(on_gpu, request, facts, variation)
+        return Start(on_gpu, inputs)
     if edit is None or encoder is None:
         noise = _start_noise(request, facts, latents, stream, variation)
         return Start(noise * np.float32(program.initial_scale), inputs)
@@ -112,20 +118,30 @@ def _start_noise(
     variation: Variation | None,
 ) -> np.ndarray:
     """Unit normal start, float32 [B, C, H/f, W/f]: the caller's, or a draw of `stream`, varied."""
+    if latents is None:
+        start = draw(stream, _shape(request, facts))
+        return start if variation is None else variation.apply(start, request.noise)
+    start = to_float32(latents, "latents")
+    _check_latents(start, request, facts, variation)
+    return start
+
+
+def _shape(request: Request, facts: DirectoryFacts) -> tuple[int, ...]:
     factor = facts.vae_scale_factor
     size = (request.height // factor, request.width // factor)
-    shape = (request.image_count, facts.latent_channels, *size)
-    if latents is None:
-        start = draw(stream, shape)
-        return start if variation is None else variation.apply(start, request.noise)
+    return (request.image_count, facts.latent_channels, *size)
+
+
+def _check_latents(
+    start: Array, request: Request, facts: DirectoryFacts, variation: Variation | None
+) -> None:
     if variation is not None:
         raise InvalidRequestError(
             "latents: given with subseed or seed_resize_from, allowed is one of them.",
             param="latents",
         )
-    start = to_float32(latents, "latents")
+    shape = _shape(request, facts)
     if start.shape != shape:
         raise InvalidRequestError(
             f"latents: shape {start.shape}, allowed for this request is {shape}.", param="latents"
         )
-    return start

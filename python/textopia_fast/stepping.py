@@ -82,13 +82,14 @@ class NativeModel:
         ]
         program = _core.Program(table, latents=1, outputs=1, result=0)
         try:
-            return _core.sample(
+            denoised: np.ndarray = _core.sample(
                 self._denoiser._native,
                 program,
                 np.ascontiguousarray(x, np.float32),
                 timeout=self._remaining(),
                 **self._run,
             )
+            return denoised
         except GenerationCancelled:
             raise self._cancelled() from None
         except NumericalError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.emulated_amx import IS_EMULATED
 from textopia_fast import _core
 
 
@@ -33,6 +34,7 @@ def test_supported_isas_end_with_scalar_and_hold_the_active_one():
     assert _core.active_isa() in isas
 
 
+@pytest.mark.skipif(IS_EMULATED, reason="emulated AMX is no feature that the kernel lists")
 def test_features_agree_with_the_kernel():
     """Linux lists a feature only when CPU and kernel support it: the rule of the core too."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.fake_cuda import FakeCuda, kernel_names
+from tests.support.fake_cuda import FakeCuda, graph_kernels, kernel_names
 from textopia_fast import devices
 
 pytest.importorskip("triton")
@@ -15,7 +15,8 @@ from benchmarks.gpu.check import draw_noise
 from benchmarks.gpu.launcher import Launcher, as_compiled
 from kernels import manifest
 
-VARIANTS = [variant for variant in manifest.compiled() if variant.name in kernel_names()]
+KNOWN = {*kernel_names(), *graph_kernels()}
+VARIANTS = [variant for variant in manifest.compiled() if variant.name in KNOWN]
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -30,8 +31,19 @@ def test_passes_its_check(variant):
     assert launch.milliseconds == 1.0  # what the fake says
 
 
-def test_every_kernel_of_the_loop_is_known_to_the_fake():
-    assert {v.kernel for v in VARIANTS} == manifest.LOOP_KERNELS == set(devices.LOOP_KERNELS)
+def test_every_compiled_kernel_is_known_to_the_fake():
+    assert {variant.name for variant in manifest.compiled()} <= KNOWN
+
+
+def test_the_fake_knows_the_constants():
+    """Those that launches of graph kernels depend on."""
+    known = graph_kernels()
+    for variant in VARIANTS:
+        if variant.kernel not in manifest.LOOP_KERNELS:
+            constants = {"APPLY": 0, "SILU": 0, "BIAS": 0} | known[variant.name]
+            found = {name: value for name, value in variant.constants.items() if name in constants}
+            assert {name: constants[name] for name in found} == found
+            assert {"WIDTH", "BLOCK"} & found.keys()
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)

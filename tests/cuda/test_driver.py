@@ -126,7 +126,7 @@ def test_a_cubin_that_does_not_fit_names_kernel_and_device(fake, bad):
         [8, 8, 4, 4, 4],
         warps=2,
         shared_bytes=0,
-        elements=1024,
+        constants={"BLOCK": 1024},
     )
     gpu = _core.Gpu(fake.driver(), 0, [kernel])
     with pytest.raises(ConfigurationError, match=r"kernel clamp.fp32.any: .* Fake 0, sm_90"):

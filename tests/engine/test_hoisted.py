@@ -97,13 +97,19 @@ def body(shares: bool, rows: int | str = "rows") -> _core.Session:
     )
 
 
-def split(shares: bool = True, images: int | None = None, **graphs: _core.Session) -> tx.Denoiser:
+def split(
+    shares: bool = True,
+    images: int | None = None,
+    device: str | _core.Gpu = "cpu",
+    **graphs: _core.Session,
+) -> tx.Denoiser:
     hoisted = {"time": time_graph(), "prompt": prompt_graph(), **graphs}
     network = hoisted.pop("body", None) or body(shares)
     return tx.Denoiser(
         network,
         inputs={"noise_level": "time_features"},
         images_per_run=images,
+        device=device,
         hoisted=Hoisted(**hoisted, shares_prefix=shares),
     )
 

@@ -33,7 +33,9 @@ def test_an_engine_of_a_model(cache: Path) -> None:
     engine = compile_directory(directory, "cuda-bf16", cache, lambda *args: written.append(args))
     assert set(engine.parts) == {"unet", "text_encoder", "vae_decoder", "vae_encoder"}
     assert set(engine.parts["unet"].graphs) == {"body", "time", "prompt"}
-    assert engine.parts["unet"].share > 0.99
+    # Heads of 8 columns, of which half of this model's attention is, have no kernel.
+    assert engine.parts["unet"].share > 0.8
+    assert engine.parts["vae_decoder"].share > 0.99
     assert ("unet/body", 1) in {entry[:2] for entry in written}
     assert all(1 <= done <= total for _, done, total in written)
     files = [path for path in engine.path.rglob("*.*") if path.name != "engine.json"]
@@ -211,10 +213,20 @@ def test_the_command_compile(cache: Path, capsys: pytest.CaptureFixture[str]) ->
     arguments = ["compile", str(TINY), "--target", "cuda-bf16", "--cache-dir", str(cache)]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("unet: 99.") or line.startswith("unet: 100.") for line in lines)
+    assert any(line.startswith("unet: 84.") for line in lines)
     assert Path(lines[-1]).is_dir()
     assert main([*arguments, "-q"]) == 0
     assert capsys.readouterr().out.splitlines() == [lines[-1]]
+
+
+def test_a_device_has_a_target(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["compile", str(TINY), "-q", "--cache-dir", str(cache)]
+    assert main([*arguments, "--device", "cuda:1"]) == 0
+    assert "cuda-fp16" in capsys.readouterr().out
+    assert main([*arguments, "--device", "cuda", "--target", "cuda-bf16"]) == 2
+    assert "device: got 'cuda', allowed with a target is none" in capsys.readouterr().err
+    assert main([*arguments, "--device", "tpu"]) == 2
+    assert "device: got 'tpu'" in capsys.readouterr().err
 
 
 def test_the_command_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,6 +244,13 @@ def test_the_command_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_inspect_with_coverage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(TINY), "--coverage"]) == 0
     assert "Attention" in capsys.readouterr().out
+
+
+def test_inspect_with_the_coverage_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(TINY), "--coverage", "--target", "cuda-fp16"]) == 0
+    shown = capsys.readouterr().out
+    assert "compiled for cuda-fp16" in shown
+    assert "head width 8, kernels are for 16, 24" in shown
 
 
 def test_a_wrong_target(capsys: pytest.CaptureFixture[str]) -> None:

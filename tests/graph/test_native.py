@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.graph.running import EXPORTS, GOLDEN, inputs_of, run_export
+from tests.graph.running import EXPORTS, GOLDEN, inputs_of, relative_error, run_export
 from textopia_fast import _core
 from textopia_fast._ort import create_session
 from textopia_fast.graph.compile import compile_graph
@@ -36,10 +36,6 @@ def run_unet(graphs: dict[str, Path], feeds: dict[str, np.ndarray]) -> np.ndarra
     for name in ("time", "prompt", "body"):
         values |= run_graph(graphs[name], values)
     return values["out_sample"]
-
-
-def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
 @pytest.mark.parametrize(

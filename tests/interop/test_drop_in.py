@@ -15,6 +15,7 @@ from PIL import Image
 import textopia_fast as tx
 from tests.golden import edit_inputs as inputs
 from textopia_fast.interop.drop_in import stand_in
+from textopia_fast.precision import Choice
 
 DIRECTORY = Path(__file__).parent.parent / "golden" / "tiny_sd"
 FEW = {"num_inference_steps": 3, "output_type": "np", "seed": 1}
@@ -38,6 +39,29 @@ def pipe() -> Any:
 def test_options_that_ask_for_what_happens(options: dict[str, Any]) -> None:
     made = tx.StableDiffusionPipeline.from_pretrained(DIRECTORY, threads=1, **options)
     assert isinstance(made, tx.StableDiffusionPipeline)
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        ({}, "auto"),
+        ({"torch_dtype": "auto"}, "auto"),
+        ({"torch_dtype": np.float32}, "fp32"),
+        ({"dtype": "float32"}, "fp32"),
+        ({"dtype": np.dtype(np.float32)}, "fp32"),
+    ],
+)
+def test_a_dtype_that_is_named_is_the_one_of_the_networks(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], precision: str
+) -> None:
+    """Where "auto" would be bf16, too."""
+    asked = []
+    monkeypatch.setattr(
+        "textopia_fast.pipeline.choose_precision",
+        lambda given, *_: asked.append(given) or Choice("fp32", "a test", False),
+    )
+    tx.StableDiffusionPipeline.from_pretrained(DIRECTORY, threads=1, **options)
+    assert asked == [precision]
 
 
 @pytest.mark.parametrize(

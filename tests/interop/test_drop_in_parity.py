@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 DIRECTORY = Path(__file__).parent.parent / "golden" / "tiny_sd"
 TOLERANCE = 3e-4  # another order of float32 operations, and sigmas in float64
+LIKE_THEIRS = {"threads": 1, "torch_dtype": torch.float32}
 SEEDS = [3, 11]
 NAMES = [
     "StableDiffusionPipeline",
@@ -54,7 +55,7 @@ def both() -> Callable[[str, str], tuple[Any, Any]]:
         scheduler = scheduler_of(sampler)
         if name not in opened:
             expected = diffusers_ort.load(DIRECTORY, scheduler, 1, getattr(theirs, name))
-            ours = getattr(tx, name).from_pretrained(DIRECTORY, threads=1)
+            ours = getattr(tx, name).from_pretrained(DIRECTORY, **LIKE_THEIRS)
             opened[name] = (expected, ours)
         expected, ours = opened[name]
         expected.scheduler = ours.scheduler = scheduler
@@ -118,7 +119,7 @@ def test_old_configs_are_corrected(name: str, class_name: str) -> None:
     first, second = (getattr(theirs, class_name)(**inputs.SD, **settings) for _ in range(2))
     pair = (
         diffusers_ort.load(DIRECTORY, first, 1, getattr(theirs, name)),
-        getattr(tx, name).from_pretrained(DIRECTORY, threads=1, scheduler=second),
+        getattr(tx, name).from_pretrained(DIRECTORY, **LIKE_THEIRS, scheduler=second),
     )
     for key in ("steps_offset", "clip_sample", "skip_prk_steps"):
         assert pair[1].scheduler.config.get(key) == pair[0].scheduler.config.get(key)
@@ -318,7 +319,7 @@ def test_latent_consistency_model(original: int | None, lcm_directory: Path) -> 
     name = "LatentConsistencyModelPipeline"
     scheduler = theirs.LCMScheduler.from_pretrained(lcm_directory, subfolder="scheduler")
     expected = diffusers_ort.load(lcm_directory, scheduler, 1, getattr(theirs, name))
-    ours = getattr(tx, name).from_pretrained(lcm_directory, threads=1)
+    ours = getattr(tx, name).from_pretrained(lcm_directory, **LIKE_THEIRS)
     given = {"prompt": inputs.PROMPTS, "original_inference_steps": original, "output_type": "np"}
     logs: list[list[Any]] = [[], []]
     names = ["latents", "prompt_embeds", "w_embedding"]

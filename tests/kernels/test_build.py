@@ -43,21 +43,32 @@ def _the_recorded_compiler():
 
 
 def test_the_same_bytes_from_another_folder(tmp_path):
-    """Two kernels for the oldest and the newest architecture, away from the checkout."""
+    """A kernel for the oldest and the newest architecture and as PTX, away from the checkout."""
     shutil.copytree(ROOT / "kernels", tmp_path / "kernels")
     out = tmp_path / "out"
-    arguments = ("--only", "clamp", "--arch", "80", "--arch", "120")
+    arguments = ("--only", "clamp", "--arch", "80", "--arch", "120", "--arch", "ptx")
     done = build(tmp_path, "--out", str(out), *arguments)
     assert done.returncode == 0, done.stderr
-    assert "2 cubins, 0 unlike hashes.json" in done.stdout
+    assert "3 kernels, 0 unlike hashes.json" in done.stdout
     with zipfile.ZipFile(out / "sm_120.zip") as archive:
         entry = json.loads(archive.read("manifest.json"))["kernels"][0]
         assert archive.read("clamp.fp32.any.cubin")[:4] == b"\x7fELF"
     assert entry["parameters"] == ["*fp32", "*fp32", "fp32", "fp32", "i32"]
-    first = (out / "sm_120.zip").read_bytes()
+    with zipfile.ZipFile(out / "ptx.zip") as archive:
+        facts = json.loads(archive.read("manifest.json"))
+        text = archive.read("clamp.fp32.any.ptx").decode()
+    assert facts["architecture"] == "ptx"
+    assert facts["kernels"][0]["parameters"] == entry["parameters"]
+    # The PTX of CUDA 12.0, which every driver that is allowed can read, and of no one GPU's.
+    assert ".version 8.0" in text
+    assert ".target sm_80\n" in text
+    assert f".visible .entry {entry['function']}(" in text
+    assert text.count(".param .") == len(entry["parameters"]) + 2  # Triton's two scratch pointers
+    assert str(tmp_path) not in text
+    first = [(out / f"{name}.zip").read_bytes() for name in ("sm_120", "ptx")]
     shutil.rmtree(out)
     assert build(tmp_path, "--out", str(out), *arguments).returncode == 0
-    assert (out / "sm_120.zip").read_bytes() == first
+    assert [(out / f"{name}.zip").read_bytes() for name in ("sm_120", "ptx")] == first
 
 
 def test_a_changed_kernel_is_told(tmp_path):
@@ -71,10 +82,11 @@ def test_a_changed_kernel_is_told(tmp_path):
 
 def test_every_compiled_variant_has_a_hash_for_every_architecture():
     from kernels import manifest
+    from kernels.build import label_of
 
     recorded = json.loads((ROOT / "kernels" / "hashes.json").read_text())
     assert set(recorded) == {
-        f"{variant.name}.sm_{architecture}"
+        f"{variant.name}.{label_of(architecture)}"
         for variant in manifest.compiled()
-        for architecture in manifest.ARCHITECTURES
+        for architecture in (*manifest.ARCHITECTURES, manifest.PTX)
     }

@@ -26,6 +26,8 @@ SHAPES = [
     (1, 7, 5, 35, 9, 1, 2, 0, 0),
     (16, 3, 5, 8, 8, 3, 1, 0, 0),
     (1, 64, 48, 16, 24, 3, 1, 0, 0),
+    # A block begins behind a border, and sums wait between chunks, some behind the last row.
+    (2, 8, 4, 200, 130, 3, 1, 0, 0),
 ]
 
 

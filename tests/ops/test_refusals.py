@@ -9,7 +9,12 @@ from onnx import TensorProto, helper
 
 from tests.support.fused import run, session
 from textopia_fast import _core
-from textopia_fast.errors import ExecutionError, ModelFormatError, TextopiaError
+from textopia_fast.errors import (
+    ExecutionError,
+    ModelFormatError,
+    TextopiaError,
+    UnsupportedModelError,
+)
 
 X = np.zeros((2, 6, 4), np.float32)
 IMAGE = np.zeros((1, 6, 6, 4), np.float32)
@@ -39,8 +44,6 @@ def packed(count: int, dtype: int = TensorProto.UINT16):
         ("Conv", KERNEL, {**CONV, "kernel": 5}, "5"),
         ("Conv", KERNEL, {**CONV, "stride": 3}, "3"),
         ("Conv", KERNEL, {**CONV, "kernel": 1}, "5 x 1 x 4"),
-        ("Conv", KERNEL, {**CONV, "upsample": 1, "stride": 2}, "upsample"),
-        ("Conv", KERNEL, {**CONV, "asymmetric_pad": 1}, "asymmetric_pad"),
         ("Conv", KERNEL, {**CONV, "activation": "gelu"}, "gelu"),
     ],
 )
@@ -50,6 +53,12 @@ def test_nodes_that_cannot_be(op, weight, attributes, found):
         session("scalar", op, {"x": x}, {"w": weight}, rank=x.ndim, **attributes)
     assert "node" in str(refusal.value)
     assert found in str(refusal.value)
+
+
+@pytest.mark.parametrize("attributes", [{"upsample": 1, "stride": 2}, {"asymmetric_pad": 1}])
+def test_convolutions_that_there_are_none_of(attributes):
+    with pytest.raises(UnsupportedModelError, match=f"Conv 'node': {next(iter(attributes))}"):
+        session("scalar", "Conv", {"x": IMAGE}, {"w": KERNEL}, rank=4, **CONV, **attributes)
 
 
 def test_a_weight_that_is_no_constant():

@@ -58,7 +58,7 @@ def pipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tx.Pipe
             class_name, settings = LIVE[sampler]
             config = {"_class_name": class_name, **inputs.SD, **settings}
             (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
-            made[sampler] = tx.Pipeline.from_pretrained(path, threads=1)
+            made[sampler] = tx.Pipeline.from_pretrained(path, threads=1, precision="fp32")
         return made[sampler]
 
     return get

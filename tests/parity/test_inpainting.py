@@ -31,7 +31,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(directory: Path) -> tx.Pipeline:
-    return tx.Pipeline.from_pretrained(directory, threads=1)
+    return tx.Pipeline.from_pretrained(directory, threads=1, precision="fp32")
 
 
 def diffusers_pipeline(directory: Path, class_name: str, settings: dict[str, Any]) -> Any:
@@ -122,7 +122,7 @@ def test_padding_mask_crop(
     box: tuple[int, int, int, int], padding: int, channels: int, ours: tx.Pipeline, directory: Path
 ) -> None:
     path = directory if channels == 9 else GOLDEN / "tiny_sd"
-    pipe = ours if channels == 9 else tx.Pipeline.from_pretrained(path, threads=1)
+    pipe = ours if channels == 9 else tx.Pipeline.from_pretrained(path, threads=1, precision="fp32")
     theirs = diffusers_pipeline(path, "EulerDiscreteScheduler", EULER)
     picture = Image.fromarray(inputs.picture(0, 72, 96))
     mask = Image.new("L", picture.size, 0)
@@ -175,7 +175,7 @@ def test_weights_beside_the_graph(directory: Path, ours: tx.Pipeline, tmp_path: 
         size_threshold=0,
     )
     assert (copy / "unet" / "model.onnx_data").exists()
-    pipe = tx.Pipeline.from_pretrained(copy, threads=1)
+    pipe = tx.Pipeline.from_pretrained(copy, threads=1, precision="fp32")
     np.testing.assert_array_equal(
         pipe(**request(1), seed=1).images, ours(**request(1), seed=1).images
     )

@@ -14,7 +14,7 @@ from tests.support.timestep_forms import FORMS, set_timestep_form
 
 
 def picture(directory: Path) -> np.ndarray:
-    pipe = tx.Pipeline.from_pretrained(directory, threads=1)
+    pipe = tx.Pipeline.from_pretrained(directory, threads=1, precision="fp32")
     options = {"sampler": "ddim", "num_inference_steps": 5, "num_images_per_prompt": 2}
     return pipe("a cat", seed=1, output_type="latent", **options).images
 

@@ -48,7 +48,7 @@ class Pipelines:
         if scheduler != self.scheduler:
             self.count += 1
             path = with_scheduler(self.folder / str(self.count), scheduler)
-            self.pipe = tx.Pipeline.from_pretrained(path, threads=1)
+            self.pipe = tx.Pipeline.from_pretrained(path, threads=1, precision="fp32")
             self.scheduler = scheduler
         return self.pipe
 

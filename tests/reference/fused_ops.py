@@ -69,13 +69,23 @@ def linear_geglu(x, w, bias):
     return value * gelu(gate)
 
 
-def group_norm(x, gamma, beta, *, groups, epsilon, activation):
-    """x [B, ..., C]: each group of channels of each image to mean 0 and variance 1."""
-    y = np.float64(x).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+def group_norm(x, gamma, beta, channel_bias=None, *, groups, epsilon, activation):
+    """x [B, ..., C] + channel_bias [B or 1, C]: each group of channels of each image to mean 0 and
+    variance 1."""
+    y = np.float64(x).reshape(x.shape[0], -1, x.shape[-1])
+    if channel_bias is not None:
+        y = y + np.float64(channel_bias)[:, None]
+    y = y.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
     mean = y.mean(axis=(1, 3), keepdims=True)
     variance = y.var(axis=(1, 3), keepdims=True)
     y = ((y - mean) / np.sqrt(variance + epsilon)).reshape(x.shape)
     return ACTIVATIONS[activation](y * gamma + beta)
+
+
+def geglu(x):
+    """x [..., 2N] -> [..., N]: value * gelu(gate)."""
+    value, gate = np.split(np.float64(x), 2, axis=-1)
+    return value * gelu(gate)
 
 
 def layer_norm(x, gamma, beta, *, epsilon):
@@ -125,7 +135,8 @@ OPERATORS = [
     _operator("Conv", conv, 5),
     _operator("Linear", linear, 4),
     _operator("LinearGeglu", linear_geglu, 3),
-    _operator("GroupNorm", group_norm, 3),
+    _operator("GroupNorm", group_norm, 4),
+    _operator("Geglu", geglu, 1),
     _operator("LayerNorm", layer_norm, 3),
     _operator("Attention", attention, 4),
 ]

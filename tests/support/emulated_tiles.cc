@@ -60,25 +60,27 @@ struct EmulatedTiles {
       std::memcpy(static_cast<char*>(to) + r * row_bytes, tiles[kTile].words[r], 64);
   }
 
+  static float flushed(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
   static float value(uint32_t bits) {
     float x;
     std::memcpy(&x, &bits, sizeof(x));
-    return std::fpclassify(x) == FP_SUBNORMAL ? 0.0f : x;
+    return flushed(x);
   }
-  // TDPBF16PS: for each row of A, pair and column, first the even and then the odd product is added.
+  // TDPBF16PS: the even and the odd products of a row of A and a column of B have a sum each; both are added,
+  // and then to the tile. A product is exact, so that whether it is fused with its addition is no question.
   template <int kSum, int kA, int kB>
   static void dot() {
     misuses += !is_configured;
     for (int m = 0; m < 16; ++m) {
-      for (int k = 0; k < 16; ++k) {
-        const uint32_t a = tiles[kA].words[m][k];
-        for (int n = 0; n < 16; ++n) {
-          const uint32_t b = tiles[kB].words[k][n];
-          float sum = value(tiles[kSum].words[m][n]);
-          sum += value(a << 16) * value(b << 16);
-          sum += value(a & 0xffff0000u) * value(b & 0xffff0000u);
-          std::memcpy(&tiles[kSum].words[m][n], &sum, sizeof(sum));
+      for (int n = 0; n < 16; ++n) {
+        float even = 0, odd = 0;
+        for (int k = 0; k < 16; ++k) {
+          const uint32_t a = tiles[kA].words[m][k], b = tiles[kB].words[k][n];
+          even = flushed(even + value(a << 16) * value(b << 16));
+          odd = flushed(odd + value(a & 0xffff0000u) * value(b & 0xffff0000u));
         }
+        const float sum = flushed(value(tiles[kSum].words[m][n]) + flushed(even + odd));
+        std::memcpy(&tiles[kSum].words[m][n], &sum, sizeof(sum));
       }
     }
   }

@@ -29,7 +29,15 @@ PARAMETERS = {
     "threshold": [8, 8, 4, 4, 4, 4],
     "clamp": [8, 8, 4, 4, 4],
     "blend": [8, 8, 8, 8, 8, 4, 4, 4],
+    "group_norm": [8] * 6 + [4] * 6,
+    "layer_norm": [8] * 4 + [4] * 2,
+    "geglu": [8, 8, 4],
+    "attention": [8] * 5 + [4] * 14,
 }
+
+DTYPES = ("fp16", "bf16", "fp32")
+# Head width: rows and keys of a tile, as in kernels/attention.py.
+_TILES = dict.fromkeys((16, 24, 32, 40, 64, 80, 160), (128, 64)) | {512: (64, 32)}
 
 
 @functools.cache
@@ -51,6 +59,9 @@ class FakeCuda:
         self.path = str(library_path())
         self._library = ctypes.CDLL(self.path)
         self._library.fake_log.restype = ctypes.c_char_p
+        self._library.fake_give.restype = ctypes.c_uint64
+        self._library.fake_give.argtypes = [ctypes.c_int, ctypes.c_size_t]
+        self._library.fake_take_back.argtypes = [ctypes.c_uint64]
         self.reset()
 
     def reset(self) -> None:
@@ -59,8 +70,23 @@ class FakeCuda:
     def driver(self) -> _core.CudaDriver:
         return _core.CudaDriver(self.path)
 
-    def gpu(self, *, emulated: bool = True) -> _core.Gpu:
-        return _core.Gpu(self.driver(), 0, images(), is_emulated=emulated)
+    def gpu(
+        self,
+        ordinal: int = 0,
+        *,
+        emulated: bool = True,
+        kernels: list[_core.KernelImage] | None = None,
+    ) -> _core.Gpu:
+        """With every kernel, unless `kernels` are given."""
+        given = images() if kernels is None else kernels
+        return _core.Gpu(self.driver(), ordinal, given, is_emulated=emulated)
+
+    def give(self, device: int, size: int) -> int:
+        """The address of that many bytes of another library's on a device."""
+        return self._library.fake_give(device, size)
+
+    def take_back(self, address: int) -> None:
+        self._library.fake_take_back(address)
 
     def set_device(self, *, count: int = 1, version: int = 12040, architecture: int = 90) -> None:
         self._library.fake_device(count, version, architecture)
@@ -68,6 +94,10 @@ class FakeCuda:
     def fail(self, name: str, after: int, result: int) -> None:
         """Call number `after` of that name ("*": of any) answers `result`."""
         self._library.fake_fail(name.encode(), after, result)
+
+    def heal(self) -> None:
+        """Forgets a sticky error."""
+        self._library.fake_heal()
 
     def calls(self) -> list[str]:
         """Lines "name details" in order."""
@@ -88,24 +118,68 @@ class FakeCuda:
 
 
 def images() -> list[_core.KernelImage]:
-    """Every kernel of the loop, as text that the fake understands."""
-    return [image(name) for name in kernel_names()]
+    """Every kernel of the loop and of the graphs, as text that the fake understands."""
+    return [image(name) for name in kernel_names()] + graph_images()
+
+
+def graph_images() -> list[_core.KernelImage]:
+    return [image(name, **facts) for name, facts in graph_kernels().items()]
 
 
 def kernel_names() -> list[str]:
     """Every kernel that the loop may ask for."""
     names = ["clamp.fp32.any", "blend.fp32.any", "threshold.fp32.any"]
     names += [f"langevin_step.fp32.{shape}" for shape in ("noise", "given")]
-    for dtype in ("fp32", "fp16"):
+    for dtype in DTYPES:
         names.append(f"rescale.{dtype}.any")
         for shape in ("even", "any"):
             names += [f"combine.{dtype}.{shape}", f"combine.{dtype}.{shape}_noise"]
     return names
 
 
-def image(name: str, **facts: int) -> _core.KernelImage:
+def graph_kernels() -> dict[str, dict[str, int]]:
+    """Every kernel that a node may ask for, with its constants."""
+    found: dict[str, dict[str, int]] = {}
+    for dtype in DTYPES:
+        for width in (4, 8, 16, 32, 64, 128):
+            tile = {"ROWS": 4096 // width, "WIDTH": width, "CHUNKS": 64}
+            for role, flags in (
+                ("moments", {}),
+                ("apply", {"APPLY": 1}),
+                ("silu", {"APPLY": 1, "SILU": 1}),
+            ):
+                found[f"group_norm.{dtype}.w{width}_{role}"] = tile | flags
+                found[f"group_norm.{dtype}.w{width}_{role}_bias"] = tile | flags | {"BIAS": 1}
+        for shape in ("w512_even", "w1024_even", "w2048_even", "w2048_any"):
+            found[f"layer_norm.{dtype}.{shape}"] = {"WIDTH": int(shape[1:].split("_")[0])}
+        found[f"geglu.{dtype}.even"] = found[f"geglu.{dtype}.any"] = {"BLOCK": 1024}
+        for width, (rows, keys) in _TILES.items():
+            tile = {"WIDTH": width, "ROWS": rows, "KEYS": keys, "CAUSAL": 0, "MASK": 0, "SHORT": 0}
+            found[f"attention.{dtype}.d{width}"] = tile
+            if width <= 160:
+                short = {"ROWS": 64, "KEYS": 128, "SHORT": 1}
+                found[f"attention.{dtype}.d{width}_short"] = tile | short
+            if width in (32, 64):
+                found[f"attention.{dtype}.d{width}_mask"] = tile | {"MASK": 1}
+            if width == 64:
+                found[f"attention.{dtype}.d{width}_causal"] = tile | {"CAUSAL": 1}
+    return found
+
+
+def image(
+    name: str, *, warps: int = 2, shared_bytes: int = 0, **constants: int
+) -> _core.KernelImage:
+    """A kernel as the fake understands it; the loop's work on ranges of 1024 elements."""
     kernel = name.split(".")[0]
-    text = "cubin " + name.replace(".", " ").replace("_noise", " noise")
-    given = {"warps": 2, "shared_bytes": 0, "elements": 1024} | facts
-    cubin = text.encode() + b"\0"
-    return _core.KernelImage(name, kernel, cubin, PARAMETERS[kernel], **given)
+    constants = constants or {"BLOCK": 1024}
+    facts = " ".join(f"{constant}={value}" for constant, value in constants.items())
+    cubin = f"cubin {name.replace('.', ' ').replace('_noise', ' noise')}|{facts}"
+    return _core.KernelImage(
+        name,
+        kernel,
+        cubin.encode() + b"\0",
+        PARAMETERS[kernel],
+        warps=warps,
+        shared_bytes=shared_bytes,
+        constants=constants,
+    )

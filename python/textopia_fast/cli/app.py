@@ -97,7 +97,7 @@ def generate(
     count: Annotated[int | None, typer.Option("--count", help="Pictures per prompt.")] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="Noise of DDIM, 0 to 1.")] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="auto, fp32 or bf16 (see `doctor`).")
+        str, typer.Option("--precision", help="auto, fp32, bf16 or fp16 (see `doctor`).")
     ] = "auto",
     provider: Annotated[
         str, typer.Option("--provider", help="auto, cpu or openvino (see `doctor`).")
@@ -165,13 +165,16 @@ def inspect(
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Also what the graph compiler fuses; takes seconds.")
     ] = False,
+    target: Annotated[
+        str | None, typer.Option("--target", help="With --coverage: for it, as in `compile`.")
+    ] = None,
 ) -> Work:
     """Show what is in a model: graphs, inputs and outputs, sizes, scheduler, tokenizer."""
 
     def work() -> None:
         print_model(model)
         if coverage:
-            print_coverage(model)
+            print_coverage(model, target)
 
     return work
 
@@ -180,8 +183,12 @@ def inspect(
 def compile_(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
     target: Annotated[
-        str, typer.Option("--target", help="cpu-bf16, cpu-fp32, cuda-fp16 or cuda-bf16.")
-    ] = "cpu-bf16",
+        str | None, typer.Option("--target", help="cpu-bf16, cpu-fp32, cuda-fp16 or cuda-bf16.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="Instead of a target: cpu (cpu-bf16) or cuda (cuda-fp16)."),
+    ] = None,
     cache_dir: Annotated[
         str | None, typer.Option("--cache-dir", metavar="DIR", help="Where engines are kept.")
     ] = None,
@@ -190,7 +197,7 @@ def compile_(
     ] = False,
 ) -> Work:
     """Compile a model's graphs into an engine and print where it is."""
-    return partial(compile_model, model, target, cache_dir, quiet)
+    return partial(compile_model, model, target, device, cache_dir, quiet)
 
 
 @app.command()

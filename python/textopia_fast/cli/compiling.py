@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..checks import refuse
+from ..devices import check_device
+from ..errors import ConfigurationError
 from ..graph.cache import EngineCache, default_cache_dir
 from ..graph.engine import compile_directory, measure_coverage
 from ..models import open_directory
@@ -16,8 +19,14 @@ from ..models import open_directory
 __all__ = ["clean_cache", "compile_bar", "compile_model", "list_cache", "print_coverage"]
 
 
-def compile_model(model: str, target: str, cache_dir: str | None, quiet: bool) -> None:
+_TARGETS = {"cpu": "cpu-bf16", "cuda": "cuda-fp16"}
+
+
+def compile_model(
+    model: str, target: str | None, device: str | None, cache_dir: str | None, quiet: bool
+) -> None:
     """Compiles a model into the cache; prints where the engine is."""
+    target = _target_of(target, device)
     directory = open_directory(model)
     started = time.perf_counter()
     with compile_bar(quiet) as progress:
@@ -29,6 +38,14 @@ def compile_model(model: str, target: str, cache_dir: str | None, quiet: bool) -
         seconds = time.perf_counter() - started
         print(f"{_bytes(engine.bytes)} in {seconds:.1f} s")
     print(engine.path)
+
+
+def _target_of(target: str | None, device: str | None) -> str:
+    if device is None:
+        return _TARGETS["cpu"] if target is None else target
+    if target is not None:
+        refuse("device", device, "with a target is none", kind=ConfigurationError)
+    return _TARGETS["cpu" if check_device(device) is None else "cuda"]
 
 
 def list_cache(cache_dir: str | None, verify: bool) -> None:
@@ -51,12 +68,13 @@ def clean_cache(cache_dir: str | None, keep_gigabytes: float) -> None:
     print(f"{len(removed)} engines, {_bytes(sum(entry.bytes for entry in removed))} freed")
 
 
-def print_coverage(model: str) -> None:
+def print_coverage(model: str, target: str | None = None) -> None:
     """How much of each graph's arithmetic fused operators take, and why not the rest."""
     directory = open_directory(model)
-    print("\ncompiled (fused operators, at the default size)")
+    place = "" if target is None else f" for {target}"
+    print(f"\ncompiled{place} (fused operators, at the default size)")
     for name, part in directory.parts.items():
-        found = measure_coverage(directory, part)
+        found = measure_coverage(directory, part, target or "reference")
         fused = ", ".join(f"{count} {op}" for op, count in sorted(found.fused.items()))
         print(f"  {name}: {found.total / 1e9:,.4g} GFLOP, {found.share:.3%} fused: {fused}")
         for left in found.leftovers[:5]:

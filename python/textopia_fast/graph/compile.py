@@ -22,7 +22,10 @@ from .coverage import Coverage, measure
 from .edit import DOMAIN, Editor
 from .folding import fold
 from .fusion import EARLY, LATE
+from .headroom import give_headroom
 from .layout import to_channels_last
+from .lowering import lower
+from .opsets import settle_for_cuda
 from .packing import pack_weights
 from .precision import narrow, widen
 from .shapes import Shaper
@@ -138,6 +141,8 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
         for fuse in LATE:
             fuse(editor)
     CommonSubexpressionEliminationPass()(model)
+    if role.startswith("vae_") and target.device == "cuda" and target.dtype == "float16":
+        give_headroom(editor)
     graphs: dict[str, ir.Graph] = {"model": graph}
     counts: Mapping[str, int] = {}
     if role == "unet":
@@ -145,11 +150,19 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
         counts = parts.counts
         named = {"body": parts.body, "time": parts.time, "prompt": parts.prompt}
         graphs = {name: part for name, part in named.items() if part is not None}
+    if target.device == "cuda":
+        for part in graphs.values():
+            _lower(Editor(part, editor.shaper), target)
     coverage = measure(list(graphs.values()), sizes)
     for part in graphs.values():
         _finish(part, editor.shaper, target)
     models = {name: _model(part, target) for name, part in graphs.items()}
     return Compiled(models, coverage, counts)
+
+
+def _lower(editor: Editor, target: Target) -> None:
+    lower(editor, narrow_resize=target.dtype == "float16")  # there is none for bfloat16
+    settle_for_cuda(editor, _DTYPES[target.dtype])
 
 
 def _finish(graph: ir.Graph, shaper: Shaper, target: Target) -> None:

@@ -11,10 +11,11 @@ import onnx_ir as ir
 
 from .dims import Dim, Size, evaluate, symbols_of
 from .edit import DOMAIN, attribute, constant, dims_of, input_of, is_op
+from .lowering import NARROW
 
 __all__ = ["Coverage", "Leftover", "measure"]
 
-_PER_ELEMENT = {"GroupNorm": 8, "LayerNorm": 8, "Softmax": 8, "Erf": 8, "Sigmoid": 8}
+_PER_ELEMENT = {"GroupNorm": 8, "Geglu": 8, "LayerNorm": 8, "Softmax": 8, "Erf": 8, "Sigmoid": 8}
 _MOVES = (
     "Cast",
     "Concat",
@@ -103,7 +104,8 @@ def measure(graphs: list[ir.Graph], sizes: Mapping[str, int]) -> Coverage:
         if amount is None:
             unknown += 1
             continue
-        if node.domain == DOMAIN:
+        is_lowered = NARROW in node.meta  # by cuDNN and cuBLAS, in the target's type
+        if node.domain == DOMAIN or (is_lowered and amount):
             flops[node.op_type] += amount
             fused[node.op_type] += 1
             fused_flops += amount
@@ -179,6 +181,8 @@ def _fused_flops(node: ir.Node, sizes: Mapping[str, int]) -> float:
 
 def _reason(node: ir.Node) -> str:
     """Why a node that costs something stayed as it is."""
+    if "reason" in node.meta:
+        return str(node.meta["reason"])
     if is_op(node, "Conv"):
         weight = constant(node.inputs[1])
         if weight is None:

@@ -103,12 +103,15 @@ def compile_directory(
     return EngineDirectory(path, wanted.name, MappingProxyType(parts), size)
 
 
-def measure_coverage(directory: ModelDirectory, part: Part) -> Coverage:
-    """What of a network's arithmetic fused operators take, at the model's own size."""
+def measure_coverage(directory: ModelDirectory, part: Part, target: str = "reference") -> Coverage:
+    """What of a network's arithmetic fused operators take, at the model's own size.
+
+    For a CUDA target that is what our kernels, cuDNN and cuBLAS compute in the target's type.
+    """
     from .compile import compile_graph
 
     sizes = _counted_sizes(directory, part)
-    return compile_graph(part.graph, part.name, find_target("reference"), sizes).coverage
+    return compile_graph(part.graph, part.name, find_target(target), sizes).coverage
 
 
 def _key(directory: ModelDirectory, target: Target, cache: EngineCache) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from .edit import DOMAIN, Editor, attribute, is_op
-from .weights import float32
+from .edit import DOMAIN, Editor, attribute, constant, is_op, stored_sizes
+from .lowering import NARROW
+from .weights import derived, float32
 
 __all__ = ["narrow", "widen"]
 
@@ -32,8 +33,9 @@ _ACTIVATIONS = {
     "Conv": (0, 3, 4),
     "Linear": (0, 3),
     "LinearGeglu": (0,),
-    "GroupNorm": (0,),
+    "GroupNorm": (0, 3),
     "LayerNorm": (0,),
+    "Geglu": (0,),
     "Attention": (0, 1, 2),
 }
 
@@ -68,6 +70,20 @@ def narrow(editor: Editor, dtype: ir.DataType, handed_over: Collection[str] = ()
     _Narrowing(editor, dtype).run(handed_over)
 
 
+def _narrow_ports(node: ir.Node) -> Collection[int] | None:
+    """The inputs that a node reads in the target's type; None where it computes in float32."""
+    if node.domain == DOMAIN:
+        return _ACTIVATIONS[node.op_type]
+    ports: Collection[int] | None = node.meta.get(NARROW)
+    return ports
+
+
+def _narrowed(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
+    """A stored tensor in another type, converted when it is written."""
+    to = dtype.numpy()
+    return derived([tensor], stored_sizes(tensor), lambda array: array.astype(to), dtype)
+
+
 class _Narrowing:
     def __init__(self, editor: Editor, dtype: ir.DataType) -> None:
         self._editor = editor
@@ -81,8 +97,8 @@ class _Narrowing:
             if value.name in handed_over:
                 self._lower(value)
         for node in tuple(graph):
-            if node.domain == DOMAIN:
-                wanted = _ACTIVATIONS[node.op_type]
+            wanted = _narrow_ports(node)
+            if wanted is not None:
                 for index in range(len(node.inputs)):
                     self._feed(node, index, index in wanted)
                 self._lower(node.outputs[0])
@@ -119,7 +135,11 @@ class _Narrowing:
     def _converted(self, before: ir.Node, value: ir.Value, low: bool) -> ir.Value:
         dtype = self._dtype if low else ir.DataType.FLOAT
         if (value, dtype) not in self._cast:
-            made = self._editor.op(before, "Cast", value, to=int(dtype))
+            stored = constant(value)
+            if low and stored is not None:
+                made = self._editor.store(_narrowed(stored, dtype), "narrow")
+            else:
+                made = self._editor.op(before, "Cast", value, to=int(dtype))
             made.type = ir.TensorType(dtype)
             self._cast[value, dtype] = made
             if low:

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 
 __all__ = ["COMPILER_VERSION", "TARGETS", "Target", "find_target"]
 
-COMPILER_VERSION = 1
+COMPILER_VERSION = 2
 """Part of the key of an engine: it changes with anything that changes what is written."""
 
 
@@ -24,15 +24,20 @@ class Target:
         dtype: Element type of activations: "float32", "bfloat16" or "float16".
         weight_format: Of fused operators: "plain" or "bf16_panels".
         fuses: Whether the fused operators of the domain `ai.textopia` run there.
+        device: "cpu" or "cuda".
         shares_prefix: Whether the halves of guidance share what comes before the prompt. Repeating
             it takes row numbers out of the sizes, which a captured CUDA graph cannot hold.
+        cuda_options: What replaces the usual options of the CUDA provider. Those make one operation
+            of a Conv between Transposes; of bfloat16 there is none, and the provider refuses.
     """
 
     name: str
     dtype: str
     weight_format: str
     fuses: bool = True
+    device: str = "cpu"
     shares_prefix: bool = True
+    cuda_options: tuple[tuple[str, str], ...] = ()
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -41,8 +46,15 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         for target in (
             Target("cpu-bf16", "bfloat16", "bf16_panels"),
             Target("cpu-fp32", "float32", "plain", fuses=False),
-            Target("cuda-fp16", "float16", "plain", shares_prefix=False),
-            Target("cuda-bf16", "bfloat16", "plain", shares_prefix=False),
+            Target("cuda-fp16", "float16", "plain", device="cuda", shares_prefix=False),
+            Target(
+                "cuda-bf16",
+                "bfloat16",
+                "plain",
+                device="cuda",
+                shares_prefix=False,
+                cuda_options=(("prefer_nhwc", "0"),),
+            ),
             # Every operator in float32 with plain weights: what tests compare with the export.
             Target("reference", "float32", "plain"),
         )

@@ -23,7 +23,7 @@ from ..pipeline import Pipeline
 from ..request import reject_unsupported
 from ..schedulers.classes import CLASSES
 from .configs import FrozenDict
-from .load_options import check_load_options, dtype_name
+from .load_options import check_load_options, dtype_name, has_dtype
 
 __all__ = ["Component", "DropInPipeline", "stand_in"]
 
@@ -124,15 +124,19 @@ class DropInPipeline:
             scheduler: Instead of the directory's own.
             threads, images_per_run: As of `textopia_fast.Pipeline.from_pretrained`.
             **options: Of diffusers and optimum. What asks for nothing else than what happens is
-                accepted: `torch_dtype` of the graphs, `safety_checker=None`, `provider` of the CPU,
-                whatever is about downloads.
+                accepted: `torch_dtype` of the graphs (they run as exported; without it, as with
+                `precision="auto"`), `safety_checker=None`, `provider` of the CPU, whatever is about
+                downloads.
 
         Raises:
             UnsupportedParameterError: An option that cannot be honoured.
             ModelError, ConfigurationError: As of `textopia_fast.Pipeline.from_pretrained`.
         """
         pipeline = Pipeline.from_pretrained(
-            pretrained_model_name_or_path, threads=threads, images_per_run=images_per_run
+            pretrained_model_name_or_path,
+            threads=threads,
+            images_per_run=images_per_run,
+            precision="fp32" if has_dtype(options) else "auto",
         )
         directory = pipeline.directory
         check_load_options(options, directory.parts["unet"].ports.inputs["sample"].dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import UnsupportedParameterError
 
-__all__ = ["check_load_options", "dtype_name"]
+__all__ = ["check_load_options", "dtype_name", "has_dtype"]
 
 # Downloads and memory of other libraries: nothing here depends on them.
 _WITHOUT_EFFECT = (
@@ -61,6 +61,12 @@ def check_load_options(options: dict[str, Any], dtype: str) -> None:
             hint="Graphs run as they were exported; leave it out." if is_dtype else None,
             param=name,
         )
+
+
+def has_dtype(options: dict[str, Any]) -> bool:
+    """Whether the options name a dtype for the networks, and do not leave it open."""
+    given = [options.get("dtype"), options.get("torch_dtype")]
+    return any(value is not None and not _is_equal(value, "auto") for value in given)
 
 
 def dtype_name(value: Any) -> str:

@@ -122,3 +122,9 @@ def _fused_attention(node: ir.Node) -> list[Any]:
     dims = dims_in(node)
     packed = 3 if input_of(node, 1) is None else 1
     return [(*dims[:-1], floor_div(dims[-1], packed))]
+
+
+@rule("Geglu", domain="ai.textopia")
+def _geglu(node: ir.Node) -> list[Any]:
+    dims = dims_in(node)
+    return [(*dims[:-1], floor_div(dims[-1], 2))]
