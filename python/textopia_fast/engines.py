@@ -82,7 +82,7 @@ class GraphSource:
         self._is_packed = engine is not None and gpu is None
         target = None if engine is None else find_target(engine.target)
         self._cuda_options = dict(target.cuda_options) if target else {}
-        # Of an int8 engine those of the bfloat16 engine that it stands beside: a step costs the same.
+        # Of an int8 engine those of the engine that it stands beside: a step costs the same.
         folder = None if engine is None else engine.parts["unet"].graphs["body"].parent.parent
         self._plans = read_plans(folder, threads) if folder and gpu is None else None
 
