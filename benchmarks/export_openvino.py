@@ -2,16 +2,23 @@
 
     python benchmarks/export_openvino.py DIRECTORY  # needs openvino_genai, openvino_tokenizers
 
-DIRECTORY is what export_sd15.py makes. Weights are kept in float16, as optimum-intel keeps them;
-sizes stay free, for the pipeline's own `reshape`.
+DIRECTORY is what export_sd15.py makes, or export_sdxl.py: its U-Net only, in 11 GB of memory.
+Weights are kept in float16, as optimum-intel keeps them; sizes stay free, for the pipeline's own
+`reshape`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.sd15.case import WIDENED  # noqa: E402 - needs the path above
 
 PARTS = ("text_encoder", "unet", "vae_decoder")
 # what OpenVINO GenAI looks for in model_index.json
@@ -26,16 +33,26 @@ CLASSES = {
 def convert(directory: Path, target: Path) -> None:
     """Writes `target`, a folder for `openvino_genai.Text2ImagePipeline`."""
     import openvino
-    import transformers
-    from openvino_tokenizers import convert_tokenizer
 
-    for name in PARTS:
+    for name in (name for name in PARTS if (directory / name).is_dir()):
         folder = target / name
         folder.mkdir(parents=True, exist_ok=True)
-        model = openvino.convert_model(directory / name / "model.onnx")
+        widened = directory / name / WIDENED
+        graph = widened if widened.is_file() else directory / name / "model.onnx"
+        model = openvino.convert_model(graph)
         openvino.save_model(model, folder / "openvino_model.xml", compress_to_fp16=True)
         copy_known(directory / name / "config.json", folder)
         print(folder)
+    if (directory / "tokenizer").is_dir():
+        convert_rest(directory, target)
+
+
+def convert_rest(directory: Path, target: Path) -> None:
+    """Tokenizer, scheduler and index of a whole pipeline."""
+    import openvino
+    import transformers
+    from openvino_tokenizers import convert_tokenizer
+
     tokenizer = transformers.CLIPTokenizer.from_pretrained(directory / "tokenizer")
     path = target / "tokenizer" / "openvino_tokenizer.xml"
     openvino.save_model(convert_tokenizer(tokenizer), path)

@@ -1,6 +1,7 @@
 """Exports the U-Net of Stable Diffusion XL at its true size with random weights, in float16.
 
     python benchmarks/export_sdxl.py DIRECTORY  # 5.2 GB; takes 13 GB of memory
+    python benchmarks/export_openvino.py DIRECTORY  # for the peer
     python benchmarks/run.py unet_step --model DIRECTORY
 
 Its border is float32. `reference.npy` beside the graph is the result of the same weights in
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.export_sd15 import SEED, Export, with_lively_norms, write  # noqa: E402
-from benchmarks.sd15.case import REFERENCE  # noqa: E402
+from benchmarks.sd15.case import REFERENCE, WIDENED  # noqa: E402
 from benchmarks.unet_step.case import Case  # noqa: E402
 
 INPUTS = ("sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids")
@@ -102,6 +103,39 @@ def export(unet: Any) -> Export:
     )
 
 
+def write_widened(folder: Path) -> None:
+    """Writes a second graph over the same weights that casts them to float32 and computes in it.
+
+    OpenVINO can keep weights that are cast so as they are; of a graph in float16 it makes float32
+    ones, and takes 20 GB.
+    """
+    import onnx_ir as ir
+
+    half, single = ir.DataType.FLOAT16, ir.DataType.FLOAT
+    model = ir.load(folder / "model.onnx")
+    graph = model.graph
+    casts = []
+    for value in tuple(graph.initializers.values()):
+        if value.dtype == half:
+            cast = ir.node("Cast", [value], {"to": single})
+            cast.outputs[0].name = f"{value.name}.float32"
+            value.replace_all_uses_with(cast.outputs[0])
+            cast.replace_input_with(0, value)
+            casts.append(cast)
+    for node in graph:
+        for output in node.outputs:
+            if output.dtype == half:
+                output.dtype = single
+        target, stored = node.attributes.get("to"), node.attributes.get("value")
+        if node.op_type == "Cast" and target.value == half:
+            node.attributes["to"] = ir.AttrInt64("to", single)
+        if stored is not None and stored.value.dtype == half:
+            widened = ir.tensor(stored.value.numpy().astype(np.float32))
+            node.attributes["value"] = ir.AttrTensor("value", widened)
+    graph.insert_before(graph[0], casts)
+    ir.save(model, folder / WIDENED)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
@@ -119,6 +153,7 @@ def main() -> None:
     unet.half()
     gc.collect()
     write(export(unet), folder)
+    write_widened(folder)
     print(folder)
 
 

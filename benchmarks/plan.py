@@ -23,5 +23,5 @@ PLAN = (
     Item("text_to_image_sd15", "model", 6.5),
     Item("new_size", "model", 1.7),
     Item("processes", "model", 2.0),
-    Item("unet_step", "model_xl", 3.0),
+    Item("unet_step", "model_xl", 4.0),
 )

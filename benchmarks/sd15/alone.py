@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sd15.memory import own_bytes, peak_bytes
+from benchmarks.sd15.memory import go_first, own_bytes, peak_bytes
 from benchmarks.timing import NotInstalledError
 
 
 def main(task: str, competitor: str, directory: str, threads: str, runs: str, result: str) -> None:
     warnings.simplefilter("ignore")
+    go_first()
     module = importlib.import_module(competitor)
     case = importlib.import_module(f"benchmarks.{task}.case").Case(Path(directory), int(threads))
     start = time.perf_counter()

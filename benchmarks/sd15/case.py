@@ -15,6 +15,8 @@ from benchmarks.timing import NotInstalledError
 MODEL = "TEXTOPIA_BENCHMARK_MODEL"
 # Beside a graph: what it gives in float32, where that cannot be computed on the machine measured.
 REFERENCE = "reference.npy"
+# Beside a float16 graph: the same with weights that are cast to float32, for export_openvino.py.
+WIDENED = "model_widened.onnx"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import ModuleType
 from typing import Any
 
@@ -55,9 +56,10 @@ def compare(
         exact = results[onnxruntime_fp32]
     for module in competitors:
         turns = found[module]
-        if "missing" in turns[0]:
+        missing = [turn["missing"] for turn in turns if "missing" in turn]
+        if missing:
             report.add(module.NAME, *["n/a"] * 7)
-            report.notes.append(f"{module.NAME}: {turns[0]['missing']}")
+            report.notes.append(f"{module.NAME}: {missing[0]}")
             continue
         times = summarize(_join(turns, "seconds"))
         error = relative_error(results[module], exact)
@@ -93,10 +95,13 @@ def _measure(
         path = Path(folder) / "result.npy"
         for _ in range(rounds):
             for module in competitors:
-                turn = ask(
-                    "benchmarks.sd15.alone",
-                    *(task, module.__name__, case.directory, case.threads, runs, path),
-                )
+                given = (task, module.__name__, case.directory, case.threads, runs, path)
+                try:
+                    turn = ask("benchmarks.sd15.alone", *given)
+                except CalledProcessError as error:
+                    if module is competitors[0]:
+                        raise
+                    turn = {"missing": f"failed ({error})"}
                 found[module].append(turn)
                 if "missing" not in turn:
                     results[module] = np.load(path)

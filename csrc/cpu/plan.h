@@ -23,7 +23,7 @@ struct ProductShape {
   int64_t rows = 0;    // all, of which a task takes a range
   int64_t planes = 1;  // copies of the rows in a slab
   int64_t halo = 0;    // rows that a slab needs before and after the range
-  int64_t blocks = 1;  // of 32 channels
+  int64_t blocks = 1;  // of 32 channels, in int8 of 64 (their steps cost the same)
   int taps = 1;        // steps per block
   int64_t panels = 1;  // of 32 columns
   int phases = 1;      // products of one slab

@@ -106,8 +106,12 @@ Weight::Weight(const ort::NodeInfo& node, const ActivationType& type, const cpu:
     view_.panels = weight.as<uint16_t>();
     return;
   }
+  if (format == "int8_panels") {
+    take_int8(node, type, shape, phases, weight);
+    return;
+  }
   check(format == "plain", code::kModelFormat, node.name(), ": weight_format '", format,
-        "', allowed are 'plain' and 'bf16_panels'");
+        "', allowed are 'plain', 'bf16_panels' and 'int8_panels'");
   const int64_t rows = shape.has_gates ? 2 * shape.columns : shape.columns;
   const int64_t needed = rows * plain_taps * shape.channels;
   check(count == needed, code::kModelFormat, node.name(), ": the weight has the shape ",
@@ -132,6 +136,25 @@ Weight::Weight(const ort::NodeInfo& node, const ActivationType& type, const cpu:
     cpu::pack_conv(floats.data() + phase * rows * shape.taps * shape.channels, shape,
                    panels_.data() + phase * shape.elements());
   view_.panels = panels_.data();
+}
+
+void Weight::take_int8(const ort::NodeInfo& node, const ActivationType& type, cpu::PanelShape shape,
+                       int phases, const ort::Tensor& weight) {
+  shape.is_int8 = true;
+  const int64_t count = weight.dims.count(), needed = phases * shape.elements() * 2;
+  check(weight.dtype == DType::kUInt8 && count == needed, code::kModelFormat, node.name(),
+        ": the packed weight has ", count, " elements of type ", type_name(weight.dtype), ", needed are ",
+        needed, " of uint8");
+  check(!type.is_float32(), code::kModelFormat, node.name(),
+        ": int8_panels multiply bfloat16 activations, these are float32");
+  check(shape.channels * shape.taps <= cpu::kMostInt8Depth, code::kModelFormat, node.name(), ": sums of ",
+        shape.channels * shape.taps, " products, in int8 at most ", cpu::kMostInt8Depth, " are exact");
+  const int64_t zero_point = node.integer("zero_point", view_.zero_point);
+  check(zero_point >= 1 && zero_point <= 254, code::kModelFormat, node.name(), ": zero_point is ", zero_point,
+        ", allowed are 1 to 254");
+  view_.panels = weight.as<uint16_t>();
+  view_.is_int8 = true;
+  view_.zero_point = static_cast<int>(zero_point);
 }
 
 cpu::Parallel threads_of(const ort::OpRun& run) {

@@ -55,6 +55,9 @@ class Weight {
   const cpu::WeightView& view() const { return view_; }
 
  private:
+  void take_int8(const ort::NodeInfo& node, const ActivationType& type, cpu::PanelShape shape, int phases,
+                 const ort::Tensor& weight);
+
   cpu::WeightView view_;
   Buffer<uint16_t> panels_;
   Buffer<float> plain_;

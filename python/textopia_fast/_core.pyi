@@ -40,6 +40,7 @@ __all__: list[str] = [
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
+    "int8_unit",
     "is_on_gpu",
     "ort_info",
     "pack_conv",
@@ -527,6 +528,7 @@ class Denoiser:
         shares_prefix: bool = False,
         time_graph: Session | None = None,
         prompt_graph: Session | None = None,
+        ends_graph: Session | None = None,
     ) -> None: ...
     @property
     def conditioning(self) -> list[TensorInfo]:
@@ -602,6 +604,11 @@ def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy
     The bits of float16 (uint16) to float32, exact.
     """
 
+def int8_unit() -> str:
+    """
+    What multiplies int8 matrices beside active_matrix_unit(); scalar where nothing fast does.
+    """
+
 def is_on_gpu(value: typing.Any) -> bool:
     """
     Whether an array says by DLPack that it lies in a GPU's memory.
@@ -609,17 +616,15 @@ def is_on_gpu(value: typing.Any) -> bool:
 
 def ort_info() -> dict: ...
 def pack_conv(
-    weight: numpy.ndarray, *, upsample: bool = False
-) -> numpy.typing.NDArray[numpy.uint16]:
+    weight: numpy.ndarray, *, upsample: bool = False, int8: bool = False
+) -> numpy.ndarray:
     """
-    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16; with upsample, the four phase kernels. Raises InvalidRequestError.
+    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16, or its `int8_panels`, uint8; with upsample, the four phase kernels. Raises InvalidRequestError.
     """
 
-def pack_linear(
-    weight: numpy.ndarray, *, geglu: bool = False
-) -> numpy.typing.NDArray[numpy.uint16]:
+def pack_linear(weight: numpy.ndarray, *, geglu: bool = False, int8: bool = False) -> numpy.ndarray:
     """
-    float32 [out, in] as the `bf16_panels` of Linear, uint16; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
+    float32 [out, in] as the `bf16_panels` of Linear, uint16, or its `int8_panels`, uint8; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
     """
 
 def sample(

@@ -92,7 +92,9 @@ class GraphSource:
         self._is_packed = engine is not None and gpu is None
         target = None if engine is None else find_target(engine.target)
         self._cuda_options = dict(target.cuda_options) if target else {}
-        self._plans = read_plans(engine.path, threads) if engine and gpu is None else None
+        # Of an int8 engine those of the engine that it stands beside: a step costs the same.
+        folder = None if engine is None else engine.parts["unet"].graphs["body"].parent.parent
+        self._plans = read_plans(folder, threads) if folder and gpu is None else None
 
     def open(
         self, part: str, graph: str = "model", shapes: RunShapes | None = None
@@ -124,12 +126,13 @@ class GraphSource:
         """The U-Net, as a maker of denoisers, which keeps those of the last sizes."""
         ports, facts = self._directory.parts["unet"].ports, self._directory.facts
         sample, noise_level = ports.inputs["sample"].name, ports.inputs["timestep"].name
-        path, part, time = self._path("unet", "body"), None, None
+        part, time, has_int8 = None, None, False
         if self._engine is not None:
             part = self._engine.parts["unet"]
             if "time" in part.graphs:
                 time = self.open("unet", "time")
                 noise_level = time.outputs[0].name
+            has_int8 = "body_int8" in part.graphs
 
         def open_for_prompt(row: RunShapes | None) -> _core.Session:
             return self.open("unet", "prompt", row)
@@ -142,13 +145,9 @@ class GraphSource:
                 # It runs for each prompt alone.
                 row = shapes and tuple((name, (1, *shape[1:])) for name, shape in shapes)
                 prompt = open_prompt(row) if "prompt" in part.graphs else None
-                hoisted = Hoisted(time, prompt, shares_prefix=part.split["prefix"] > 0)
-            graph, config = self._at("unet", path, shapes)
-            seen = sample
-            if facts.takes_mask:
-                graph, config = inpainting.part_sample(path, graph, sample, facts.latent_channels)
-                seen = inpainting.LATENTS
-            network = self._session("unet", path, graph, config, cuda_graphs=True)
+                ends = self._open_body("body", sample, shapes) if has_int8 else None
+                hoisted = Hoisted(time, prompt, ends, shares_prefix=part.split["prefix"] > 0)
+            network = self._open_body("body_int8" if has_int8 else "body", sample, shapes)
 
             @functools.cache
             def denoiser(images: int | None) -> Denoiser:
@@ -156,7 +155,7 @@ class GraphSource:
                     network,
                     prediction=prediction_of(self._directory.scheduler_config),
                     inputs={
-                        "sample": seen,
+                        "sample": inpainting.LATENTS if facts.takes_mask else sample,
                         "noise_level": noise_level,
                         "output": ports.outputs["out_sample"].name,
                     },
@@ -214,6 +213,14 @@ class GraphSource:
                 if not isinstance(size, int):
                     sizes.setdefault(size or f"{spec.name}.{axis}", number)
         return sizes
+
+    def _open_body(self, name: str, sample: str, shapes: RunShapes | None) -> _core.Session:
+        """The U-Net in the loop; that of an inpainting model takes its sample in three parts."""
+        path, facts = self._path("unet", name), self._directory.facts
+        graph, config = self._at("unet", path, shapes)
+        if facts.takes_mask:
+            graph, config = inpainting.part_sample(path, graph, sample, facts.latent_channels)
+        return self._session("unet", path, graph, config, cuda_graphs=True)
 
     def _path(self, part: str, graph: str) -> Path:
         if self._engine is None:

@@ -97,7 +97,7 @@ def generate(
     count: Annotated[int | None, typer.Option("--count", help="Pictures per prompt.")] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="Noise of DDIM, 0 to 1.")] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="auto, fp32, bf16 or fp16 (see `doctor`).")
+        str, typer.Option("--precision", help="auto, fp32, bf16, int8 or fp16 (see `doctor`).")
     ] = "auto",
     provider: Annotated[
         str, typer.Option("--provider", help="auto, cpu or openvino (see `doctor`).")
@@ -183,7 +183,8 @@ def inspect(
 def compile_(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
     target: Annotated[
-        str | None, typer.Option("--target", help="cpu-bf16, cpu-fp32, cuda-fp16 or cuda-bf16.")
+        str | None,
+        typer.Option("--target", help="cpu-bf16, cpu-int8, cpu-fp32, cuda-fp16 or cuda-bf16."),
     ] = None,
     device: Annotated[
         str | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from ..checks import refuse
 from ..devices import check_device
 from ..errors import ConfigurationError
 from ..graph.cache import EngineCache, default_cache_dir
-from ..graph.engine import compile_directory, measure_coverage
+from ..graph.engine import compile_directory, measure_coverage, measure_int8
 from ..graph.tuning import TuningResult, tune_engine
 from ..models import open_directory
 
@@ -50,6 +50,8 @@ def compile_model(
         for name, part in engine.parts.items():
             graphs = ", ".join(part.graphs)
             print(f"{name}: {part.share:.2%} of the arithmetic in fused operators ({graphs})")
+            if part.int8 is not None:
+                print("\n".join(_int8_lines(part.int8)))
         seconds = time.perf_counter() - started
         print(f"{_bytes(engine.bytes)} in {seconds:.1f} s")
     if tuning is not None:
@@ -112,6 +114,18 @@ def print_coverage(model: str, target: str | None = None) -> None:
             share = left.flops / found.total
             if share >= 1e-6:
                 print(f"    {share:.4%} in {left.count} {left.op}: {left.reason}")
+    plan = measure_int8(directory)
+    if plan is not None:
+        print("\n".join(_int8_lines(plan.facts())))
+
+
+def _int8_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"  unet with precision int8: {facts['layers']} layers, {facts['share']:.2%} of the "
+        f"arithmetic of all layers; in bfloat16 stay"
+    )
+    for reason, count in sorted(facts["kept"].items()):
+        yield f"    {count} {reason}"
 
 
 def _cache(cache_dir: str | None) -> EngineCache:
