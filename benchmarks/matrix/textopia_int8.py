@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.matrix import textopia_bf16
-from benchmarks.micro.matrix import Layer, Prepared
+from benchmarks.matrix.layers import Layer, Prepared
 from benchmarks.timing import NotInstalledError
 from textopia_fast import _core
 
