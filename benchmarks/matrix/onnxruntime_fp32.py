@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.micro.matrix import HEADS, Layer, Prepared
+from benchmarks.matrix.layers import Layer, Prepared
 from textopia_fast import _ort
 
 
@@ -14,6 +14,11 @@ def nodes_of(layer: Layer) -> list:
     if layer.kind == "conv":
         stride = layer.sizes[3]
         return [make("Conv", ["x", "weight", "bias"], ["y"], pads=[1] * 4, strides=[stride] * 2)]
+    if layer.kind == "upsample":
+        return [
+            make("Resize", ["x", "", "scales"], ["large"], mode="nearest"),
+            make("Conv", ["large", "weight", "bias"], ["y"], pads=[1] * 4),
+        ]
     if layer.kind == "linear":
         return [
             make("MatMul", ["x", "weight"], ["product"]),
@@ -58,9 +63,11 @@ def prepare(layer: Layer, data: dict[str, np.ndarray], threads: int) -> Prepared
     constants = {name: value for name, value in data.items() if name not in free}
     if layer.kind == "attention":
         width = layer.sizes[2]
-        constants["heads"] = np.array([0, 0, HEADS, width])
-        constants["flat"] = np.array([0, 0, HEADS * width])
+        constants["heads"] = np.array([0, 0, layer.heads, width])
+        constants["flat"] = np.array([0, 0, layer.heads * width])
         constants["scale"] = np.array(width**-0.5, np.float32)
+    elif layer.kind == "upsample":
+        constants["scales"] = np.array([1, 1, 2, 2], np.float32)
     elif layer.kind != "conv":
         constants["weight"] = np.ascontiguousarray(constants["weight"].T)
     inputs = [helper.make_tensor_value_info(k, 1, v.shape) for k, v in feeds.items()]

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from benchmarks.micro.matrix import BATCH, HEADS, Layer, Prepared
+from benchmarks.matrix.layers import Layer, Prepared
 from benchmarks.timing import require
 
 
@@ -17,16 +17,19 @@ def prepare(layer: Layer, data: dict[str, np.ndarray], threads: int) -> Prepared
 
     torch.set_num_threads(threads)
     tensors = {name: torch.from_numpy(value).bfloat16() for name, value in data.items()}
-    if layer.kind == "conv":
+    if layer.kind in ("conv", "upsample"):
         for name in ("x", "weight"):
             tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
 
     def once() -> torch.Tensor:
         if layer.kind == "attention":
-            heads = [tensors[n].unflatten(-1, (HEADS, -1)).transpose(1, 2) for n in "qkv"]
+            heads = [tensors[n].unflatten(-1, (layer.heads, -1)).transpose(1, 2) for n in "qkv"]
             mixed = functional.scaled_dot_product_attention(*heads)
-            return mixed.transpose(1, 2).reshape(BATCH, layer.sizes[0], -1)
+            return mixed.transpose(1, 2).reshape(layer.batch, layer.sizes[0], -1)
         x, weight, bias = tensors["x"], tensors["weight"], tensors["bias"]
+        if layer.kind == "upsample":
+            large = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            return functional.conv2d(large, weight, bias, padding=1)
         if layer.kind == "conv":
             return functional.conv2d(x, weight, bias, stride=layer.sizes[3], padding=1)
         y = functional.linear(x, weight, bias)

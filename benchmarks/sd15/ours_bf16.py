@@ -26,11 +26,11 @@ def make(case: NetworkCase) -> Callable[[], np.ndarray]:
     return lambda: session.run(feeds)[output]
 
 
-def open_engine(directory: Path, threads: int) -> GraphSource:
+def open_engine(directory: Path, threads: int, target: str = TARGET) -> GraphSource:
     from textopia_fast.engines import GraphSource
 
     # With an engine, the directory is asked for nothing but what a whole pipeline needs.
-    return GraphSource(None, engine_of(directory), threads)
+    return GraphSource(None, engine_of(directory, target=target), threads)
 
 
 def prepare(directory: Path) -> EngineDirectory:
@@ -42,13 +42,15 @@ def prepare(directory: Path) -> EngineDirectory:
     return engine_of(directory)
 
 
-def engine_of(directory: Path, cache_dir: Path | None = None) -> EngineDirectory:
+def engine_of(
+    directory: Path, cache_dir: Path | None = None, target: str = TARGET
+) -> EngineDirectory:
     """The engine of a model, or of a U-Net alone: there is no pipeline for that of SDXL."""
     from textopia_fast.graph import compile_directory
     from textopia_fast.models import open_directory
 
     if (directory / "model_index.json").is_file():
-        return compile_directory(open_directory(directory), TARGET, cache_dir)
+        return compile_directory(open_directory(directory), target, cache_dir)
     return _engine_of_unet(graph_of(directory, "unet"), cache_dir)
 
 

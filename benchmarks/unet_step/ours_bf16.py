@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.sd15.ours_bf16 import NAME, open_engine, prepare
+from benchmarks.sd15.ours_bf16 import NAME, TARGET, open_engine, prepare
 from benchmarks.unet_step.case import TIMESTEP, Case
 
 __all__ = ["NAME", "make", "open_step", "prepare"]
@@ -17,10 +17,12 @@ def make(case: Case) -> Callable[[], np.ndarray]:
     return lambda: step(sample)
 
 
-def open_step(case: Case) -> Callable[[np.ndarray], np.ndarray]:
+def open_step(
+    case: Case, target: str = TARGET, graph: str = "body"
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function of a latent of any size, float32 [1, 4, H, W]."""
-    source = open_engine(case.directory, case.threads)
-    body, time, prompt = (source.open("unet", name) for name in ("body", "time", "prompt"))
+    source = open_engine(case.directory, case.threads, target)
+    body, time, prompt = (source.open("unet", name) for name in (graph, "time", "prompt"))
     # bfloat16 crosses as uint16 bits.
     fixed = time.run({"timestep": np.array([TIMESTEP], time.inputs[0].dtype)})
     fixed |= prompt.run(case.prompt())

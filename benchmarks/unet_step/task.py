@@ -6,17 +6,26 @@ from benchmarks.report import Report
 from benchmarks.sd15 import onnxruntime_fp32, openvino_bf16
 from benchmarks.sd15.case import find_model
 from benchmarks.sd15.turns import compare
-from benchmarks.unet_step import ours_bf16, torch_bf16, torch_compiled_bf16
+from benchmarks.unet_step import ours_bf16, ours_int8, torch_bf16, torch_compiled_bf16
 from benchmarks.unet_step.case import Case
 from textopia_fast import _core
 
-COMPETITORS = (ours_bf16, onnxruntime_fp32, torch_bf16, torch_compiled_bf16, openvino_bf16)
+COMPETITORS = (
+    ours_bf16,
+    ours_int8,
+    onnxruntime_fp32,
+    torch_bf16,
+    torch_compiled_bf16,
+    openvino_bf16,
+)
 COMPETITORS_XL = (ours_bf16, onnxruntime_fp32, openvino_bf16)
 
 
 def run(quick: bool = False) -> Report:
     case = Case(find_model(), _core.usable_cpus())
     rounds, runs = (2, 1) if case.is_xl else (2, 3)
+    if not case.is_xl:
+        ours_int8.prepare(case.directory)
     report = compare(
         "unet_step",
         f"U-Net step of {case.title}, {case.threads} threads, {_core.active_matrix_unit()}",

@@ -212,6 +212,13 @@ const char* name_of(MatrixUnit unit) {
   return "unknown";
 }
 
+bool has_int8(MatrixUnit unit) {
+  static const bool is_in_tiles = has_all({"amx_int8"}), is_in_registers = has_all({"avx512_vnni"});
+  if (!is_supported(unit)) return false;
+  return (unit == MatrixUnit::kAmxBf16 && is_in_tiles) ||
+         (unit == MatrixUnit::kAvx512Bf16 && is_in_registers);
+}
+
 std::vector<MatrixUnit> supported_matrix_units() {
   std::vector<MatrixUnit> units;
   for (MatrixUnit unit : {MatrixUnit::kAmxBf16, MatrixUnit::kAvx512Bf16, MatrixUnit::kScalar})

@@ -37,6 +37,10 @@ enum class MatrixUnit : int { kScalar = 0, kAvx512Bf16 = 1, kAmxBf16 = 2 };
 // "scalar", "avx512_bf16", "amx_bf16".
 const char* name_of(MatrixUnit unit);
 
+// Whether the unit has dot products of bytes beside those of bfloat16 ("amx_int8", "avx512_vnni"); false for
+// kScalar, whose plain code is slow.
+bool has_int8(MatrixUnit unit);
+
 // Supported ones, best first; the last is always kScalar. AMX counts when the CPU has it and the kernel lets
 // this process use the tile registers (asked once, here).
 std::vector<MatrixUnit> supported_matrix_units();

@@ -15,6 +15,7 @@ void register_matrix(pybind11::module_& module);
 void register_noise(pybind11::module_& module);
 void register_request(pybind11::module_& module);
 void register_session(pybind11::module_& module);
+void register_tuning(pybind11::module_& module);
 void register_program(pybind11::module_& module);
 void register_cuda(pybind11::module_& module);
 void register_device_array(pybind11::module_& module);

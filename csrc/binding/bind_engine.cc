@@ -231,17 +231,19 @@ void register_engine(py::module_& module) {
   py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser", "A graph and the roles of its tensors.")
       .def(py::init([](std::shared_ptr<ort::Session> session, std::string sample, std::string noise_level,
                        std::string output, int images_per_run, std::shared_ptr<Gpu> gpu, bool shares_prefix,
-                       std::shared_ptr<ort::Session> time_graph, std::shared_ptr<ort::Session> prompt_graph) {
+                       std::shared_ptr<ort::Session> time_graph, std::shared_ptr<ort::Session> prompt_graph,
+                       std::shared_ptr<ort::Session> ends_graph) {
              return std::make_shared<Denoiser>(
                  std::move(session),
                  DenoiserOptions{std::move(sample), std::move(noise_level), std::move(output), images_per_run,
                                  shares_prefix},
-                 std::move(gpu), HoistedGraphs{std::move(time_graph), std::move(prompt_graph)});
+                 std::move(gpu),
+                 HoistedGraphs{std::move(time_graph), std::move(prompt_graph), std::move(ends_graph)});
            }),
            py::arg("session").none(false), py::kw_only(), py::arg("sample"), py::arg("noise_level"),
            py::arg("output"), py::arg("images_per_run") = 0, py::arg("gpu") = nullptr,
            py::arg("shares_prefix") = false, py::arg("time_graph") = nullptr,
-           py::arg("prompt_graph") = nullptr)
+           py::arg("prompt_graph") = nullptr, py::arg("ends_graph") = nullptr)
       .def_property_readonly("conditioning", &Denoiser::conditioning,
                              "What `sample` is given, a TensorInfo each.");
 

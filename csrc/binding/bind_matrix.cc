@@ -13,6 +13,7 @@ namespace {
 
 using Weights = py::array_t<float, py::array::c_style>;
 using Panels = py::array_t<uint16_t, py::array::c_style>;
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
 // float32, contiguous and without an empty side; anything else is an error, not a silent copy.
 const float* data_of(const py::array& weight, int rank, const char* function, const char* form) {
@@ -23,19 +24,25 @@ const float* data_of(const py::array& weight, int rank, const char* function, co
   return static_cast<const float*>(weight.data());
 }
 
-Panels pack_linear(const py::array& weight, bool geglu) {
+// int8 panels are bytes.
+py::array empty_panels(int64_t elements, bool is_int8) {
+  if (is_int8) return Bytes(2 * elements);
+  return Panels(elements);
+}
+
+py::array pack_linear(const py::array& weight, bool geglu, bool int8) {
   const float* from = data_of(weight, 2, "pack_linear", "[out, in]");
   check(!geglu || weight.shape(0) % 2 == 0, code::kInvalidRequest, "pack_linear: ", weight.shape(0),
         " rows, GEGLU needs as many gates as values");
-  const cpu::PanelShape shape = {weight.shape(0) / (geglu ? 2 : 1), weight.shape(1), 1, geglu};
-  Panels panels(shape.elements());
-  uint16_t* to = panels.mutable_data();
+  const cpu::PanelShape shape = {weight.shape(0) / (geglu ? 2 : 1), weight.shape(1), 1, geglu, int8};
+  py::array panels = empty_panels(shape.elements(), int8);
+  auto* to = static_cast<uint16_t*>(panels.mutable_data());
   py::gil_scoped_release release;
-  cpu::pack_linear(from, shape, to);
+  (int8 ? cpu::pack_int8 : cpu::pack_linear)(from, shape, to);
   return panels;
 }
 
-Panels pack_conv(const py::array& weight, bool upsample) {
+py::array pack_conv(const py::array& weight, bool upsample, bool int8) {
   const float* from = data_of(weight, 4, "pack_conv", "[out, height, width, in]");
   const int64_t side = weight.shape(1);
   check(side == weight.shape(2) && (side == 3 || (side == 1 && !upsample)), code::kInvalidRequest,
@@ -43,19 +50,21 @@ Panels pack_conv(const py::array& weight, bool upsample) {
         upsample ? "" : " and 1 x 1");
   const int64_t columns = weight.shape(0), channels = weight.shape(3);
   const int phases = upsample ? cpu::kPhases : 1;
-  const cpu::PanelShape shape = {columns, channels, upsample ? 4 : static_cast<int>(side * side), false};
-  Panels panels(phases * shape.elements());
-  uint16_t* to = panels.mutable_data();
+  const cpu::PanelShape shape = {columns, channels, upsample ? 4 : static_cast<int>(side * side), false,
+                                 int8};
+  py::array panels = empty_panels(phases * shape.elements(), int8);
+  auto* to = static_cast<uint16_t*>(panels.mutable_data());
+  const auto pack = int8 ? cpu::pack_int8 : cpu::pack_conv;
   py::gil_scoped_release release;
   if (!upsample) {
-    cpu::pack_conv(from, shape, to);
+    pack(from, shape, to);
     return panels;
   }
   const int64_t kernel = columns * shape.taps * channels;
   Buffer<float> split(static_cast<size_t>(phases * kernel));
   cpu::split_into_phases(from, columns, channels, split.data());
   for (int phase = 0; phase < phases; ++phase)
-    cpu::pack_conv(split.data() + phase * kernel, shape, to + phase * shape.elements());
+    pack(split.data() + phase * kernel, shape, to + phase * shape.elements());
   return panels;
 }
 
@@ -78,12 +87,22 @@ void register_matrix(py::module_& module) {
              "The unit that new sessions take from now on, for tests and comparisons. Raises "
              "ConfigurationError when this machine lacks it.");
   module.def("amx_refusal", &amx_refusal, "Why a CPU with AMX cannot use it; empty otherwise.");
+  module.def(
+      "int8_unit",
+      [] {
+        const MatrixUnit unit = active_matrix_unit();
+        if (!has_int8(unit)) return name_of(MatrixUnit::kScalar);
+        return unit == MatrixUnit::kAmxBf16 ? "amx_int8" : "avx512_vnni";
+      },
+      "What multiplies int8 matrices beside active_matrix_unit(); scalar where nothing fast does.");
   module.def("pack_linear", &pack_linear, py::arg("weight"), py::kw_only(), py::arg("geglu") = false,
-             "float32 [out, in] as the `bf16_panels` of Linear, uint16; with geglu, values above gates, of "
-             "LinearGeglu. Raises InvalidRequestError.");
+             py::arg("int8") = false,
+             "float32 [out, in] as the `bf16_panels` of Linear, uint16, or its `int8_panels`, uint8; with "
+             "geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.");
   module.def("pack_conv", &pack_conv, py::arg("weight"), py::kw_only(), py::arg("upsample") = false,
-             "float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16; with upsample, the "
-             "four phase kernels. Raises InvalidRequestError.");
+             py::arg("int8") = false,
+             "float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16, or its `int8_panels`, "
+             "uint8; with upsample, the four phase kernels. Raises InvalidRequestError.");
 }
 
 }  // namespace textopia::binding

@@ -46,6 +46,7 @@ PYBIND11_MODULE(_core, module) {
   textopia::binding::register_request(module);
   textopia::binding::register_cuda(module);
   textopia::binding::register_device_array(module);
+  textopia::binding::register_tuning(module);
   textopia::binding::register_session(module);
   textopia::binding::register_engine(module);
 }

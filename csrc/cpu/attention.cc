@@ -10,8 +10,15 @@ namespace {
 
 // Packed keys and values of the heads that are worked on at a time; more would only wander through memory.
 constexpr int64_t kGroupBytes = int64_t{16} << 20;
-constexpr int64_t kPackKeys = 512;     // of a packing task
-constexpr int64_t kTaskQueries = 128;  // of an attending task; reads all keys and values once per 32 of them
+constexpr int64_t kMostPerTask = 512;  // keys of a packing task, queries of an attending one
+
+// How many of `count` a task takes, where there are `others` times as many tasks: large pieces, but several
+// for each thread. A multiple of 32, which keeps every result as it is.
+int64_t part_of(int64_t count, int64_t others, int threads) {
+  int64_t part = kMostPerTask;
+  while (part > 32 && others * ceil_div(count, part) < 4 * int64_t{threads}) part /= 2;
+  return part;
+}
 
 HeadForm form_of(const AttentionArgs& args) {
   HeadForm form{};
@@ -36,16 +43,18 @@ class Attention {
     const int64_t group = std::clamp<int64_t>(kGroupBytes / (2 * head_elements), 1, heads);
     slabs_ = reinterpret_cast<uint16_t*>(
         thread_scratch(Scratch::kShared, static_cast<size_t>(2 * group * head_elements)));
-    const int64_t packs = ceil_div(form_.key_rows, kPackKeys), blocks = ceil_div(args_.queries, kTaskQueries);
     for (int64_t first = 0; first < heads; first += group) {
       const int64_t count = std::min(group, heads - first);
+      const int64_t keys = part_of(form_.key_rows, count, parallel.count());
+      const int64_t queries = part_of(args_.queries, count, parallel.count());
+      const int64_t packs = ceil_div(form_.key_rows, keys), blocks = ceil_div(args_.queries, queries);
       parallel(static_cast<size_t>(count * packs), [&](size_t i) {
         const auto task = static_cast<int64_t>(i);
-        pack(first + task / packs, task / packs, task % packs * kPackKeys);
+        pack(first + task / packs, task / packs, task % packs * keys, keys);
       });
       parallel(static_cast<size_t>(count * blocks), [&](size_t i) {
         const auto task = static_cast<int64_t>(i);
-        attend(first + task / blocks, task / blocks, task % blocks * kTaskQueries);
+        attend(first + task / blocks, task / blocks, task % blocks * queries, queries);
       });
     }
   }
@@ -64,13 +73,13 @@ class Attention {
            head % args_.heads * args_.width;
   }
 
-  void pack(int64_t head, int64_t slot, int64_t first) const {
+  void pack(int64_t head, int64_t slot, int64_t first, int64_t keys) const {
     kernels_.pack_head({head_in(slot), rows_of(args_.k, args_.k_stride, head, args_.keys),
                         rows_of(args_.v, args_.v_stride, head, args_.keys), args_.k_stride, args_.v_stride,
-                        first, std::min(first + kPackKeys, form_.key_rows)});
+                        first, std::min(first + keys, form_.key_rows)});
   }
 
-  void attend(int64_t head, int64_t slot, int64_t first) const {
+  void attend(int64_t head, int64_t slot, int64_t first, int64_t queries) const {
     AttendTask task{};
     task.head = head_in(slot);
     task.q_stride = args_.q_stride;
@@ -79,7 +88,7 @@ class Attention {
     task.out = const_cast<uint16_t*>(rows_of(args_.out, task.out_stride, head, args_.queries)) +
                first * task.out_stride;
     task.first_query = first;
-    task.queries = std::min(kTaskQueries, args_.queries - first);
+    task.queries = std::min(queries, args_.queries - first);
     task.scale = args_.scale;
     task.mask_stride = args_.mask_query_stride;
     if (args_.mask != nullptr)

@@ -61,12 +61,12 @@ Grid conv_grid(const ConvShape& shape) {
 }
 
 void conv(const ConvArgs& args, MatrixUnit unit, const Parallel& parallel) {
-  if (unit == MatrixUnit::kScalar || args.is_float32 || args.weight.panels == nullptr)
-    return conv_scalar(args, parallel);
+  if (args.is_float32 || !is_fast(args.weight, unit)) return conv_scalar(args, parallel);
   ProductArgs product;
   product.x = static_cast<const uint16_t*>(args.x);
   product.panels = args.weight.panels;
-  product.shape = {args.shape.columns, args.shape.channels, args.shape.taps(), false};
+  product.shape = {args.shape.columns, args.shape.channels, args.shape.taps(), false, args.weight.is_int8};
+  product.zero_point = args.weight.zero_point;
   product.bias = args.bias;
   product.row_bias = static_cast<const uint16_t*>(args.time_bias);
   product.has_one_row_bias = args.has_one_time_bias;

@@ -4,6 +4,9 @@
 // Activations are multiplied from a "slab": bfloat16 in blocks of 32 channels, [channels/32][rows][32], where
 // a row is a token, or a pixel of an image with a border of zeros. A tap of a convolution is then nothing but
 // a constant offset into the slab.
+//
+// An int8 slab has the same rows of 64 bytes and holds 64 channels in each, as unsigned bytes: x = (byte -
+// zero point) * scale of the row. Pointers to slabs and panels count 16 bits also there.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +16,10 @@ namespace textopia::cpu {
 
 enum class Activation : int { kNone, kSilu, kGelu, kQuickGelu };
 
-// One step of a product: 32 channels of one tap.
+// One step of a product: 64 bytes of channels of one tap.
 struct Step {
   int32_t offset;  // elements from a row's place in the first channel block to what this step reads of it
-  int32_t pairs;   // channel pairs that are not padding, 1 to 16
+  int32_t words;   // of two or four channels that are not padding, 1 to 16
 };
 
 // Copies `rows` rows of 32 * blocks channels into a slab; row r is sources[r] of `from`, or zeros where that
@@ -30,6 +33,22 @@ struct PackTask {
   int64_t slab_rows;
 };
 
+// The same into an int8 slab. Rows that come from nowhere are filled with the zero point.
+struct QuantiseTask {
+  PackTask rows;
+  int zero_point;  // 1 to 254
+  float* scales;   // per row of the slab: found here, or given
+  bool has_scales;
+};
+
+// The largest number in bfloat16 `from` and the largest negative magnitude, as bits: 0x7f80 and above where
+// there is an infinity or a NaN.
+struct RangeTask {
+  const uint16_t* from;
+  int64_t count;
+  uint16_t high, low;  // the result
+};
+
 // out[out_rows[r]][n] = act(sum of steps + bias[n] + row_bias[images[r] * row_bias_stride + n]) +
 // residual[out_rows[r]][n] for the columns of panel_count panels; rows with out_rows[r] < 0 are computed and
 // dropped. With gates a panel has 16 columns: out = value * gelu(gate), bias is [2 * columns], the gates'
@@ -41,8 +60,11 @@ struct ProductTask {
   int chunk_steps;  // steps whose weights stay in the nearest cache while all rows pass
   int rows;         // the slab holds padded_rows(rows) rows at every offset
   const uint16_t* panels;
+  int64_t panel_elements;
   int64_t first_panel, panel_count;
-  float* sums;  // [padded_rows(rows)][32] scratch
+  void* sums;               // [padded_rows(rows)][32] scratch, float or int32
+  const float* row_scales;  // int8 only, as is the zero point
+  int zero_point;
   const int32_t* out_rows;
   const int32_t* images;     // null without row_bias
   const float* bias;         // or null
@@ -109,7 +131,15 @@ struct MatrixKernels {
   void (*attend)(const AttendTask&);
 };
 
+struct Int8Kernels {
+  void (*range)(RangeTask&);
+  void (*quantise)(const QuantiseTask&);
+  void (*product)(const ProductTask&);
+};
+
 const MatrixKernels& matrix_kernels_avx512_bf16();
 const MatrixKernels& matrix_kernels_amx_bf16();
+const Int8Kernels& matrix_kernels_avx512_vnni();
+const Int8Kernels& matrix_kernels_amx_int8();
 
 }  // namespace textopia::cpu

@@ -1,6 +1,7 @@
 // The product of a slab and panels over a matrix unit. Include only inside the unnamed namespace of a kernel
 // file. A `Unit` has:
 //   kKeys             keys that attention takes at a time, a multiple of 32 up to kMostKeys
+//   Sum               float or int32_t
 //   block_rows(rows)  into how many rows at a time `rows` are best cut
 //   Session           an object alive around products (AMX loads its tile configuration)
 //   multiply(a, steps, step_count, b, sums, rows, is_first, ahead)
@@ -26,11 +27,47 @@ struct Ahead {
 
 constexpr int kStepLines = kStepElements * 2 / 64;  // cache lines of a step of weights
 
+// Reads sums: 16 columns of one half of a panel.
+template <typename Sum>
+class SumReader;
+
+template <>
+class SumReader<float> {
+ public:
+  SumReader(const ProductTask&, int64_t) {}
+  __m512 operator()(const float* sums, int, int half) const { return _mm512_loadu_ps(sums + half * 16); }
+};
+
+// Integers come with a zero point, whose share is exact, and two scales.
+template <>
+class SumReader<int32_t> {
+ public:
+  SumReader(const ProductTask& task, int64_t panel) : row_scales_(task.row_scales) {
+    const uint16_t* end = task.panels + (panel + 1) * task.panel_elements;
+    const auto* scales = reinterpret_cast<const PanelScales*>(end - sizeof(PanelScales) / 2);
+    const __m512i zero_point = _mm512_set1_epi32(task.zero_point);
+    for (int half = 0; half < 2; ++half) {
+      scale_[half] = _mm512_loadu_ps(scales->scale + half * 16);
+      offset_[half] = _mm512_mullo_epi32(_mm512_loadu_si512(scales->sum + half * 16), zero_point);
+    }
+  }
+  __m512 operator()(const int32_t* sums, int row, int half) const {
+    const __m512i sum = _mm512_sub_epi32(_mm512_loadu_si512(sums + half * 16), offset_[half]);
+    return _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale_[half]),
+                         _mm512_set1_ps(row_scales_[row]));
+  }
+
+ private:
+  const float* row_scales_;
+  __m512 scale_[2];
+  __m512i offset_[2];
+};
+
 // The step after the products: what is added to one row of sums, and where it goes.
-template <bool kGates>
-inline void finish_rows(const ProductTask& shared, int64_t panel, const float* sums, int first_row,
-                        int rows) {
+template <bool kGates, typename Sum>
+inline void finish_rows(const ProductTask& shared, int64_t panel, const Sum* sums, int first_row, int rows) {
   const ProductTask task = shared;  // the stores cannot alias a copy: its fields stay in registers
+  const SumReader<Sum> read(task, panel);
   constexpr int kColumns = kGates ? kPanelColumns / 2 : kPanelColumns;
   const int64_t column = panel * kColumns;
   const __mmask16 low = first_lanes(task.columns - column);
@@ -44,8 +81,8 @@ inline void finish_rows(const ProductTask& shared, int64_t panel, const float* s
   for (int r = 0; r < rows; ++r) {
     const int64_t to = task.out_rows[first_row + r];
     if (to < 0) continue;
-    __m512 x0 = _mm512_add_ps(_mm512_loadu_ps(sums + r * kPanelColumns), bias0);
-    __m512 x1 = _mm512_add_ps(_mm512_loadu_ps(sums + r * kPanelColumns + 16), bias1);
+    __m512 x0 = _mm512_add_ps(read(sums + r * kPanelColumns, first_row + r, 0), bias0);
+    __m512 x1 = _mm512_add_ps(read(sums + r * kPanelColumns, first_row + r, 1), bias1);
     if (kGates) {
       x0 = _mm512_mul_ps(x0, gelu_lanes(x1));
     } else {
@@ -82,16 +119,17 @@ inline void prefetch_rows(const ProductTask& task, int64_t panel, int first_row,
 }
 
 // The sums of a block that wait to be finished.
+template <typename Sum>
 struct Waiting {
   const ProductTask* task;
   int64_t panel;
-  const float* sums;
+  const Sum* sums;
   int row, rows;  // that are left
   int at_once;
 
   [[gnu::noinline]] void finish_some() {
     const int some = smaller(at_once, rows);
-    (task->has_gates ? finish_rows<true> : finish_rows<false>)(*task, panel, sums, row, some);
+    (task->has_gates ? finish_rows<true, Sum> : finish_rows<false, Sum>)(*task, panel, sums, row, some);
     sums += some * kPanelColumns;
     row += some;
     rows -= some;
@@ -102,11 +140,12 @@ struct Waiting {
 // wait in `sums` between chunks.
 template <typename Unit>
 void multiply_slab(const ProductTask& task) {
+  using Sum = typename Unit::Sum;
   [[maybe_unused]] const typename Unit::Session session;
   const int block_rows = Unit::block_rows(task.rows);
-  Waiting waiting = {};  // the block before
+  Waiting<Sum> waiting = {};  // the block before
   for (int64_t p = task.first_panel; p < task.first_panel + task.panel_count; ++p) {
-    const uint16_t* panel = task.panels + p * task.step_count * kStepElements;
+    const uint16_t* panel = task.panels + p * task.panel_elements;
     for (int begin = 0; begin < task.step_count; begin += task.chunk_steps) {
       const int steps = smaller(task.chunk_steps, task.step_count - begin);
       const bool is_last = begin + steps == task.step_count;
@@ -119,7 +158,7 @@ void multiply_slab(const ProductTask& task) {
         if (row == task.rows) break;
         const int rows = smaller(block_rows, task.rows - row);
         // With a single chunk nothing waits, and one place in the nearest cache serves all blocks.
-        float* sums = task.sums + (steps == task.step_count ? 0 : row * kPanelColumns);
+        Sum* sums = static_cast<Sum*>(task.sums) + (steps == task.step_count ? 0 : row * kPanelColumns);
         if (is_last) prefetch_rows(task, p, row, rows);
         const Ahead ahead = {weights + steps * (kStepElements + row / block_rows * lines * 32), lines};
         const uint16_t* slab = task.slab + row * kStepChannels;
@@ -132,7 +171,7 @@ void multiply_slab(const ProductTask& task) {
           if (is_last) waiting = {&task, p, sums, row, rows, rows};
         } else {
           Unit::multiply(slab, first, steps, weights, sums, rows, begin == 0, ahead);
-          if (is_last) Waiting{&task, p, sums, row, rows, rows}.finish_some();
+          if (is_last) Waiting<Sum>{&task, p, sums, row, rows, rows}.finish_some();
         }
       }
     }

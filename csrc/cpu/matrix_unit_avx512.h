@@ -1,10 +1,15 @@
-// The AVX-512 unit: VDPBF16PS adds the products of sixteen pairs of channels to sixteen sums. Include only
-// inside the unnamed namespace of a kernel file.
+// The AVX-512 unit: one instruction adds the products of sixteen words, of two or four channels, to sixteen
+// sums. Include only inside the unnamed namespace of a kernel file. A `Dot` has:
+//   Sum             float or int32_t
+//   Sums            sixteen of them in a register
+//   zero(), load(from), store(to, sums), add(sums, a, b)
 #pragma once
 
 #include "cpu/matrix_product.h"
 
+template <typename Dot>
 struct Avx512Unit {
+  using Sum = typename Dot::Sum;
   // 28 registers of sums, two of weights, one of activations: 32 columns of 14 rows.
   static constexpr int kMostRows = 14;
   static constexpr int kKeys = 224;               // whole blocks of rows, and of 32 keys
@@ -19,47 +24,47 @@ struct Avx512Unit {
 
   template <int kRows>
   static void multiply_rows(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b,
-                            float* sums, bool is_first, Ahead ahead) {
+                            Sum* sums, bool is_first, Ahead ahead) {
     // Every loop over rows is unrolled, or the compiler keeps the sums in memory.
-    __m512 sum[kRows][2];
+    typename Dot::Sums sum[kRows][2];
     if (is_first) {
 #pragma GCC unroll 14
-      for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+      for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = Dot::zero();
     } else {
 #pragma GCC unroll 14
       for (int r = 0; r < kRows; ++r) {
-        sum[r][0] = _mm512_loadu_ps(sums + r * kPanelColumns);
-        sum[r][1] = _mm512_loadu_ps(sums + r * kPanelColumns + 16);
+        sum[r][0] = Dot::load(sums + r * kPanelColumns);
+        sum[r][1] = Dot::load(sums + r * kPanelColumns + 16);
       }
     }
     for (int s = 0; s < step_count; ++s, b += kStepElements) {
-      const uint16_t* pairs = a + steps[s].offset;
-      const int pair_count = steps[s].pairs;
+      const uint16_t* words = a + steps[s].offset;
+      const int word_count = steps[s].words;
 #pragma GCC unroll 2
-      for (int p = 0; p < pair_count; ++p) {
-        const auto b0 = (__m512bh)_mm512_loadu_si512(b + p * 32);
-        const auto b1 = (__m512bh)_mm512_loadu_si512(b + 512 + p * 32);
+      for (int w = 0; w < word_count; ++w) {
+        const __m512i b0 = _mm512_loadu_si512(b + w * 32);
+        const __m512i b1 = _mm512_loadu_si512(b + 512 + w * 32);
 #pragma GCC unroll 14
         for (int r = 0; r < kRows; ++r) {
-          int32_t pair;
-          __builtin_memcpy(&pair, pairs + r * kStepChannels + p * 2, sizeof(pair));
-          const auto both = (__m512bh)_mm512_set1_epi32(pair);
-          sum[r][0] = _mm512_dpbf16_ps(sum[r][0], both, b0);
-          sum[r][1] = _mm512_dpbf16_ps(sum[r][1], both, b1);
+          int32_t word;
+          __builtin_memcpy(&word, words + r * kStepChannels + w * 2, sizeof(word));
+          const __m512i everywhere = _mm512_set1_epi32(word);
+          sum[r][0] = Dot::add(sum[r][0], everywhere, b0);
+          sum[r][1] = Dot::add(sum[r][1], everywhere, b1);
         }
       }
       ahead.prefetch();
     }
 #pragma GCC unroll 14
     for (int r = 0; r < kRows; ++r) {
-      _mm512_storeu_ps(sums + r * kPanelColumns, sum[r][0]);
-      _mm512_storeu_ps(sums + r * kPanelColumns + 16, sum[r][1]);
+      Dot::store(sums + r * kPanelColumns, sum[r][0]);
+      Dot::store(sums + r * kPanelColumns + 16, sum[r][1]);
     }
   }
 
-  static void multiply(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b, float* sums,
+  static void multiply(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b, Sum* sums,
                        int rows, bool is_first, Ahead ahead) {
-    using Multiply = void (*)(const uint16_t*, const Step*, int, const uint16_t*, float*, bool, Ahead);
+    using Multiply = void (*)(const uint16_t*, const Step*, int, const uint16_t*, Sum*, bool, Ahead);
     static constexpr Multiply kByRows[kMostRows + 1] = {
         nullptr,           multiply_rows<1>,  multiply_rows<2>,  multiply_rows<3>,  multiply_rows<4>,
         multiply_rows<5>,  multiply_rows<6>,  multiply_rows<7>,  multiply_rows<8>,  multiply_rows<9>,

@@ -1,6 +1,8 @@
-// The unit of tiles: TDPBF16PS adds a 16 x 32 by 32 x 16 product to a 16 x 16 tile of sums. Written over a
-// `Tiles` type, so that the same code runs on AMX and, in the tests, on an emulation. Include only inside the
-// unnamed namespace of a kernel file. A `Tiles` has, for tile numbers 0 to 7:
+// The unit of tiles: TDPBF16PS adds a 16 x 32 by 32 x 16 product to a 16 x 16 tile of sums, TDPBUSD one of 64
+// channels in int8. Written over a `Tiles` type, so that the same code runs on AMX and, in the tests, on an
+// emulation. Include only inside the unnamed namespace of a kernel file. A `Tiles` has, for tile numbers 0 to
+// 7:
+//   Sum                     float or int32_t
 //   begin(), end()          all tiles become 16 rows of 64 bytes; the tiles are given back
 //   zero<t>(), load<t>(from, row_bytes), store<t>(to, row_bytes), dot<sum, a, b>()
 #pragma once
@@ -9,6 +11,8 @@
 
 template <typename Tiles>
 struct TileUnit {
+  using Sum = typename Tiles::Sum;
+
   struct Session {
     Session() { Tiles::begin(); }
     ~Session() { Tiles::end(); }
@@ -23,7 +27,7 @@ struct TileUnit {
   // Two tiles of activations and two of weights give four of sums; half as many where 16 rows are enough.
   template <bool kTwo>
   static void multiply_tiles(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b,
-                             float* sums, bool is_first, Ahead ahead, Waiting* waiting) {
+                             Sum* sums, bool is_first, Ahead ahead, Waiting<Sum>* waiting) {
     constexpr int64_t kRowBytes = kStepChannels * 2, kSumBytes = kPanelColumns * 4;
     constexpr int64_t kLower = 16 * kPanelColumns;
     if (is_first) {
@@ -58,8 +62,8 @@ struct TileUnit {
     if (kTwo) Tiles::template store<3>(sums + kLower + 16, kSumBytes);
   }
 
-  static void multiply(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b, float* sums,
-                       int rows, bool is_first, Ahead ahead, Waiting* waiting = nullptr) {
+  static void multiply(const uint16_t* a, const Step* steps, int step_count, const uint16_t* b, Sum* sums,
+                       int rows, bool is_first, Ahead ahead, Waiting<Sum>* waiting = nullptr) {
     (rows > 16 ? multiply_tiles<true> : multiply_tiles<false>)(a, steps, step_count, b, sums, is_first, ahead,
                                                                waiting);
   }

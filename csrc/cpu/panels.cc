@@ -1,6 +1,8 @@
 #include "cpu/panels.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "cpu/bfloat16.h"
 
@@ -25,10 +27,12 @@ Place place_of(const PanelShape& shape, int64_t column) {
 
 int64_t panel_offset(const PanelShape& shape, int64_t column, int64_t channel, int tap) {
   const Place place = place_of(shape, column);
-  const int64_t step = place.panel * shape.steps() + channel / kStepChannels * shape.taps + tap;
-  const int64_t k = channel % kStepChannels;
-  return step * kStepElements + place.column / kHalf * kHalf * kStepChannels + k / 2 * kPanelColumns +
-         place.column % kHalf * 2 + k % 2;
+  const int together = shape.is_int8 ? 4 : 2, elements = shape.is_int8 ? 2 : 1;  // in a word; in 16 bits
+  const int64_t step = channel / shape.step_channels() * shape.taps + tap;
+  const int64_t k = channel % shape.step_channels();
+  return (place.panel * shape.panel_elements() + step * kStepElements) * elements +
+         place.column / kHalf * kHalf * shape.step_channels() + k / together * kHalf * together +
+         place.column % kHalf * together + k % together;
 }
 
 void pack_conv(const float* weight, const PanelShape& shape, uint16_t* panels) {
@@ -48,6 +52,45 @@ void pack_conv(const float* weight, const PanelShape& shape, uint16_t* panels) {
 
 void pack_linear(const float* weight, const PanelShape& shape, uint16_t* panels) {
   pack_conv(weight, shape, panels);
+}
+
+ColumnScale column_scale(const uint16_t* panels, const PanelShape& shape, int64_t column) {
+  const Place place = place_of(shape, column);
+  const auto* scales = reinterpret_cast<const PanelScales*>(panels + place.panel * shape.panel_elements() +
+                                                            shape.steps() * kStepElements);
+  return {scales->scale[place.column], scales->sum[place.column]};
+}
+
+void pack_int8(const float* weight, const PanelShape& shape, uint16_t* panels) {
+  std::fill_n(panels, shape.elements(), uint16_t{0});
+  auto* bytes = reinterpret_cast<int8_t*>(panels);
+  const int64_t rows = shape.has_gates ? 2 * shape.columns : shape.columns;
+  const int64_t depth = shape.taps * shape.channels;
+  for (int64_t column = 0; column < rows; ++column, weight += depth) {
+    float most = 0.0f;
+    bool is_finite = true;
+    for (int64_t k = 0; k < depth; ++k) {
+      most = std::max(most, std::fabs(weight[k]));
+      is_finite = is_finite && std::isfinite(weight[k]);
+    }
+    const float scale = is_finite ? most / 127.0f : std::numeric_limits<float>::quiet_NaN();
+    // A column of zeros, or of numbers too small to be divided by, is zero.
+    const bool is_empty = !is_finite || scale < std::numeric_limits<float>::min();
+    const float inverse = is_empty ? 0.0f : 127.0f / most;
+    int32_t sum = 0;
+    for (int tap = 0; tap < shape.taps && !is_empty; ++tap) {
+      for (int64_t channel = 0; channel < shape.channels; ++channel) {
+        const auto q = static_cast<int8_t>(std::nearbyint(weight[tap * shape.channels + channel] * inverse));
+        bytes[panel_offset(shape, column, channel, tap)] = q;
+        sum += q;
+      }
+    }
+    const Place place = place_of(shape, column);
+    auto* scales = reinterpret_cast<PanelScales*>(panels + place.panel * shape.panel_elements() +
+                                                  shape.steps() * kStepElements);
+    scales->scale[place.column] = scale;
+    scales->sum[place.column] = sum;
+  }
 }
 
 void split_into_phases(const float* weight, int64_t columns, int64_t channels, float* phases) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/threads.h"
 #include "cpu/panels.h"
 
 namespace textopia::cpu {
@@ -34,8 +33,7 @@ double seconds_of(const ProductShape& shape, const Machine& machine, int64_t row
 
 }  // namespace
 
-Machine Machine::here(MatrixUnit unit) {
-  static const int threads = usable_cpus();
+Machine Machine::here(MatrixUnit unit, int threads) {
   static const int64_t l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
   Machine machine;
   machine.threads = threads;
@@ -55,7 +53,7 @@ Plan plan_product(const ProductShape& shape, const Machine& machine) {
       std::clamp<int64_t>(machine.chunk_bytes / (shape.taps * kStepBytes), 1, shape.blocks);
   plan.chunk_steps = static_cast<int>(chunk_blocks * shape.taps);
   double best = std::numeric_limits<double>::infinity();
-  for (int64_t rows = 32; rows <= 4096; rows *= 2) {
+  for (int64_t rows = 32; rows <= kMostRows; rows *= 2) {
     for (int64_t parts = 1; parts <= shape.panels; ++parts) {
       const int64_t panels = ceil_div(shape.panels, parts);
       if (parts > 1 && panels == ceil_div(shape.panels, parts - 1)) continue;

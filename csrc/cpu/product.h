@@ -45,6 +45,7 @@ struct ProductArgs {
   const uint16_t* x = nullptr;  // [rows][shape.channels] bfloat16
   const uint16_t* panels = nullptr;
   PanelShape shape;                    // of one phase
+  int zero_point = 128;                // of x in int8
   const float* bias = nullptr;         // [columns], twice with gates
   const uint16_t* row_bias = nullptr;  // [images][columns], or [columns] for all of them
   bool has_one_row_bias = false;
@@ -55,7 +56,8 @@ struct ProductArgs {
 
 void multiply(const ProductArgs& args, const Grid& grid, MatrixUnit unit, const Parallel& parallel);
 
-// The functions of `unit`, null for kScalar.
+// The functions of `unit`, null for kScalar; for int8 also where the unit lacks it.
 const MatrixKernels* matrix_kernels(MatrixUnit unit);
+const Int8Kernels* int8_kernels(MatrixUnit unit);
 
 }  // namespace textopia::cpu

@@ -98,6 +98,19 @@ void Denoiser::check_hoisted() const {
   const std::string& label = session_->label();
   check(!gpu_ || !options_.shares_prefix, code::kModelUnsupported, label,
         ": a graph whose halves of guidance share their prefix runs on the CPU only");
+  check(!gpu_ || !hoisted_.ends, code::kModelUnsupported, label,
+        ": another network for the first and last evaluations runs on the CPU only");
+  if (hoisted_.ends) {
+    const auto are_equal = [](const auto& own, const auto& others) {
+      return std::equal(own.begin(), own.end(), others.begin(), others.end(),
+                        [](const ort::TensorInfo& a, const ort::TensorInfo& b) {
+                          return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape;
+                        });
+    };
+    check(are_equal(session_->inputs(), hoisted_.ends->inputs()) &&
+              are_equal(session_->outputs(), hoisted_.ends->outputs()),
+          code::kModelUnsupported, hoisted_.ends->label(), ": takes or gives something else than ", label);
+  }
   if (hoisted_.time) {
     const auto &inputs = hoisted_.time->inputs(), &outputs = hoisted_.time->outputs();
     check(inputs.size() == 1 && inputs[0].shape.size() <= 1 && outputs.size() == 1, code::kModelUnsupported,
@@ -116,6 +129,11 @@ void Denoiser::check_hoisted() const {
   }
   check(!options_.shares_prefix || sample_.shape.empty() || sample_.shape[0] < 0, code::kModelUnsupported,
         label, ": a graph that shares its prefix has a free number of images");
+}
+
+bool Denoiser::is_end(size_t index, size_t count) const {
+  const size_t ends = std::max<size_t>(1, count / 10);
+  return hoisted_.ends && (index < ends || index + ends >= count);
 }
 
 Shape Denoiser::noise_level_shape(int64_t rows) const {

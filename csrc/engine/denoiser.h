@@ -27,6 +27,9 @@ struct DenoiserOptions {
 struct HoistedGraphs {
   std::shared_ptr<ort::Session> time;    // noise levels [R] -> what the noise-level input takes, [R, N]
   std::shared_ptr<ort::Session> prompt;  // conditioning -> inputs of the network in the loop
+  // The same network computed more exactly, for the first and last evaluations of a program, where an error
+  // costs most: the first lay the picture out, what the last ones err stays in it.
+  std::shared_ptr<ort::Session> ends;
 };
 
 class NetworkCuda;
@@ -46,6 +49,9 @@ class Denoiser {
   const ort::TensorInfo& output() const { return output_; }
   const std::shared_ptr<ort::Session>& time_graph() const { return hoisted_.time; }
   const std::shared_ptr<ort::Session>& prompt_graph() const { return hoisted_.prompt; }
+  const std::shared_ptr<ort::Session>& ends() const { return hoisted_.ends; }
+  // Whether ends() runs evaluation `index` of `count`: a tenth of them at either end, at least one.
+  bool is_end(size_t index, size_t count) const;
   // The other inputs, of the network and of the prompt graph, which the caller provides as conditioning.
   const std::vector<ort::TensorInfo>& conditioning() const { return conditioning_; }
 

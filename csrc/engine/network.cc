@@ -20,15 +20,19 @@ Network::Network(const Denoiser& denoiser, const Shape& shape, const std::vector
     half_input_ = Buffer<uint16_t>(elements);
     half_output_ = Buffer<uint16_t>(elements);
   }
-  for (const Run& run : batch_.runs()) bindings_.push_back(bind(denoiser, run));
+  for (const Run& run : batch_.runs()) bindings_.push_back(bind(denoiser, denoiser.session(), run));
+  if (!denoiser.ends()) return;
+  for (const Run& run : batch_.runs()) end_bindings_.push_back(bind(denoiser, denoiser.ends(), run));
+  for (size_t i = 0; i < noise_levels.size(); ++i) is_end_.push_back(denoiser.is_end(i, noise_levels.size()));
 }
 
-std::vector<ort::Binding> Network::bind(const Denoiser& denoiser, const Run& run) {
+std::vector<ort::Binding> Network::bind(const Denoiser& denoiser,
+                                        const std::shared_ptr<ort::Session>& session, const Run& run) {
   std::vector<ort::Binding> bindings;
   const auto& inputs = denoiser.session()->inputs();
   const DType dtype = is_half_ ? DType::kFloat16 : DType::kFloat32;
   for (auto& output : outputs_) {
-    ort::Binding binding(denoiser.session());
+    ort::Binding binding(session);
     const size_t from = run.input_row * row_elements(), to = run.row * row_elements();
     void* source = is_half_ ? static_cast<void*>(half_input_.data() + from) : input_.data() + from;
     void* target = is_half_ ? static_cast<void*>(half_output_.data() + to) : output.data() + to;
@@ -57,13 +61,14 @@ TensorView Network::view(const Denoiser& denoiser, Rows& rows, const Run& run) c
 
 void Network::run(int index, bool runs_both, size_t evaluation, ort::RunControl* control) {
   batch_.fill_noise_level(noise_levels_, evaluation, noise_level_.data());
+  auto& bindings = !is_end_.empty() && is_end_[evaluation] ? end_bindings_ : bindings_;
   for (size_t i = 0; i < bindings_.size(); ++i) {
     const Run& run = batch_.runs()[i];
     if (run.runs_both != runs_both) continue;
     const size_t from = run.input_row * row_elements(), to = run.row * row_elements();
     if (is_half_)
       cpu::float_to_half(input_.data() + from, half_input_.data() + from, run.input_count * row_elements());
-    bindings_[i][static_cast<size_t>(index)].run(control);
+    bindings[i][static_cast<size_t>(index)].run(control);
     if (is_half_)
       cpu::half_to_float(half_output_.data() + to, outputs_[index].data() + to,
                          run.row_count * row_elements());

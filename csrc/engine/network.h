@@ -31,7 +31,8 @@ class Network {
   void run(int index, bool runs_both, size_t evaluation, ort::RunControl* control);
 
  private:
-  std::vector<ort::Binding> bind(const Denoiser& denoiser, const Run& run);
+  std::vector<ort::Binding> bind(const Denoiser& denoiser, const std::shared_ptr<ort::Session>& session,
+                                 const Run& run);
   TensorView view(const Denoiser& denoiser, Rows& rows, const Run& run) const;
 
   Batch batch_;
@@ -41,8 +42,10 @@ class Network {
   Buffer<uint16_t> half_input_, half_output_;  // only for float16 graphs
   NoiseTable noise_levels_;                    // of all evaluations
   Buffer<std::byte> noise_level_;              // of this one, once per row
-  // Per run and output register; last, so that no binding outlives the memory it uses.
-  std::vector<std::vector<ort::Binding>> bindings_;
+  std::vector<bool> is_end_;                   // per evaluation; empty where one network runs them all
+  // Per run and output register, of the network and of the one for the ends; last, so that no binding
+  // outlives the memory it uses.
+  std::vector<std::vector<ort::Binding>> bindings_, end_bindings_;
 };
 
 }  // namespace textopia::engine

@@ -17,7 +17,9 @@ class Linear final : public ort::OpKernel {
         shape_{required_size(node, "out_features"), required_size(node, "in_features"), 1, kGates},
         activation_(kGates ? cpu::Activation::kNone : activation_of(node, true)),
         weight_(node, type_, shape_, 1, 1),
-        unit_(active_matrix_unit()) {}
+        unit_(active_matrix_unit()) {
+    shape_.is_int8 = weight_.view().is_int8;
+  }
 
   void run(ort::OpRun& run) const override {
     const ort::Tensor x = type_.input(name_, run, 0, shape_.channels);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cpu/convert.h"
+#include "ops/ops.h"
 
 namespace textopia::ops {
 namespace {
@@ -11,6 +12,12 @@ namespace {
 constexpr auto kUInt16 = static_cast<DType>(4);  // bfloat16 bits where a writer of ONNX had no bfloat16
 
 std::string type_name(DType dtype) { return dtype == kUInt16 ? "uint16" : name_of(dtype); }
+
+// Sessions are given no other context than this one.
+cpu::PlanSource* plans_of(const ort::OpRun& run) {
+  const ort::OpContext* context = run.session().context.get();
+  return context != nullptr ? static_cast<const PlanContext*>(context)->plans.get() : nullptr;
+}
 
 // Plain weights of any type as float32.
 Buffer<float> widened(const ort::NodeInfo& node, const ort::Tensor& weight) {
@@ -99,8 +106,12 @@ Weight::Weight(const ort::NodeInfo& node, const ActivationType& type, const cpu:
     view_.panels = weight.as<uint16_t>();
     return;
   }
+  if (format == "int8_panels") {
+    take_int8(node, type, shape, phases, weight);
+    return;
+  }
   check(format == "plain", code::kModelFormat, node.name(), ": weight_format '", format,
-        "', allowed are 'plain' and 'bf16_panels'");
+        "', allowed are 'plain', 'bf16_panels' and 'int8_panels'");
   const int64_t rows = shape.has_gates ? 2 * shape.columns : shape.columns;
   const int64_t needed = rows * plain_taps * shape.channels;
   check(count == needed, code::kModelFormat, node.name(), ": the weight has the shape ",
@@ -127,11 +138,31 @@ Weight::Weight(const ort::NodeInfo& node, const ActivationType& type, const cpu:
   view_.panels = panels_.data();
 }
 
+void Weight::take_int8(const ort::NodeInfo& node, const ActivationType& type, cpu::PanelShape shape,
+                       int phases, const ort::Tensor& weight) {
+  shape.is_int8 = true;
+  const int64_t count = weight.dims.count(), needed = phases * shape.elements() * 2;
+  check(weight.dtype == DType::kUInt8 && count == needed, code::kModelFormat, node.name(),
+        ": the packed weight has ", count, " elements of type ", type_name(weight.dtype), ", needed are ",
+        needed, " of uint8");
+  check(!type.is_float32(), code::kModelFormat, node.name(),
+        ": int8_panels multiply bfloat16 activations, these are float32");
+  check(shape.channels * shape.taps <= cpu::kMostInt8Depth, code::kModelFormat, node.name(), ": sums of ",
+        shape.channels * shape.taps, " products, in int8 at most ", cpu::kMostInt8Depth, " are exact");
+  const int64_t zero_point = node.integer("zero_point", view_.zero_point);
+  check(zero_point >= 1 && zero_point <= 254, code::kModelFormat, node.name(), ": zero_point is ", zero_point,
+        ", allowed are 1 to 254");
+  view_.panels = weight.as<uint16_t>();
+  view_.is_int8 = true;
+  view_.zero_point = static_cast<int>(zero_point);
+}
+
 cpu::Parallel threads_of(const ort::OpRun& run) {
   return {const_cast<ort::OpRun*>(&run),
           [](void* own, size_t count, void (*task)(const void*, size_t), const void* data) {
             static_cast<const ort::OpRun*>(own)->parallel(count, task, data);
-          }};
+          },
+          run.session().threads, plans_of(run)};
 }
 
 }  // namespace textopia::ops

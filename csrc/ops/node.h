@@ -55,11 +55,15 @@ class Weight {
   const cpu::WeightView& view() const { return view_; }
 
  private:
+  void take_int8(const ort::NodeInfo& node, const ActivationType& type, cpu::PanelShape shape, int phases,
+                 const ort::Tensor& weight);
+
   cpu::WeightView view_;
   Buffer<uint16_t> panels_;
   Buffer<float> plain_;
 };
 
+// The threads of the session, and its plans where it has some.
 cpu::Parallel threads_of(const ort::OpRun& run);
 
 }  // namespace textopia::ops

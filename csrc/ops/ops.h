@@ -4,11 +4,19 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
+#include "cpu/plan.h"
 #include "ops/gpu.h"
 #include "ort/custom_op.h"
 
 namespace textopia::ops {
+
+// What a session may have for them: plans that were measured, or a measurement of plans.
+struct PlanContext final : ort::OpContext {
+  explicit PlanContext(std::shared_ptr<cpu::PlanSource> source) : plans(std::move(source)) {}
+  std::shared_ptr<cpu::PlanSource> plans;
+};
 
 inline constexpr const char* kDomain = "ai.textopia";
 

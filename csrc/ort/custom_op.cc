@@ -94,6 +94,7 @@ T attribute(const Runtime& library, const std::string& node, const char* name, T
 // ORT's table of an op, and behind it what stands for the op here.
 struct OpTable : abi::CustomOp {
   const Runtime* library = nullptr;
+  const OpSession* session = nullptr;
   const OpSet* set = nullptr;
   const OpDefinition* definition = nullptr;
   DType activation_type = DType::kFloat32;
@@ -102,7 +103,7 @@ struct OpTable : abi::CustomOp {
 namespace {
 
 struct LiveKernel {
-  const Runtime* library;
+  const OpTable* table;
   std::unique_ptr<OpKernel> kernel;
 };
 
@@ -117,11 +118,12 @@ int onnx_type_of(const OpTable& table, InputType type) {
   return abi::kAnyType;
 }
 
-OpTable make_table(const Runtime& library, const OpSet& set, const OpDefinition& definition,
-                   DType activation_type) {
+OpTable make_table(const Runtime& library, const OpSession& session, const OpSet& set,
+                   const OpDefinition& definition, DType activation_type) {
   OpTable table;
   static_cast<abi::CustomOp&>(table) = {};
   table.library = &library;
+  table.session = &session;
   table.set = &set;
   table.definition = &definition;
   table.activation_type = activation_type;
@@ -151,13 +153,13 @@ OpTable make_table(const Runtime& library, const OpSet& set, const OpDefinition&
     const OpTable& own = table_of(op);
     return as_status(*own.library, [&] {
       const NodeInfo node(*own.library, info, own.definition->name, own.activation_type);
-      *kernel = new LiveKernel{own.library, own.definition->create(node)};
+      *kernel = new LiveKernel{&own, own.definition->create(node)};
     });
   };
   table.KernelComputeV2 = [](void* raw, abi::KernelContext* context) {
     const auto& live = *static_cast<const LiveKernel*>(raw);
-    return as_status(*live.library, [&] {
-      OpRun run(*live.library, context);
+    return as_status(*live.table->library, [&] {
+      OpRun run(*live.table->library, *live.table->session, context);
       live.kernel->run(run);
     });
   };
@@ -168,7 +170,6 @@ OpTable make_table(const Runtime& library, const OpSet& set, const OpDefinition&
 struct Registry {
   std::mutex mutex;
   std::optional<OpSet> ops;
-  std::shared_ptr<const OpDomain> domain;  // made at the first session, never freed
 };
 
 Registry& registry() {
@@ -343,10 +344,11 @@ void OpRun::parallel(size_t count, void (*body)(const void*, size_t), const void
 
 std::optional<Error> take_op_failure() { return std::exchange(g_failure, std::nullopt); }
 
-OpDomain::OpDomain(const Runtime& library, OpSet ops, const std::string& label)
-    : library_(library), ops_(std::move(ops)) {
+OpDomain::OpDomain(const Runtime& library, OpSet ops, OpSession session, const std::string& label)
+    : library_(library), ops_(std::move(ops)), session_(std::move(session)) {
   for (const OpDefinition& definition : ops_.definitions)
-    for (DType type : ops_.activation_types) tables_.push_back(make_table(library, ops_, definition, type));
+    for (DType type : ops_.activation_types)
+      tables_.push_back(make_table(library, session_, ops_, definition, type));
   abi::CustomOpDomain* domain = nullptr;
   checked(library, library.api.CreateCustomOpDomain(ops_.domain, &domain), label,
           "the domain of our operators");
@@ -368,11 +370,10 @@ void set_custom_ops(OpSet ops) {
   own.ops = std::move(ops);
 }
 
-std::shared_ptr<const OpDomain> default_op_domain(const Runtime& library, const std::string& label) {
+std::optional<OpSet> default_ops() {
   Registry& own = registry();
   std::lock_guard lock(own.mutex);
-  if (own.domain == nullptr && own.ops) own.domain = std::make_shared<OpDomain>(library, *own.ops, label);
-  return own.domain;
+  return own.ops;
 }
 
 }  // namespace textopia::ort

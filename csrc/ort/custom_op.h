@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "ort/op_session.h"
 
 namespace textopia::ort {
 
@@ -107,7 +108,8 @@ class NodeInfo {
 // One run of a node. Nothing here allocates, but what ORT itself does for outputs and shapes.
 class OpRun {
  public:
-  OpRun(const Runtime& library, abi::KernelContext* context) : library_(library), context_(context) {}
+  OpRun(const Runtime& library, const OpSession& session, abi::KernelContext* context)
+      : library_(library), session_(session), context_(context) {}
 
   Tensor input(size_t index) const;
   void* output(size_t index, const Dims& dims);
@@ -116,9 +118,11 @@ class OpRun {
   // body(data, 0) .. body(data, count - 1) on the threads of the session, each once, this thread among them.
   // The first exception of a body is thrown here after all have ended.
   void parallel(size_t count, void (*body)(const void*, size_t), const void* data) const;
+  const OpSession& session() const { return session_; }
 
  private:
   const Runtime& library_;
+  const OpSession& session_;
   abi::KernelContext* context_;
 };
 

@@ -13,10 +13,11 @@ namespace textopia::ort {
 
 struct OpTable;
 
-// Outlives the sessions that it was added to.
+// The operators of one session, which it outlives. ORT offers a kernel no way to its session, so each session
+// has tables of its own.
 class OpDomain {
  public:
-  OpDomain(const Runtime& library, OpSet ops, const std::string& label);
+  OpDomain(const Runtime& library, OpSet ops, OpSession session, const std::string& label);
   ~OpDomain();
   OpDomain(const OpDomain&) = delete;
   OpDomain& operator=(const OpDomain&) = delete;
@@ -26,6 +27,7 @@ class OpDomain {
  private:
   const Runtime& library_;
   OpSet ops_;
+  OpSession session_;
   std::vector<OpTable> tables_;  // ORT's domain points into them
   CustomOpDomainHandle domain_;
 };
@@ -34,7 +36,7 @@ class OpDomain {
 // the text alone.
 std::optional<Error> take_op_failure();
 
-// Of set_custom_ops(); null where there are none.
-std::shared_ptr<const OpDomain> default_op_domain(const Runtime& library, const std::string& label);
+// Those of set_custom_ops(), if any.
+std::optional<OpSet> default_ops();
 
 }  // namespace textopia::ort

@@ -70,8 +70,7 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   checked(api.CreateSessionOptions(&raw), "session options cannot be made");
   SessionOptionsHandle handle(raw);
   checked(api.SetSessionExecutionMode(raw, abi::kSequential), "the execution mode cannot be set");
-  checked(api.SetIntraOpNumThreads(raw, options.threads > 0 ? options.threads : usable_cpus()),
-          "the number of threads cannot be set");
+  checked(api.SetIntraOpNumThreads(raw, options.threads), "the number of threads cannot be set");
   checked(api.SetInterOpNumThreads(raw, 1), "the number of threads cannot be set");
   checked(api.SetSessionGraphOptimizationLevel(raw, level), "the optimization level cannot be set");
   checked(api.SetSessionLogSeverityLevel(raw, abi::kLogError), "the log level cannot be set");
@@ -230,9 +229,12 @@ std::string find_host_input(const Runtime& library, abi::Session* session, const
 
 std::shared_ptr<Session> load(SessionOptions options, const Create& create) {
   const Runtime& library = runtime();
-  const std::shared_ptr<const OpDomain> ops =
-      options.ops ? std::make_shared<OpDomain>(library, *options.ops, options.label)
-                  : default_op_domain(library, options.label);
+  if (options.threads == 0) options.threads = usable_cpus();
+  const std::optional<OpSet> set = options.ops ? *options.ops : default_ops();
+  std::shared_ptr<const OpDomain> ops;
+  if (set)
+    ops =
+        std::make_shared<OpDomain>(library, *set, OpSession{options.threads, options.context}, options.label);
   GraphCapture capture{options.captures_graphs, ""};
   SessionHandle handle;
   try {

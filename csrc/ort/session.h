@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "ort/op_session.h"
 
 namespace textopia::ort {
 
@@ -61,6 +62,7 @@ struct SessionOptions {
   std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
   // Asks for CUDA graphs (Binding::replay). A graph that cannot be captured is loaded without them.
   bool captures_graphs = false;
+  std::shared_ptr<OpContext> context = nullptr;  // for the operators of ours
 };
 
 class Session {

@@ -18,8 +18,11 @@ __all__: list[str] = [
     "Denoiser",
     "DeviceArray",
     "Gpu",
+    "KeptPlans",
     "KernelImage",
     "NoiseStream",
+    "PlanSource",
+    "PlanTrials",
     "Plugin",
     "Program",
     "Progress",
@@ -30,12 +33,14 @@ __all__: list[str] = [
     "active_matrix_unit",
     "amx_refusal",
     "bfloat16_to_float",
+    "candidate_plans",
     "cgroup_cpu_limit",
     "combine",
     "cpu_features",
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
+    "int8_unit",
     "is_on_gpu",
     "ort_info",
     "pack_conv",
@@ -309,6 +314,60 @@ class DeviceArray:
     @property
     def shape(self) -> tuple: ...
 
+class PlanSource:
+    """
+    Where a session finds the plans of its products.
+    """
+
+class KeptPlans(PlanSource):
+    """
+    Plans for some shapes of products.
+    """
+    def __init__(
+        self,
+        entries: collections.abc.Sequence[
+            tuple[
+                tuple[
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                ],
+                tuple[
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                    typing.SupportsInt | typing.SupportsIndex,
+                ],
+            ]
+        ],
+    ) -> None:
+        """
+        Pairs of a shape and a plan. Raises InvalidRequestError for one that is not possible.
+        """
+
+class PlanTrials(PlanSource):
+    """
+    Tries plans in turn while a session runs, and keeps their times.
+    """
+    def __init__(self) -> None: ...
+    def trials(self) -> list:
+        """
+        (shape, [(plan, seconds of its runs)]) of every shape that ran, the computed plan first.
+        """
+    @property
+    def done(self) -> int:
+        """
+        Products that have run.
+        """
+    @property
+    def missing(self) -> int:
+        """
+        Products that have to run until every plan has been tried often enough.
+        """
+
 class TensorInfo:
     """
     One input or output of a graph.
@@ -370,6 +429,7 @@ class Session:
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
         cuda_graphs: bool = False,
+        plans: PlanSource | None = None,
     ) -> Session: ...
     @staticmethod
     def from_memory(
@@ -383,6 +443,7 @@ class Session:
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
         cuda_graphs: bool = False,
+        plans: PlanSource | None = None,
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:
         """
@@ -467,6 +528,7 @@ class Denoiser:
         shares_prefix: bool = False,
         time_graph: Session | None = None,
         prompt_graph: Session | None = None,
+        ends_graph: Session | None = None,
     ) -> None: ...
     @property
     def conditioning(self) -> list[TensorInfo]:
@@ -492,6 +554,22 @@ def amx_refusal() -> str:
 def bfloat16_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
     """
     The bits of bfloat16 (uint16) to float32, exact.
+    """
+
+def candidate_plans(
+    shape: tuple[
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+    ],
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> list[tuple[int, int, int]]:
+    """
+    The plan that a session of so many threads computes with the active matrix unit, and those that tuning tries beside it.
     """
 
 def cgroup_cpu_limit(proc_cgroup: str, mount: str) -> int: ...
@@ -526,6 +604,11 @@ def half_to_float(isa: str, source: numpy.ndarray) -> numpy.typing.NDArray[numpy
     The bits of float16 (uint16) to float32, exact.
     """
 
+def int8_unit() -> str:
+    """
+    What multiplies int8 matrices beside active_matrix_unit(); scalar where nothing fast does.
+    """
+
 def is_on_gpu(value: typing.Any) -> bool:
     """
     Whether an array says by DLPack that it lies in a GPU's memory.
@@ -533,17 +616,15 @@ def is_on_gpu(value: typing.Any) -> bool:
 
 def ort_info() -> dict: ...
 def pack_conv(
-    weight: numpy.ndarray, *, upsample: bool = False
-) -> numpy.typing.NDArray[numpy.uint16]:
+    weight: numpy.ndarray, *, upsample: bool = False, int8: bool = False
+) -> numpy.ndarray:
     """
-    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16; with upsample, the four phase kernels. Raises InvalidRequestError.
+    float32 [out, height, width, in] as the `bf16_panels` of Conv, uint16, or its `int8_panels`, uint8; with upsample, the four phase kernels. Raises InvalidRequestError.
     """
 
-def pack_linear(
-    weight: numpy.ndarray, *, geglu: bool = False
-) -> numpy.typing.NDArray[numpy.uint16]:
+def pack_linear(weight: numpy.ndarray, *, geglu: bool = False, int8: bool = False) -> numpy.ndarray:
     """
-    float32 [out, in] as the `bf16_panels` of Linear, uint16; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
+    float32 [out, in] as the `bf16_panels` of Linear, uint16, or its `int8_panels`, uint8; with geglu, values above gates, of LinearGeglu. Raises InvalidRequestError.
     """
 
 def sample(

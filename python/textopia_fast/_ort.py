@@ -54,6 +54,7 @@ def create_session(
     cuda_graphs: bool = False,
     is_compiled: bool = False,
     cuda_options: Mapping[str, str] | None = None,
+    plans: _core.PlanSource | None = None,
 ) -> _core.Session:
     """Loads an ONNX graph.
 
@@ -70,6 +71,7 @@ def create_session(
             captured is loaded without; `session.cuda_graphs` says why.
         is_compiled: The graph was written by our compiler, which changes what is best on a GPU.
         cuda_options: Replaces options of the CUDA provider (`cuda_options.py`), for measurements.
+        plans: How fused operators cut their work; None: computed. No result depends on it.
 
     Raises:
         ConfigurationError: No usable ONNX Runtime is installed, an option is impossible, or the
@@ -92,6 +94,7 @@ def create_session(
         "gpu": gpu,
         "cuda_graphs": cuda_graphs,
         "cuda_options": provider_options(is_compiled=is_compiled, changes=cuda_options),
+        "plans": plans,
     }
     check_instance("graph", model, (str, bytes, os.PathLike), "is a path or the bytes of a graph")
     if isinstance(model, bytes):

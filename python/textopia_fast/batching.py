@@ -78,7 +78,7 @@ class Batching:
         cancel: _core.CancelToken | None,
     ) -> bool:
         x = np.random.default_rng(0).standard_normal(shape, np.float32)
-        program = _one_run(self._alone.prediction)
+        program = _few_runs(self._alone)
         guidance = 1.0 if uncond is None else 2.0
         alone, shared = (
             sample(denoiser, x, program, cond, uncond, guidance, cancel=cancel)
@@ -87,6 +87,8 @@ class Batching:
         return bool(np.array_equal(alone, shared))
 
 
-def _one_run(prediction: str) -> Program:
-    """A program of one network run, at a timestep in the middle."""
-    return trace("euler", Schedule((1.0, 0.5), (500.0,), 1.0), prediction)
+def _few_runs(denoiser: Denoiser) -> Program:
+    """A program in which every network runs, at a timestep in the middle."""
+    runs = 3 if denoiser.has_ends else 1
+    sigmas = (1.0, *(0.5 + 0.1 * (runs - i) for i in range(1, runs + 1)))
+    return trace("euler", Schedule(sigmas, (500.0,) * runs, 1.0), denoiser.prediction)

@@ -44,11 +44,14 @@ class Hoisted:
     Attributes:
         time: Noise levels [R] -> the denoiser's noise-level input [R, N], run once per call.
         prompt: Conditioning -> inputs of the denoiser's graph, run once per call.
+        ends: The same network computed more exactly, which runs the first and the last tenth of a
+            program's evaluations, at least one each.
         shares_prefix: The graph takes the sample once for both halves of guidance.
     """
 
     time: _core.Session | None = None
     prompt: _core.Session | None = None
+    ends: _core.Session | None = None
     shares_prefix: bool = False
 
 
@@ -61,6 +64,7 @@ class Denoiser:
         conditioning_dtypes: Their element types by name.
         session: The open graph.
         gpu: Where graph and loop run, or None for the CPU.
+        has_ends: Another network runs the first and last evaluations of a program.
 
     Args:
         graph: Path of an .onnx file, its bytes, or an open session. The sample input is [B, ...]
@@ -127,9 +131,11 @@ class Denoiser:
             shares_prefix=hoisted.shares_prefix,
             time_graph=hoisted.time,
             prompt_graph=hoisted.prompt,
+            ends_graph=hoisted.ends,
             **roles,
         )
         self.conditioning_dtypes = {info.name: info.dtype for info in self._native.conditioning}
+        self.has_ends = hoisted.ends is not None
         self.conditioning_names = tuple(self.conditioning_dtypes)
 
     def trace(

@@ -103,7 +103,8 @@ def _matrix_unit() -> Finding:
     supported = ", ".join(_core.supported_matrix_units())
     refusal = _core.amx_refusal()
     note = f"; amx_bf16: {refusal}" if refusal else ""
-    return Finding("matrix unit", f"{_core.active_matrix_unit()} of {supported}{note}")
+    own = f"{_core.active_matrix_unit()} of {supported}; int8: {_core.int8_unit()}"
+    return Finding("matrix unit", own + note)
 
 
 def _precision() -> Finding:

@@ -14,6 +14,7 @@ from .checks import check_choice
 from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
+from .graph.plans import read_plans
 from .graph.targets import find_target
 from .models import ModelDirectory, inpainting
 from .precision import Choice
@@ -81,6 +82,9 @@ class GraphSource:
         self._is_packed = engine is not None and gpu is None
         target = None if engine is None else find_target(engine.target)
         self._cuda_options = dict(target.cuda_options) if target else {}
+        # Of an int8 engine those of the engine that it stands beside: a step costs the same.
+        folder = None if engine is None else engine.parts["unet"].graphs["body"].parent.parent
+        self._plans = read_plans(folder, threads) if folder and gpu is None else None
 
     def open(self, part: str, graph: str = "model") -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
@@ -95,21 +99,19 @@ class GraphSource:
         ports, facts = self._directory.parts["unet"].ports, self._directory.facts
         sample, noise_level = ports.inputs["sample"].name, ports.inputs["timestep"].name
         hoisted = Hoisted()
-        path = self._path("unet", "body")
         if self._engine is not None:
             part = self._engine.parts["unet"]
             time, prompt = (
                 self.open("unet", name) if name in part.graphs else None
                 for name in ("time", "prompt")
             )
-            hoisted = Hoisted(time, prompt, shares_prefix=part.split["prefix"] > 0)
+            has_int8 = "body_int8" in part.graphs
+            ends = self._open_body("body", sample) if has_int8 else None
+            hoisted = Hoisted(time, prompt, ends, shares_prefix=part.split["prefix"] > 0)
             noise_level = noise_level if time is None else time.outputs[0].name
-        graph: Path | bytes = path
-        folder: dict[str, str] = {}
+        network = self._open_body("body" if hoisted.ends is None else "body_int8", sample)
         if facts.takes_mask:
-            graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
             sample = inpainting.LATENTS
-        network = self._session("unet", path, graph, folder, cuda_graphs=True)
 
         def denoiser(images: int | None) -> Denoiser:
             return Denoiser(
@@ -126,6 +128,14 @@ class GraphSource:
             )
 
         return denoiser
+
+    def _open_body(self, name: str, sample: str) -> _core.Session:
+        """The U-Net in the loop; that of an inpainting model takes its sample in three parts."""
+        path, facts = self._path("unet", name), self._directory.facts
+        if not facts.takes_mask:
+            return self._session("unet", path, path, {}, cuda_graphs=True)
+        graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
+        return self._session("unet", path, graph, folder, cuda_graphs=True)
 
     def _path(self, part: str, graph: str) -> Path:
         if self._engine is None:
@@ -151,4 +161,5 @@ class GraphSource:
             plugin=self._plugin,
             cuda_graphs=cuda_graphs,
             is_compiled=self._engine is not None,
+            plans=self._plans,
         )

@@ -101,8 +101,9 @@ class Pipeline:
             device: "auto" or "cpu"; "cuda" or "cuda:N" for an NVIDIA GPU (experimental: needs
                 onnxruntime-gpu and kernels for that GPU, see docs/gpu-engine.md).
             precision: "fp32": graphs as exported; "bf16": compiled, the first time, for AMX or
-                AVX512_BF16, or for a GPU; "fp16": compiled for a GPU; "auto": fp16 on a GPU, bf16
-                on CPUs with AMX, else fp32.
+                AVX512_BF16, or for a GPU; "int8": the same, and most of the U-Net in int8 but for
+                its first and last steps, for AMX or AVX512_VNNI; "fp16": compiled for a GPU;
+                "auto": fp16 on a GPU, bf16 on CPUs with AMX, else fp32.
             threads: Threads of one graph run; None takes one per CPU that this process may use.
             provider: "openvino" runs the graphs as exported on OpenVINO, in `precision`; None and
                 "auto" are the device's own, which "cpu" is, too, without a GPU.

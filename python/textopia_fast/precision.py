@@ -10,10 +10,11 @@ from .errors import ConfigurationError
 
 __all__ = ["PRECISIONS", "Choice", "choose_precision", "describe_precision"]
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8", "fp16")
 _GPU = "cuda"
 _SCALAR = "scalar"
 _TILES = "amx_bf16"
+_INT8_UNITS = ("amx_int8", "amx_bf16", "avx512_vnni", "avx512_bf16")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Choice:
     """A precision for this machine.
 
     Attributes:
-        precision: "fp32", graphs as they were exported; or "bf16" or "fp16", compiled ones.
+        precision: "fp32", graphs as they were exported; "bf16" or "fp16", compiled ones; or "int8",
+            compiled ones whose U-Net multiplies bytes where that costs little.
         reason: Why, for people.
         is_automatic: Nobody asked for it: something else will do, too.
         device: "cpu" or "cuda".
@@ -42,18 +44,30 @@ def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
     """What `precision` means here: "auto" is fp16 on a GPU, bf16 on a CPU with AMX, else fp32.
 
     Raises:
-        ConfigurationError: No such precision; fp16 on a CPU, which computes nothing in it; or bf16
-            without a unit of the CPU that is fast at it.
+        ConfigurationError: No such precision; fp16 on a CPU, which computes nothing in it; int8 on
+            a GPU; or bf16 or int8 without a unit of the CPU that is fast at it.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         choices = ", ".join(map(repr, PRECISIONS))
         refuse("precision", precision, f"in this version are {choices}", kind=ConfigurationError)
     if device not in ("auto", "cpu"):
+        if precision == "int8":
+            refuse(
+                "precision",
+                precision,
+                "are 'fp32', 'bf16' and 'fp16' on a GPU",
+                kind=ConfigurationError,
+            )
         if precision == "auto":
             return Choice("fp16", "the device is a GPU", True, _GPU)
         return Choice(precision, "asked for", False, _GPU)
     if precision == "fp16":
-        refuse("precision", precision, "is 'fp32' or 'bf16' on a CPU", kind=ConfigurationError)
+        refuse(
+            "precision",
+            precision,
+            "are 'fp32', 'bf16' and 'int8' on a CPU",
+            kind=ConfigurationError,
+        )
     unit = _core.active_matrix_unit()
     if precision == "auto":
         if unit == _TILES:
@@ -68,6 +82,15 @@ def choose_precision(precision: str = "auto", device: str = "cpu") -> Choice:
             hint="precision='fp32' and 'auto' run on every CPU.",
             param="precision",
         )
+    if precision == "int8" and (unit == _SCALAR or _core.int8_unit() == _SCALAR):
+        found = [name for name in _core.cpu_features() if name in _INT8_UNITS]
+        raise ConfigurationError(
+            f"precision: got 'int8', which needs amx_int8 and amx_bf16, or avx512_vnni and "
+            f"avx512_bf16; found on this machine: {', '.join(found) or 'none of them'}; in use for "
+            f"bfloat16: {unit}.",
+            hint="precision='fp32' and 'auto' run on every CPU.",
+            param="precision",
+        )
     return Choice(precision, "asked for", False)
 
 
@@ -76,6 +99,8 @@ def describe_precision() -> str:
     choice = choose_precision()
     auto = f"auto is {choice.precision} ({choice.reason})"
     other = "fp32" if choice.precision == "bf16" else "bf16"
+    if _core.int8_unit() != _SCALAR:
+        other += f" and int8 ({_core.int8_unit()})"
     may = f"{other} may be asked for"
     if choice.precision != "bf16" and _core.active_matrix_unit() == _SCALAR:
         may = "bf16 needs amx_bf16 or avx512_bf16"

@@ -93,8 +93,23 @@ def test_matrix_units_follow_the_features():
     assert has_tiles == ("amx_bf16" in units or bool(_core.amx_refusal()))
 
 
+def test_the_int8_unit_goes_with_the_matrix_unit():
+    needed = {"amx_bf16": "amx_int8", "avx512_bf16": "avx512_vnni"}
+    wanted = needed.get(_core.active_matrix_unit(), "scalar")
+    assert _core.int8_unit() == (wanted if wanted in _core.cpu_features() else "scalar")
+    before = _core.active_matrix_unit()
+    _core.set_matrix_unit("scalar")
+    try:
+        assert _core.int8_unit() == "scalar"
+    finally:
+        _core.set_matrix_unit(before)
+
+
 @pytest.mark.parametrize("isa", _core.supported_isas())
 def test_a_forced_isa_limits_the_matrix_unit(isa):
     units = [u for u in _core.supported_matrix_units() if u != "amx_bf16"]
     expected = units[0] if isa == "avx512" else "scalar"
     assert run_with_isa(isa, "active_matrix_unit").stdout.strip() == expected
+    has_bytes = expected == "avx512_bf16" and "avx512_vnni" in _core.cpu_features()
+    found = run_with_isa(isa, "int8_unit").stdout.strip()
+    assert found == ("avx512_vnni" if has_bytes else "scalar")

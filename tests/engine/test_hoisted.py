@@ -195,3 +195,48 @@ def test_graphs_that_do_not_fit() -> None:
         )
     with pytest.raises(UnsupportedModelError, match="a free number of images"):
         split(True, body=body(True, 3))
+
+
+def constant_network(value: float, columns: int = 5) -> _core.Session:
+    """`value` everywhere, whatever the sample."""
+    nodes = [
+        helper.make_node("Constant", [], ["value"], value_float=value),
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("Mul", ["sample", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "value"], ["out_sample"]),
+    ]
+    shape = (FLOAT, ["rows", columns])
+    return session(nodes, {"sample": shape, "timestep": (FLOAT, [])}, {"out_sample": shape})
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, "1"),
+        (2, "11"),
+        (3, "101"),
+        (5, "10001"),
+        (19, "1" + 17 * "0" + "1"),
+        (20, "11" + 16 * "0" + "11"),
+        (23, "11" + 19 * "0" + "11"),
+    ],
+)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_another_network_runs_the_first_and_the_last_tenth(
+    count: int, expected: str, guidance: float
+) -> None:
+    denoiser = tx.Denoiser(constant_network(0.0), hoisted=Hoisted(ends=constant_network(1.0)))
+    rows: list[tuple] = []
+    for step in range(count):  # every evaluation is a binary digit of the result
+        rows.append(("denoise", 0, 0, 1.0, 9.0))
+        rows.append(("combine", 0, [("x", 0, 2.0), ("e", 0, 1.0)], 0.0))
+        rows.append(("step", step, 0, []))
+    program = _core.Program(rows, latents=1, outputs=1, result=0)
+    start = np.zeros((3, 5), np.float32)
+    found = _core.sample(denoiser._native, program, start, guidance=[guidance])
+    assert (found == int(expected, 2)).all()
+
+
+def test_a_network_of_another_form_for_the_ends_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="takes or gives something else than"):
+        tx.Denoiser(constant_network(0.0), hoisted=Hoisted(ends=constant_network(1.0, 6)))

@@ -184,7 +184,7 @@ def test_a_core_without_packing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_packing_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     short = np.zeros(7, np.uint16)
-    monkeypatch.setattr(packing._core, "pack_linear", lambda w, geglu: short, raising=False)
+    monkeypatch.setattr(packing._core, "pack_linear", lambda w, geglu, int8: short, raising=False)
     editor = fused()
     pack_weights(editor, "bf16_panels", BF16)
     node = next(n for n in editor.graph if n.op_type == "Linear")

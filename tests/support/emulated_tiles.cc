@@ -9,6 +9,7 @@
 #include "base/workspace.cc"
 #include "cpu/attention.cc"
 #include "cpu/conv.cc"
+#include "cpu/linear.cc"
 #include "cpu/matrix_kernels.h"
 #include "cpu/panels.cc"
 #include "cpu/plan.cc"
@@ -16,12 +17,13 @@
 
 namespace textopia {
 
-int usable_cpus() { return 2; }
+bool has_int8(MatrixUnit) { return true; }
 
 namespace cpu {
 namespace {
 
 #include "cpu/matrix_attention.h"
+#include "cpu/matrix_quantise.h"
 #include "cpu/matrix_unit_tiles.h"
 
 int misuses = 0;  // tiles used while none were configured, and rows that do not follow each other in memory
@@ -59,6 +61,10 @@ struct EmulatedTiles {
     for (int r = 0; r < 16; ++r)
       std::memcpy(static_cast<char*>(to) + r * row_bytes, tiles[kTile].words[r], 64);
   }
+};
+
+struct Bf16Tiles : EmulatedTiles {
+  using Sum = float;
 
   static float flushed(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
   static float value(uint32_t bits) {
@@ -86,19 +92,45 @@ struct EmulatedTiles {
   }
 };
 
-constexpr MatrixKernels kEmulated = {pack_slab, multiply_slab<TileUnit<EmulatedTiles>>, pack_head,
-                                     attend<TileUnit<EmulatedTiles>>};
+struct Int8Tiles : EmulatedTiles {
+  using Sum = int32_t;
+
+  // TDPBUSD: bytes of A are unsigned, those of B signed; sums wrap around.
+  template <int kSum, int kA, int kB>
+  static void dot() {
+    misuses += !is_configured;
+    for (int m = 0; m < 16; ++m) {
+      for (int k = 0; k < 16; ++k) {
+        const uint32_t a = tiles[kA].words[m][k];
+        for (int n = 0; n < 16; ++n)
+          for (int byte = 0; byte < 32; byte += 8)
+            tiles[kSum].words[m][n] += static_cast<uint32_t>(
+                static_cast<uint8_t>(a >> byte) * static_cast<int8_t>(tiles[kB].words[k][n] >> byte));
+      }
+    }
+  }
+};
+
+constexpr MatrixKernels kEmulated = {pack_slab, multiply_slab<TileUnit<Bf16Tiles>>, pack_head,
+                                     attend<TileUnit<Bf16Tiles>>};
+constexpr Int8Kernels kEmulatedInt8 = {find_range, quantise_slab, multiply_slab<TileUnit<Int8Tiles>>};
 
 // One task after the other: the emulation has one set of tiles.
-const Parallel kSerial(nullptr, [](void*, size_t count, void (*task)(const void*, size_t), const void* data) {
-  for (size_t i = 0; i < count; ++i) task(data, i);
-});
+const Parallel kSerial(
+    nullptr,
+    [](void*, size_t count, void (*task)(const void*, size_t), const void* data) {
+      for (size_t i = 0; i < count; ++i) task(data, i);
+    },
+    2);
 
 }  // namespace
 
 const MatrixKernels& matrix_kernels_amx_bf16() { return kEmulated; }
 const MatrixKernels& matrix_kernels_avx512_bf16() { return kEmulated; }
+const Int8Kernels& matrix_kernels_amx_int8() { return kEmulatedInt8; }
+const Int8Kernels& matrix_kernels_avx512_vnni() { return kEmulatedInt8; }
 void conv_scalar(const ConvArgs&, const Parallel&) { ++misuses; }
+void linear_scalar(const LinearArgs&, const Parallel&) { ++misuses; }
 void attention_scalar(const AttentionArgs&, const Parallel&) { ++misuses; }
 
 }  // namespace cpu
@@ -140,6 +172,26 @@ void emulated_conv(const uint16_t* x, const uint16_t* panels, const float* bias,
                 shape[8] != 0};
   args.bias = bias;
   args.time_bias = time_bias;
+  args.out = out;
+  conv(args, MatrixUnit::kAmxBf16, kSerial);
+}
+
+// The same in int8. shape: as above, and the zero point.
+void emulated_int8_conv(const uint16_t* x, const uint16_t* panels, const float* bias, const int64_t* shape,
+                        uint16_t* out) {
+  ConvArgs args;
+  args.x = x;
+  args.weight = {panels, nullptr, true, static_cast<int>(shape[9])};
+  args.shape = {shape[0],
+                shape[1],
+                shape[2],
+                shape[3],
+                shape[4],
+                static_cast<int>(shape[5]),
+                static_cast<int>(shape[6]),
+                shape[7] != 0,
+                shape[8] != 0};
+  args.bias = bias;
   args.out = out;
   conv(args, MatrixUnit::kAmxBf16, kSerial);
 }

@@ -127,11 +127,12 @@ def session(
     *,
     rank: int,
     threads: int = 2,
+    plans: _core.PlanSource | None = None,
     **attributes: Any,
 ) -> _core.Session:
     with matrix_unit(unit):
         model = graph(op, inputs, constants, attributes, rank)
-        return _ort.create_session(model, label="fused", threads=threads)
+        return _ort.create_session(model, label="fused", threads=threads, plans=plans)
 
 
 def run(

@@ -1,4 +1,4 @@
-"""The bundled model draws what was asked for in bfloat16, too; a guard with few prompts."""
+"""The bundled model draws what was asked for in every precision; a guard with few prompts."""
 
 from pathlib import Path
 
@@ -12,9 +12,19 @@ from textopia_fast import _core
 COUNT = 8
 
 
-@pytest.mark.skipif(_core.active_matrix_unit() == "scalar", reason="needs AVX512_BF16 or AMX")
-def test_all_attributes(tmp_path: Path) -> None:
-    pipe = tx.Pipeline.from_pretrained("tiny-shapes", precision="bf16", cache_dir=tmp_path)
+UNITS = {"bf16": _core.active_matrix_unit(), "int8": _core.int8_unit()}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.mark.parametrize("precision", UNITS)
+def test_all_attributes(precision: str, cache: Path) -> None:
+    if UNITS[precision] == "scalar":
+        pytest.skip(f"no unit for {precision} here")
+    pipe = tx.Pipeline.from_pretrained("tiny-shapes", precision=precision, cache_dir=cache)
     scenes, prompts = held_out_prompts(COUNT)
     out = pipe(prompts, num_inference_steps=20, guidance_scale=4.0, seed=1, output_type="np")
     pictures = np.round(255 * out.images).astype(np.uint8)

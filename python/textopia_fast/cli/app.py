@@ -17,7 +17,7 @@ import typer
 from .. import _core
 from ..doctor import can_generate, examine
 from . import exits
-from .compiling import clean_cache, compile_model, list_cache, print_coverage
+from .compiling import Tuning, clean_cache, compile_model, list_cache, print_coverage
 from .generate import Job, parse_size, run
 from .listings import print_findings, print_model, print_samplers
 
@@ -97,7 +97,7 @@ def generate(
     count: Annotated[int | None, typer.Option("--count", help="Pictures per prompt.")] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="Noise of DDIM, 0 to 1.")] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="auto, fp32, bf16 or fp16 (see `doctor`).")
+        str, typer.Option("--precision", help="auto, fp32, bf16, int8 or fp16 (see `doctor`).")
     ] = "auto",
     provider: Annotated[
         str, typer.Option("--provider", help="auto, cpu or openvino (see `doctor`).")
@@ -183,7 +183,8 @@ def inspect(
 def compile_(
     model: Annotated[str, typer.Argument(help="Bundled model or directory.")],
     target: Annotated[
-        str | None, typer.Option("--target", help="cpu-bf16, cpu-fp32, cuda-fp16 or cuda-bf16.")
+        str | None,
+        typer.Option("--target", help="cpu-bf16, cpu-int8, cpu-fp32, cuda-fp16 or cuda-bf16."),
     ] = None,
     device: Annotated[
         str | None,
@@ -195,9 +196,24 @@ def compile_(
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="No progress bar, only the path.")
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Measure how work is best cut on this machine; up to 90 s."),
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="Size in pixels to tune for.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads to tune for.", min=1, max=1024)
+    ] = None,
 ) -> Work:
     """Compile a model's graphs into an engine and print where it is."""
-    return partial(compile_model, model, target, device, cache_dir, quiet)
+    if not tune and (size is not None or threads is not None):
+        raise typer.BadParameter("--size and --threads go with --tune.")
+    found = parse_size(size, None, None)
+    pixels = None if size is None else (found["width"] or 0, found["height"] or 0)
+    tuning = Tuning(pixels, threads) if tune else None
+    return partial(compile_model, model, target, device, cache_dir, quiet, tuning)
 
 
 @app.command()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..checks import refuse
 from ..devices import check_device
 from ..errors import ConfigurationError
 from ..graph.cache import EngineCache, default_cache_dir
-from ..graph.engine import compile_directory, measure_coverage
+from ..graph.engine import compile_directory, measure_coverage, measure_int8
+from ..graph.tuning import TuningResult, tune_engine
 from ..models import open_directory
 
 __all__ = ["clean_cache", "compile_bar", "compile_model", "list_cache", "print_coverage"]
@@ -22,11 +23,25 @@ __all__ = ["clean_cache", "compile_bar", "compile_model", "list_cache", "print_c
 _TARGETS = {"cpu": "cpu-bf16", "cuda": "cuda-fp16"}
 
 
+class Tuning(NamedTuple):
+    """What --tune measures for; None: the model's own size, all CPUs."""
+
+    size: tuple[int, int] | None
+    threads: int | None
+
+
 def compile_model(
-    model: str, target: str | None, device: str | None, cache_dir: str | None, quiet: bool
+    model: str,
+    target: str | None,
+    device: str | None,
+    cache_dir: str | None,
+    quiet: bool,
+    tuning: Tuning | None = None,
 ) -> None:
-    """Compiles a model into the cache; prints where the engine is."""
+    """Compiles a model into the cache, tunes it if asked to; prints where the engine is."""
     target = _target_of(target, device)
+    if tuning is not None and target != "cpu-bf16":
+        refuse("--tune", target, "is the target cpu-bf16", kind=ConfigurationError)
     directory = open_directory(model)
     started = time.perf_counter()
     with compile_bar(quiet) as progress:
@@ -35,9 +50,27 @@ def compile_model(
         for name, part in engine.parts.items():
             graphs = ", ".join(part.graphs)
             print(f"{name}: {part.share:.2%} of the arithmetic in fused operators ({graphs})")
+            if part.int8 is not None:
+                print("\n".join(_int8_lines(part.int8)))
         seconds = time.perf_counter() - started
         print(f"{_bytes(engine.bytes)} in {seconds:.1f} s")
+    if tuning is not None:
+        with compile_bar(quiet) as progress:
+            results = tune_engine(
+                engine, directory, size=tuning.size, threads=tuning.threads, progress=progress
+            )
+        if not quiet:
+            _print_gains(results)
     print(engine.path)
+
+
+def _print_gains(results: Sequence[TuningResult]) -> None:
+    for result in results:
+        before, after = 1e3 * result.seconds_before, 1e3 * result.seconds_after
+        gain = f"{before:.4g} ms before, {after:.4g} ms after, {1 - after / before:.1%} less"
+        if result.plans == 0:
+            gain = f"{before:.4g} ms, nothing gained"
+        print(f"{result.graph}: {gain} ({result.plans} plans for {result.shapes} shapes)")
 
 
 def _target_of(target: str | None, device: str | None) -> str:
@@ -81,6 +114,18 @@ def print_coverage(model: str, target: str | None = None) -> None:
             share = left.flops / found.total
             if share >= 1e-6:
                 print(f"    {share:.4%} in {left.count} {left.op}: {left.reason}")
+    plan = measure_int8(directory)
+    if plan is not None:
+        print("\n".join(_int8_lines(plan.facts())))
+
+
+def _int8_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"  unet with precision int8: {facts['layers']} layers, {facts['share']:.2%} of the "
+        f"arithmetic of all layers; in bfloat16 stay"
+    )
+    for reason, count in sorted(facts["kept"].items()):
+        yield f"    {count} {reason}"
 
 
 def _cache(cache_dir: str | None) -> EngineCache:

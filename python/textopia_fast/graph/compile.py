@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from .lowering import lower
 from .opsets import settle_for_cuda
 from .packing import pack_weights
 from .precision import narrow, widen
+from .quantising import Int8Plan, plan_int8
 from .shapes import Shaper
 from .split import TIME_FEATURES, split_loop
 from .targets import Target
@@ -54,11 +55,13 @@ class Compiled:
             exist). Weights are still in the export's files and converted as they are written.
         coverage: Arithmetic in fused operators, counted before the precision was narrowed.
         split: Nodes in "time", "prompt", "prefix" and "body"; empty for other networks.
+        int8: What of the body is in int8; None where nothing was to be.
     """
 
     graphs: Mapping[str, ir.Model]
     coverage: Coverage
     split: Mapping[str, int]
+    int8: Int8Plan | None = None
 
 
 def compile_graph(
@@ -154,10 +157,14 @@ def _compile(model: ir.Model, role: str, target: Target, sizes: Mapping[str, int
         for part in graphs.values():
             _lower(Editor(part, editor.shaper), target)
     coverage = measure(list(graphs.values()), sizes)
+    plan: Int8Plan | None = None
+    if target.beside is not None:
+        graphs = {name: part for name, part in graphs.items() if name == "body"}
+        plan = plan_int8(graphs["body"], sizes)
     for part in graphs.values():
-        _finish(part, editor.shaper, target)
+        _finish(part, editor.shaper, target, plan.chosen if plan is not None else ())
     models = {name: _model(part, target) for name, part in graphs.items()}
-    return Compiled(models, coverage, counts)
+    return Compiled(models, coverage, counts, plan)
 
 
 def _lower(editor: Editor, target: Target) -> None:
@@ -165,7 +172,7 @@ def _lower(editor: Editor, target: Target) -> None:
     settle_for_cuda(editor, _DTYPES[target.dtype])
 
 
-def _finish(graph: ir.Graph, shaper: Shaper, target: Target) -> None:
+def _finish(graph: ir.Graph, shaper: Shaper, target: Target, in_int8: Collection[ir.Node]) -> None:
     """Element types and weights, as the target wants them."""
     # Sizes as the export states them are names, and some passes have changed what they stand for.
     kept = {*graph.inputs, *graph.outputs}
@@ -181,7 +188,7 @@ def _finish(graph: ir.Graph, shaper: Shaper, target: Target) -> None:
         if value.name == TIME_FEATURES or (value.name or "").startswith("prompt.")
     ]
     narrow(editor, dtype, inner)
-    pack_weights(editor, target.weight_format, dtype)
+    pack_weights(editor, target.weight_format, dtype, in_int8)
 
 
 def _model(graph: ir.Graph, target: Target) -> ir.Model:

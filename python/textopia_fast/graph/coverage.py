@@ -13,7 +13,7 @@ from .dims import Dim, Size, evaluate, symbols_of
 from .edit import DOMAIN, attribute, constant, dims_of, input_of, is_op
 from .lowering import NARROW
 
-__all__ = ["Coverage", "Leftover", "measure"]
+__all__ = ["Coverage", "Leftover", "flops_of", "measure"]
 
 _PER_ELEMENT = {"GroupNorm": 8, "Geglu": 8, "LayerNorm": 8, "Softmax": 8, "Erf": 8, "Sigmoid": 8}
 _MOVES = (
@@ -100,7 +100,7 @@ def measure(graphs: list[ir.Graph], sizes: Mapping[str, int]) -> Coverage:
     left: dict[tuple[str, str], tuple[int, float]] = {}
     fused_flops, unknown = 0.0, 0
     for node in (node for graph in graphs for node in graph):
-        amount = _flops(node, sizes)
+        amount = flops_of(node, sizes)
         if amount is None:
             unknown += 1
             continue
@@ -134,7 +134,8 @@ def _number(size: Size, sizes: Mapping[str, int]) -> int:
     return evaluate(size, {name: sizes.get(name, 1) for name in symbols_of(size)})
 
 
-def _flops(node: ir.Node, sizes: Mapping[str, int]) -> float | None:
+def flops_of(node: ir.Node, sizes: Mapping[str, int]) -> float | None:
+    """The arithmetic of a node at these sizes; None where its own sizes are not known."""
     if not node.domain and node.op_type in _MOVES:
         return 0.0
     try:

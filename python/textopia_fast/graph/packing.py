@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from .. import _core
 from ..errors import ConfigurationError
 from .edit import DOMAIN, Editor, attribute, constant, stored_sizes
+from .quantising import zero_point_of
 from .weights import derived
 
 __all__ = ["pack_weights", "panel_count"]
@@ -19,13 +20,19 @@ _WEIGHTED = ("Conv", "Linear", "LinearGeglu")
 _NUMPY = {ir.DataType.BFLOAT16: ml_dtypes.bfloat16, ir.DataType.FLOAT16: np.float16}
 
 
-def pack_weights(editor: Editor, weight_format: str, dtype: ir.DataType) -> None:
+def pack_weights(
+    editor: Editor,
+    weight_format: str,
+    dtype: ir.DataType,
+    in_int8: Collection[ir.Node] = (),
+) -> None:
     """Replaces the weights of all fused operators; each is converted when it is written.
 
     Args:
         editor: The graph.
         weight_format: "plain" (values of `dtype`) or "bf16_panels".
         dtype: Element type of activations.
+        in_int8: Nodes whose weights become "int8_panels" instead.
 
     Raises:
         ConfigurationError: The core has no packing of this kind.
@@ -36,40 +43,50 @@ def pack_weights(editor: Editor, weight_format: str, dtype: ir.DataType) -> None
         plain = constant(node.inputs[1])
         if plain is None or attribute(node, "weight_format") != "plain":
             continue
-        if weight_format == "bf16_panels":
-            packed = _panels(node, plain)
+        own_format = "int8_panels" if node in in_int8 else weight_format
+        if own_format in ("bf16_panels", "int8_panels"):
+            packed = _panels(node, plain, own_format == "int8_panels")
         elif dtype in _NUMPY:
             narrow = _NUMPY[dtype]
             packed = derived([plain], stored_sizes(plain), lambda w, to=narrow: w.astype(to), dtype)
         else:
             continue
         node.replace_input_with(1, editor.store(packed, "packed"))
-        node.attributes["weight_format"] = ir.AttrString("weight_format", weight_format)
+        node.attributes["weight_format"] = ir.AttrString("weight_format", own_format)
+        if own_format == "int8_panels":
+            node.attributes["zero_point"] = ir.AttrInt64("zero_point", zero_point_of(node))
     editor.prune()
 
 
-def panel_count(rows: int, channels: int, taps: int) -> int:
-    """Numbers in a packed weight: rows and channels fill whole blocks of 32."""
-    return -(-rows // 32) * 32 * -(-channels // 32) * 32 * taps
+def panel_count(
+    rows: int, channels: int, taps: int, is_int8: bool = False, kernels: int = 1
+) -> int:
+    """Elements of a packed weight: rows fill panels of 32, channels blocks of 32, or 64 in int8.
+
+    Each int8 panel of each of the `kernels` ends with 32 scales and 32 sums of 4 bytes.
+    """
+    panels, block = -(-rows // 32), 64 if is_int8 else 32
+    numbers = panels * 32 * -(-channels // block) * block * taps
+    return kernels * (numbers + (panels * 256 if is_int8 else 0))
 
 
-def _panels(node: ir.Node, plain: ir.TensorProtocol) -> ir.LazyTensor:
+def _panels(node: ir.Node, plain: ir.TensorProtocol, is_int8: bool) -> ir.LazyTensor:
+    dtype = ir.DataType.UINT8 if is_int8 else ir.DataType.UINT16
     if node.op_type == "Conv":
         upsample = bool(attribute(node, "upsample"))
         kernel = attribute(node, "kernel")
-        taps = 16 if upsample else kernel * kernel
+        taps, kernels = (4, 4) if upsample else (kernel * kernel, 1)
         rows, channels = attribute(node, "out_channels"), attribute(node, "in_channels")
         conv = _packer("pack_conv")
-        return _packed(
-            plain, panel_count(rows, channels, taps), lambda w: conv(w, upsample=upsample)
-        )
+        count = panel_count(rows, channels, taps, is_int8, kernels)
+        return _packed(plain, count, lambda w: conv(w, upsample=upsample, int8=is_int8), dtype)
     is_gated = node.op_type == "LinearGeglu"
     rows = stored_sizes(plain)[0]
     linear = _packer("pack_linear")
-    count = panel_count(rows, attribute(node, "in_features"), 1)
     if is_gated:  # a panel holds 16 values and their 16 gates
-        count = panel_count(2 * (-(-rows // 2 // 16) * 16), attribute(node, "in_features"), 1)
-    return _packed(plain, count, lambda w: linear(w, geglu=is_gated))
+        rows = 2 * (-(-rows // 2 // 16) * 16)
+    count = panel_count(rows, attribute(node, "in_features"), 1, is_int8)
+    return _packed(plain, count, lambda w: linear(w, geglu=is_gated, int8=is_int8), dtype)
 
 
 def _packer(name: str) -> Callable[..., np.ndarray]:
@@ -81,7 +98,10 @@ def _packer(name: str) -> Callable[..., np.ndarray]:
 
 
 def _packed(
-    plain: ir.TensorProtocol, count: int, pack: Callable[[np.ndarray], np.ndarray]
+    plain: ir.TensorProtocol,
+    count: int,
+    pack: Callable[[np.ndarray], np.ndarray],
+    dtype: ir.DataType,
 ) -> ir.LazyTensor:
     def checked(weight: np.ndarray) -> np.ndarray:
         packed = np.asarray(pack(np.ascontiguousarray(weight, np.float32))).reshape(-1)
@@ -89,6 +109,6 @@ def _packed(
             raise ConfigurationError(
                 f"engine: a packed weight has {packed.size:,} numbers, expected are {count:,}."
             )
-        return packed.view(np.uint16)
+        return packed
 
-    return derived([plain], (count,), checked, ir.DataType.UINT16)
+    return derived([plain], (count,), checked, dtype)

@@ -29,6 +29,8 @@ class Target:
             it takes row numbers out of the sizes, which a captured CUDA graph cannot hold.
         cuda_options: What replaces the usual options of the CUDA provider. Those make one operation
             of a Conv between Transposes; of bfloat16 there is none, and the provider refuses.
+        beside: The target whose engine has all graphs; an engine of this one adds only another
+            body of the U-Net, with the layers in int8 that `quantising.py` chooses.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Target:
     device: str = "cpu"
     shares_prefix: bool = True
     cuda_options: tuple[tuple[str, str], ...] = ()
+    beside: str | None = None
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -45,6 +48,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         target.name: target
         for target in (
             Target("cpu-bf16", "bfloat16", "bf16_panels"),
+            Target("cpu-int8", "bfloat16", "bf16_panels", beside="cpu-bf16"),
             Target("cpu-fp32", "float32", "plain", fuses=False),
             Target("cuda-fp16", "float16", "plain", device="cuda", shares_prefix=False),
             Target(

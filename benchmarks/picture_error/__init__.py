@@ -1,0 +1,1 @@
+"""What a precision changes in pictures."""
