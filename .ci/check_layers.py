@@ -14,7 +14,7 @@ LEVEL = {folder: level for level, rung in enumerate(RUNGS) for folder in rung}
 PACKAGE = Path("python/textopia_fast")
 PYTHON_RUNGS = [
     {"errors", "_core"},
-    {"checks"},
+    {"checks", "recent"},
     {"cuda_options"},
     {"_ort", "arrays", "devices", "precision"},
     {"noise_streams", "providers"},

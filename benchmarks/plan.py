@@ -16,7 +16,7 @@ class Item:
 
 PLAN = (
     Item("compile", "model", 1.0),
-    Item("unet_step", "model", 5.5),
+    Item("unet_step", "model", 5.0),
     Item("vae_decode", "model", 1.8),
     Item("text_encoder", "model", 0.7),
     Item("engine_load", "model", 1.5),

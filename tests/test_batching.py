@@ -33,9 +33,11 @@ def row_mixing_network() -> bytes:
 
 
 def batching_of(graph: bytes, images_per_run: int | str | None = AUTO) -> Batching:
-    return Batching(
-        lambda images: tx.Denoiser(graph, threads=1, images_per_run=images), images_per_run
-    )
+    def make(images: int | None):
+        denoiser = tx.Denoiser(graph, threads=1, images_per_run=images)
+        return lambda shapes: denoiser
+
+    return Batching(make, images_per_run)
 
 
 def conditioning(batch: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -67,7 +69,7 @@ def test_rows_that_stay_the_same_share_runs(is_guided):
     batching = batching_of(halving_network())
     cond, uncond = conditioning(5)
     chosen = batching.denoiser((5, 4, 8, 8), cond, uncond if is_guided else None)
-    assert chosen is batching._shared
+    assert chosen is batching._shared(None)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 5, 8, 9])
@@ -84,7 +86,7 @@ def test_whatever_is_chosen_gives_every_image_as_it_is_alone(batch, is_guided):
     together = tx.sample(chosen, x, program, cond, uncond, guidance)
     for k in range(batch):
         alone = tx.sample(
-            batching._alone,
+            batching._alone(None),
             x[k : k + 1],
             program,
             {"context": cond["context"][k : k + 1]},
@@ -97,7 +99,7 @@ def test_whatever_is_chosen_gives_every_image_as_it_is_alone(batch, is_guided):
 def test_a_leak_of_one_millionth_is_noticed():
     batching = batching_of(row_mixing_network())
     cond, uncond = conditioning(2)
-    assert batching.denoiser((2, 4, 8, 8), cond, uncond) is batching._alone
+    assert batching.denoiser((2, 4, 8, 8), cond, uncond) is batching._alone(None)
 
 
 def test_shapes_are_compared_once_each():
@@ -113,8 +115,8 @@ def test_shapes_are_compared_once_each():
 def test_one_image_and_large_latents_run_alone():
     batching = batching_of(tanh_network())
     cond, uncond = conditioning(1)
-    assert batching.denoiser((1, 4, 8, 8), cond, uncond) is batching._alone
-    assert batching.denoiser((2, 4, 64, 64), cond, uncond) is batching._alone
+    assert batching.denoiser((1, 4, 8, 8), cond, uncond) is batching._alone(None)
+    assert batching.denoiser((2, 4, 64, 64), cond, uncond) is batching._alone(None)
     assert not batching._is_exact
 
 
@@ -122,7 +124,7 @@ def test_one_image_and_large_latents_run_alone():
 def test_a_number_is_taken_as_it_is(images_per_run):
     batching = batching_of(row_mixing_network(), images_per_run)
     cond, uncond = conditioning(SHARED_IMAGES)
-    assert batching.denoiser((8, 4, 8, 8), cond, uncond) is batching._alone
+    assert batching.denoiser((8, 4, 8, 8), cond, uncond) is batching._alone(None)
     assert not batching._is_exact
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 import textopia_fast as tx
 from tests.golden.edit_inputs import mask, picture
 from tests.support.tiny_directory import build_tiny_directory
+from textopia_fast.engines import GraphSource
 
 TINY_SD = Path(__file__).parent / "golden" / "tiny_sd"
 FAST: dict[str, Any] = {"num_inference_steps": 6, "sampler": "ddpm", "output_type": "np"}
@@ -110,13 +111,17 @@ def test_an_encoder_of_another_model(tmp_path: Path) -> None:
     assert found.shape == (1, 4, 8, 8)
 
 
-def test_the_encoder_is_opened_once_by_many_threads() -> None:
-    pipeline = tx.Pipeline.from_pretrained(TINY_SD, threads=1)
-    encoder = pipeline._graphs.encoder
-    assert encoder._session is None
+def test_the_encoder_is_opened_once_by_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    make = encoder._open_session
-    encoder._open_session = lambda: opened.append(1) or make()
+    make = GraphSource.open
+
+    def record(source: GraphSource, part: str, *given: Any, **options: Any) -> Any:
+        opened.append(part)
+        return make(source, part, *given, **options)
+
+    monkeypatch.setattr(GraphSource, "open", record)
+    pipeline = tx.Pipeline.from_pretrained(TINY_SD, threads=1)
+    assert "vae_encoder" not in opened
     found: dict[int, np.ndarray] = {}
     gate = threading.Barrier(4)
 
@@ -129,7 +134,7 @@ def test_the_encoder_is_opened_once_by_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert opened == [1]
+    assert opened.count("vae_encoder") == 1
     for seed, image in found.items():
         np.testing.assert_array_equal(image, images_of(pipeline, seed=seed))
 

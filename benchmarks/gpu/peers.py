@@ -233,9 +233,10 @@ def ours(task: Task) -> Runner:
         dtype = session.inputs[0].dtype
         latents = machine.tensor(1, 4, side, side).cpu().numpy().astype(dtype)
         return Runner(lambda: session.run({"latent_sample": latents}), stream=stream)
-    denoiser = _denoiser(task, gpu)
     config = networks.unet(Machine(True), task.config).config if machine.is_rehearsal else None
     feeds = networks.unet_feeds(machine, _Configured(config or task.config), task.side)
+    shapes = tuple((name, tuple(feed.shape)) for name, feed in feeds.items() if feed.ndim > 1)
+    denoiser = _denoiser(task, gpu, shapes)
     program = trace_plan(from_config(CONFIG, STEPS))
     x = feeds["sample"][:1].float() * program.initial_scale
     halves = [
@@ -293,9 +294,9 @@ def _source(task: Task, gpu: Any) -> Any:
     return GraphSource(directory, engine, None, gpu)
 
 
-def _denoiser(task: Task, gpu: Any) -> Any:
+def _denoiser(task: Task, gpu: Any, shapes: Any) -> Any:
     import textopia_fast as tx
 
     if (task.folder / "model_index.json").exists():
-        return _source(task, gpu).open_denoiser()(None)
+        return _source(task, gpu).open_denoiser()(None)(shapes)
     return tx.Denoiser(task.folder / "unet/model.onnx", device=gpu)

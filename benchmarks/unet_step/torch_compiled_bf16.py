@@ -12,6 +12,8 @@ from benchmarks.unet_step.case import Case
 from benchmarks.unet_step.torch_bf16 import build, make_step
 
 NAME = "torch.compile bf16"
+# Compiling takes minutes, and leaves a process that runs on one thread.
+FILLS_CACHE = True
 
 
 def make(case: Case) -> Callable[[], np.ndarray]:

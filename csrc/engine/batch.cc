@@ -47,9 +47,14 @@ Batch::Batch(const Denoiser& denoiser, const Shape& shape, const std::vector<Con
   row_elements_ = element_count(tail(shape));
   row_count_ = image_count_ * (has_negative_ ? 2 : 1);
   element_count(run_shape(row_count_));  // refuses what no address can count
-  // A graph exported for one batch size decides itself how many rows a run takes.
-  const auto per_run = denoiser.fixed_rows() ? 0 : static_cast<size_t>(denoiser.options().images_per_run);
+  const auto per_run = static_cast<size_t>(denoiser.options().images_per_run);
   images_per_run_ = per_run ? std::min(per_run, image_count_) : image_count_;
+  // A graph that was made for one batch size decides itself how many rows a run takes, where the images of a
+  // run do not fill it.
+  const auto fixed = static_cast<size_t>(denoiser.fixed_rows());
+  const size_t halves = row_count_ / image_count_;
+  if (fixed && (images_per_run_ * halves % fixed != 0 || image_count_ % images_per_run_ != 0))
+    images_per_run_ = image_count_;
 
   lay_out();
   arrange(denoiser, conditioning);

@@ -1,11 +1,10 @@
 // Buffers bound to a session's border, and the runs over them.
 #include <algorithm>
-#include <atomic>
-#include <mutex>
 #include <optional>
 #include <string_view>
 
 #include "ort/custom_op_domain.h"
+#include "ort/run_control.h"
 #include "ort/session_impl.h"
 
 namespace textopia::ort {
@@ -39,76 +38,11 @@ bool fits(const TensorInfo& info, const Shape& shape) {
 // In the life of a session: ORT 1.31 keeps what is released until the session ends. Runs of later bindings
 // are not captured.
 constexpr int kMostGraphs = 64;
-constexpr int kNoGraph = -1;  // a run without a number would be captured under 0
-
-RunOptionsHandle make_run_options(const Runtime& library, bool is_asynchronous, std::optional<int> graph) {
-  abi::RunOptions* raw = nullptr;
-  const auto checked = [&](abi::Status* status) {
-    check_status(library.api, status, Activity::kOther, "ONNX Runtime", "run options cannot be made");
-  };
-  checked(library.api.CreateRunOptions(&raw));
-  RunOptionsHandle handle(raw);
-  if (is_asynchronous)
-    checked(library.api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"));
-  if (graph) checked(library.api.AddRunConfigEntry(raw, "gpu_graph_id", std::to_string(*graph).c_str()));
-  return handle;
-}
 
 // For tensors without elements: ORT wants an address all the same.
 char g_nothing = 0;
 
 }  // namespace
-
-struct RunControl::State {
-  explicit State(bool is_asynchronous) : is_asynchronous(is_asynchronous) {}
-
-  const bool is_asynchronous;
-  std::mutex mutex;  // orders terminate(), reset() and the first use
-  std::atomic<bool> is_terminated{false};
-  std::atomic<uint64_t> termination_count{0};  // a reset() may follow before the run that was stopped returns
-  std::atomic<abi::RunOptions*> options{nullptr};
-  RunOptionsHandle owner;
-
-  // Made at the first run, so that a control can exist before any library is opened.
-  const abi::RunOptions* get(const Runtime& library) {
-    if (const abi::RunOptions* made = options.load(std::memory_order_acquire)) return made;
-    std::lock_guard lock(mutex);
-    if (owner == nullptr) {
-      // What is asynchronous may run where graphs are captured.
-      owner = make_run_options(library, is_asynchronous,
-                               is_asynchronous ? std::optional(kNoGraph) : std::nullopt);
-      if (is_terminated) discard(library, library.api.RunOptionsSetTerminate(owner.get()));
-      options.store(owner.get(), std::memory_order_release);
-    }
-    return owner.get();
-  }
-
-  // Neither call can fail on valid options, and terminate() must not throw into a stranger's thread.
-  static void discard(const Runtime& library, abi::Status* status) {
-    if (status != nullptr) library.api.ReleaseStatus(status);
-  }
-
-  // Our own flag covers ORT's: it is up before that and down after it, so that a run that ORT stops always
-  // finds either the flag or a new count.
-  void set(bool value) {
-    std::lock_guard lock(mutex);
-    if (value) {
-      ++termination_count;
-      is_terminated = true;
-    }
-    const Runtime* library = opened_runtime();
-    if (owner != nullptr && library != nullptr && !is_forked_child())
-      discard(*library, value ? library->api.RunOptionsSetTerminate(owner.get())
-                              : library->api.RunOptionsUnsetTerminate(owner.get()));
-    if (!value) is_terminated = false;
-  }
-};
-
-RunControl::RunControl(bool is_asynchronous) : state_(std::make_unique<State>(is_asynchronous)) {}
-RunControl::~RunControl() = default;
-void RunControl::terminate() { state_->set(true); }
-void RunControl::reset() { state_->set(false); }
-bool RunControl::is_terminated() const { return state_->is_terminated.load(std::memory_order_relaxed); }
 
 struct Binding::State {
   struct Slot {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,20 @@ from .graph.plans import read_plans
 from .graph.targets import find_target
 from .models import ModelDirectory, inpainting
 from .precision import Choice
+from .recent import Recent
 from .schedulers.config import prediction_of
 
-__all__ = ["VERIFY", "GraphSource", "find_engine"]
+__all__ = ["KEPT_SIZES", "VERIFY", "DenoiserMaker", "GraphSource", "RunShapes", "find_engine"]
 
 VERIFY = ("size", "full")
+KEPT_SIZES = 2
+"""Sizes of which a pipeline on a GPU keeps sessions; each has the weights in the GPU's memory."""
+
+RunShapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""What one run of a network reads: inputs by name, with their shapes."""
+DenoiserMaker = Callable[[int | None], Callable[[RunShapes | None], Denoiser]]
+"""Makes denoisers for a number of images per run. On a GPU they are for runs of these shapes alone:
+nothing computes sizes then, and runs can be captured as CUDA graphs. None leaves sizes free."""
 # For the CPU weights are packed when they are compiled; ONNX Runtime's packing would copy others.
 _COMPILED = {"session.disable_prepacking": "1"}
 
@@ -86,56 +96,131 @@ class GraphSource:
         folder = None if engine is None else engine.parts["unet"].graphs["body"].parent.parent
         self._plans = read_plans(folder, threads) if folder and gpu is None else None
 
-    def open(self, part: str, graph: str = "model") -> _core.Session:
+    def open(
+        self, part: str, graph: str = "model", shapes: RunShapes | None = None
+    ) -> _core.Session:
         """A network: "text_encoder", "vae_decoder" ... Raises what `create_session` raises.
 
         Weights of an engine stay in its mapped files, which processes share.
+
+        Args:
+            part, graph: Of the model, and of those that the compiler has made of it.
+            shapes: Of the export's inputs. On a GPU the session is for these alone.
         """
         path = self._path(part, graph)
-        return self._session(part, path, path, {})
+        opened, config = self._at(part, path, shapes)
+        return self._session(part, path, opened, config)
 
-    def open_denoiser(self) -> Callable[[int | None], Denoiser]:
-        """The U-Net, as a maker of denoisers for a number of images per run."""
+    def sessions(self, part: str) -> Callable[[tuple[int, ...]], _core.Session]:
+        """Finds the session of a network for the shape of its one input, opened when needed: one
+        for all on the CPU, on a GPU one for each of the last sizes."""
+        name = self._directory.parts[part].signature.inputs[0].name
+
+        def open_for(shape: tuple[int, ...] | None) -> _core.Session:
+            return self.open(part, shapes=None if shape is None else ((name, shape),))
+
+        recent = Recent(open_for, KEPT_SIZES)
+        return recent if self._gpu is not None else lambda shape: recent(None)
+
+    def open_denoiser(self) -> DenoiserMaker:
+        """The U-Net, as a maker of denoisers, which keeps those of the last sizes."""
         ports, facts = self._directory.parts["unet"].ports, self._directory.facts
         sample, noise_level = ports.inputs["sample"].name, ports.inputs["timestep"].name
-        hoisted = Hoisted()
+        part, time, has_int8 = None, None, False
         if self._engine is not None:
             part = self._engine.parts["unet"]
-            time, prompt = (
-                self.open("unet", name) if name in part.graphs else None
-                for name in ("time", "prompt")
-            )
+            if "time" in part.graphs:
+                time = self.open("unet", "time")
+                noise_level = time.outputs[0].name
             has_int8 = "body_int8" in part.graphs
-            ends = self._open_body("body", sample) if has_int8 else None
-            hoisted = Hoisted(time, prompt, ends, shares_prefix=part.split["prefix"] > 0)
-            noise_level = noise_level if time is None else time.outputs[0].name
-        network = self._open_body("body" if hoisted.ends is None else "body_int8", sample)
-        if facts.takes_mask:
-            sample = inpainting.LATENTS
 
-        def denoiser(images: int | None) -> Denoiser:
-            return Denoiser(
-                network,
-                prediction=prediction_of(self._directory.scheduler_config),
-                inputs={
-                    "sample": sample,
-                    "noise_level": noise_level,
-                    "output": ports.outputs["out_sample"].name,
-                },
-                images_per_run=images,
-                hoisted=hoisted,
-                device="cpu" if self._gpu is None else self._gpu,
-            )
+        def open_for_prompt(row: RunShapes | None) -> _core.Session:
+            return self.open("unet", "prompt", row)
 
-        return denoiser
+        open_prompt = Recent(open_for_prompt, KEPT_SIZES)
 
-    def _open_body(self, name: str, sample: str) -> _core.Session:
+        def open_network(shapes: RunShapes | None) -> Callable[[int | None], Denoiser]:
+            hoisted = Hoisted()
+            if part is not None:
+                # It runs for each prompt alone.
+                row = shapes and tuple((name, (1, *shape[1:])) for name, shape in shapes)
+                prompt = open_prompt(row) if "prompt" in part.graphs else None
+                ends = self._open_body("body", sample, shapes) if has_int8 else None
+                hoisted = Hoisted(time, prompt, ends, shares_prefix=part.split["prefix"] > 0)
+            network = self._open_body("body_int8" if has_int8 else "body", sample, shapes)
+
+            @functools.cache
+            def denoiser(images: int | None) -> Denoiser:
+                return Denoiser(
+                    network,
+                    prediction=prediction_of(self._directory.scheduler_config),
+                    inputs={
+                        "sample": inpainting.LATENTS if facts.takes_mask else sample,
+                        "noise_level": noise_level,
+                        "output": ports.outputs["out_sample"].name,
+                    },
+                    images_per_run=images,
+                    hoisted=hoisted,
+                    device="cpu" if self._gpu is None else self._gpu,
+                )
+
+            return denoiser
+
+        recent = Recent(open_network, KEPT_SIZES)
+
+        def make(images: int | None) -> Callable[[RunShapes | None], Denoiser]:
+            def find(shapes: RunShapes | None) -> Denoiser:
+                if self._gpu is None or shapes is None:
+                    return recent(None)(images)
+                # Others follow from these: an inpainting model's mask is a part of its sample.
+                names = [spec.name for spec in self._directory.parts["unet"].signature.inputs]
+                return recent(tuple(item for item in shapes if item[0] in names))(images)
+
+            return find
+
+        return make
+
+    def _at(
+        self, part: str, path: Path, shapes: RunShapes | None
+    ) -> tuple[Path | bytes, dict[str, str]]:
+        """A graph at these shapes, where that is asked for and can be had, and what the session has
+        to know of it."""
+        if shapes is None or self._gpu is None:
+            return path, {}
+        from .graph.fixed import with_sizes
+
+        try:
+            graph = with_sizes(path, self._sizes(part, dict(shapes)))
+        except Exception:  # it is a gain in speed; what is wrong with the graph shows without it
+            return path, {}
+        return graph, {"session.model_external_initializers_file_folder_path": str(path.parent)}
+
+    def _sizes(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """Numbers for the names of free sizes of an export's inputs."""
+        known = self._directory.parts[part]
+        if part == "unet":
+            ports = known.ports
+            rows = shapes[ports.inputs["sample"].name][0]
+            # Of a compiled one the features have as many rows as the sample, however it was told.
+            is_per_row = self._engine is not None or ports.timestep_form == "batch"
+            level = (rows if is_per_row else 1,)
+            shapes = {ports.inputs["timestep"].name: level, **shapes}
+        sizes: dict[str, int] = {}
+        for spec in known.signature.inputs:
+            for axis, (size, number) in enumerate(
+                zip(spec.shape, shapes.get(spec.name, ()), strict=False)
+            ):
+                if not isinstance(size, int):
+                    sizes.setdefault(size or f"{spec.name}.{axis}", number)
+        return sizes
+
+    def _open_body(self, name: str, sample: str, shapes: RunShapes | None) -> _core.Session:
         """The U-Net in the loop; that of an inpainting model takes its sample in three parts."""
         path, facts = self._path("unet", name), self._directory.facts
-        if not facts.takes_mask:
-            return self._session("unet", path, path, {}, cuda_graphs=True)
-        graph, folder = inpainting.part_sample(path, sample, facts.latent_channels)
-        return self._session("unet", path, graph, folder, cuda_graphs=True)
+        graph, config = self._at("unet", path, shapes)
+        if facts.takes_mask:
+            graph, config = inpainting.part_sample(path, graph, sample, facts.latent_channels)
+        return self._session("unet", path, graph, config, cuda_graphs=True)
 
     def _path(self, part: str, graph: str) -> Path:
         if self._engine is None:

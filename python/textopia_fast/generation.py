@@ -125,7 +125,15 @@ def _denoise(
     uncond = None if negative is None else {name: negative, **start.inputs}
     gpu = graphs.batching.gpu
     is_staying = gpu is not None and job.request.output_type == "dlpack"
-    denoiser = graphs.batching.denoiser(start.latents.shape, cond, uncond, watch.cancel)
+    # A callback may turn guidance off at any run.
+    may_drop = watch.callback_on_step_end is not None or any(g == 1.0 for g in job.guidance)
+    denoiser = graphs.batching.denoiser(
+        start.latents.shape,
+        cond,
+        uncond,
+        watch.cancel,
+        is_mixed=uncond is not None and may_drop,
+    )
     latents = run_loop(
         sample,
         denoiser.predicting(program.prediction),

@@ -375,6 +375,12 @@ class Pipeline:
         prompts, _ = expand_prompts(prompt, None, 1)
         return self._open_graphs().text_encoder.encode(prompts)
 
+    @property
+    def cuda_graphs(self) -> str:
+        """Whether the last call's network was replayed as CUDA graphs: "on", "off: " and why not,
+        and "off" on the CPU."""
+        return self._open_graphs().batching.cuda_graphs
+
     def __repr__(self) -> str:
         state = "" if self._graphs is not None else ", closed"
         return f"Pipeline({self.directory.name!r}{state})"

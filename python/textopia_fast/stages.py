@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,11 +46,19 @@ __all__ = [
 EMBEDDING_CACHE_SIZE = 64
 
 
+Sessions = Callable[[tuple[int, ...]], _core.Session]
+"""Finds the session of a network for the shape of its input."""
+
+
 def run(
     session: _core.Session, feeds: dict[str, np.ndarray], cancel: _core.CancelToken | None
 ) -> dict[str, np.ndarray]:
     """One graph run that `cancel` can end at the next node (GenerationCancelled)."""
     return session.run(feeds, cancel=cancel)
+
+
+def _dtype_of(session: _core.Session, name: str) -> str:
+    return next(info.dtype for info in session.inputs if info.name == name)
 
 
 class TextEncoder:
@@ -65,7 +72,7 @@ class TextEncoder:
         self._tokenizer = tokenizer
         self._input_name = input_name
         self._output = output
-        self._dtype = next(info.dtype for info in session.inputs if info.name == input_name)
+        self._dtype = _dtype_of(session, input_name)
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,26 +119,27 @@ class Decoder:
 
     def __init__(
         self,
-        session: _core.Session,
+        find_session: Sessions,
         *,
         input_name: str,
         output: str,
         scaling_factor: float,
         shift_factor: float = 0.0,
     ):
-        self._session = session
+        self._find_session = find_session
         self._input_name = input_name
         self._output = output
-        self._dtype = next(info.dtype for info in session.inputs if info.name == input_name)
         self._scaling_factor = scaling_factor
         self._shift_factor = shift_factor
 
     def decode(self, latents: np.ndarray, cancel: _core.CancelToken | None = None) -> np.ndarray:
         """Pictures of `latents` [B, C, H, W]: float32 [B, 3, H*f, W*f], about -1..1."""
+        session = self._find_session((1, *latents.shape[1:]))
+        dtype = _dtype_of(session, self._input_name)
         pictures = []
         for latent in latents:
-            scaled = (latent[None] / self._scaling_factor + self._shift_factor).astype(self._dtype)
-            picture = run(self._session, {self._input_name: scaled}, cancel)[self._output]
+            scaled = (latent[None] / self._scaling_factor + self._shift_factor).astype(dtype)
+            picture = run(session, {self._input_name: scaled}, cancel)[self._output]
             pictures.append(picture.astype(np.float32, copy=False))
         return np.concatenate(pictures)
 
@@ -154,13 +162,11 @@ class Encoder:
 
     def __init__(
         self,
-        open_session: Callable[[], _core.Session],
+        find_session: Sessions,
         ports: Ports,
         facts: DirectoryFacts,
     ):
-        self._open_session = open_session
-        self._session: _core.Session | None = None
-        self._lock = threading.Lock()
+        self._find_session = find_session
         self._input_name = ports.inputs["sample"].name
         # Mean and log-variance where the graph has them: then the draw is the caller's.
         self._has_variance = "latent_parameters" in ports.outputs
@@ -180,8 +186,8 @@ class Encoder:
             NumericalError: The encoder returned NaN or infinity.
             UnsupportedModelError: Its output has another shape than the configuration says.
         """
-        session = self._open()
-        dtype = next(info.dtype for info in session.inputs if info.name == self._input_name)
+        session = self._find_session((1, *pictures.shape[1:]))
+        dtype = _dtype_of(session, self._input_name)
         rows = []
         for picture in pictures:
             feeds = {self._input_name: np.ascontiguousarray(picture[None], dtype)}
@@ -197,12 +203,6 @@ class Encoder:
         """Latents in the units of the denoiser: those that `Decoder.decode` takes."""
         shifted = latents - np.float32(self._facts.shift_factor)
         return np.ascontiguousarray(shifted * np.float32(self._facts.scaling_factor), np.float32)
-
-    def _open(self) -> _core.Session:
-        with self._lock:
-            if self._session is None:
-                self._session = self._open_session()
-            return self._session
 
     def _checked(self, found: np.ndarray, picture_shape: tuple[int, ...]) -> np.ndarray:
         channels = self._facts.latent_channels * (2 if self._has_variance else 1)
@@ -267,29 +267,48 @@ class Graphs:
     ) -> Graphs:
         """Makes the sessions, of the engine where there is one. Raises what `open_device` and
         `create_session` raise."""
-        source = GraphSource(directory, engine, threads, open_device(device), plugin)
-        text, decoder = (directory.parts[name].ports for name in ("text_encoder", "vae_decoder"))
+        gpu = open_device(device)
+        source = GraphSource(directory, engine, threads, gpu, plugin)
+        unet, text, decoder = (
+            directory.parts[name].ports for name in ("unet", "text_encoder", "vae_decoder")
+        )
         encoder = directory.parts.get("vae_encoder")
         facts = directory.facts
+        tokenizer = Tokenizer.from_directory(directory.tokenizer)
+        ids, latents = text.inputs["input_ids"].name, decoder.inputs["latent_sample"].name
+        sample = unet.inputs["sample"].name
+        embedding = unet.inputs["encoder_hidden_states"].name
+        size = (facts.default_height, facts.default_width)
+        latent_shape = (facts.latent_channels, *(n // facts.vae_scale_factor for n in size))
+        # What is asked for most: one image, with guidance where the network has none built in.
+        rows = 2 if facts.time_cond_proj_dim is None else 1
+        usual = [
+            (sample, (rows, *latent_shape)),
+            (embedding, (rows, tokenizer.max_length, facts.cross_attention_dim)),
+        ]
+        if facts.time_cond_proj_dim is not None:
+            usual.append(("timestep_cond", (rows, facts.time_cond_proj_dim)))
+        find_decoder = source.sessions("vae_decoder")
+        find_decoder((1, *latent_shape))  # now, since there may be something wrong with it
         return cls(
             TextEncoder(
-                source.open("text_encoder"),
-                Tokenizer.from_directory(directory.tokenizer),
-                input_name=text.inputs["input_ids"].name,
+                source.open("text_encoder", shapes=((ids, (1, tokenizer.max_length)),)),
+                tokenizer,
+                input_name=ids,
                 output=text.outputs["last_hidden_state"].name,
             ),
-            Batching(source.open_denoiser(), images_per_run),
-            directory.parts["unet"].ports.inputs["encoder_hidden_states"].name,
+            Batching(source.open_denoiser(), images_per_run, gpu, sample, tuple(usual)),
+            embedding,
             Decoder(
-                source.open("vae_decoder"),
-                input_name=decoder.inputs["latent_sample"].name,
+                find_decoder,
+                input_name=latents,
                 output=decoder.outputs["sample"].name,
                 scaling_factor=facts.scaling_factor,
                 shift_factor=facts.shift_factor,
             ),
             None
             if encoder is None
-            else Encoder(partial(source.open, "vae_encoder"), encoder.ports, facts),
+            else Encoder(source.sessions("vae_encoder"), encoder.ports, facts),
         )
 
     def embeddings(self, name: str, value: Any) -> Array | None:

@@ -57,12 +57,12 @@ def test_a_step_is_one_run_and_one_launch(fake, captures):
     fake.clear()
     tx.sample(denoiser, x, program)
     stream = f"{gpu.stream:#x}"
-    run = f"cudaGraphLaunch {stream} 1" if captures else f"cudaMemcpyAsync {x.nbytes} 3 {stream}"
+    run = f"cudaMemcpyAsync {x.nbytes} 3 {stream}"
     time = f"cudaMemcpyAsync 8 2 {stream}"
     calls = [line for line in fake.runtime_calls() if "Memcpy" in line or "Graph" in line]
-    # Where the host reads an input, as the time here, it reads what is there before each run; and
-    # once when it is bound, for the second time where nothing is kept between requests.
-    assert calls == [time][captures:] + [time, run] * 8
+    # Where the host reads an input, as the time here, it reads what is there before each run, and
+    # once when it is bound; so such a run is not captured.
+    assert calls == [time] + [time, run] * 8
     assert fake.names().count("cuLaunchKernel") == 8 + 1  # the first scales the latents
     assert fake.count(*WAITS, *ALLOCATIONS) == 0
     assert fake.names().count("cuStreamSynchronize") <= 2  # at the end, and when the loop goes
@@ -117,10 +117,12 @@ def network_of_ours() -> bytes:
     node = helper.make_node(
         "LayerNorm", ["sample", "gamma", "beta"], ["out_sample"], domain="ai.textopia", epsilon=1e-5
     )
+    # The GPU reads the time, for nothing: runs whose time the host reads are not captured.
+    read = helper.make_node("Add", ["timestep", "timestep"], ["twice"])
     shape = ["rows", 4, "h", 16]
-    model = onnx.load_from_string(
-        model_of([node], {"sample": shape, "timestep": ["rows"]}, {"out_sample": shape}, weights)
-    )
+    inputs = {"sample": shape, "timestep": ["rows"]}
+    outputs = {"out_sample": shape, "twice": ["rows"]}
+    model = onnx.load_from_string(model_of([node, read], inputs, outputs, weights))
     model.opset_import.append(helper.make_opsetid("ai.textopia", 1))
     return model.SerializeToString()
 
@@ -160,20 +162,69 @@ def test_memory_is_given_back(fake):
     assert fake.live() == {}
 
 
-def test_the_whole_pipeline(fake, monkeypatch):
-    """Text encoder, U-Net and VAE on the provider; what its kernels would write is zero here."""
+@pytest.fixture
+def open_pipeline(fake, monkeypatch, tmp_path_factory):
+    """Pipelines on the provider; what its kernels would write is zero."""
     gpu = fake.gpu()
     fake.fill_memory(0)
     monkeypatch.setattr("textopia_fast.stages.open_device", lambda device: gpu)
-    pipe = tx.Pipeline.from_pretrained("tiny-shapes", device="cuda", precision="fp32")
-    for seed in range(2):
-        fake.clear()
-        image = pipe("a red circle", num_inference_steps=3, seed=seed, output_type="np").images[0]
-        assert image.shape == (64, 64, 3)
-        assert np.isfinite(image).all()
-    convolutions = 3 * 49 + 28  # of the U-Net, and of the decoder
+    cache = tmp_path_factory.getbasetemp() / "engines"
+
+    def open_it(precision: str) -> tx.Pipeline:
+        return tx.Pipeline.from_pretrained(
+            "tiny-shapes", device="cuda", precision=precision, cache_dir=cache
+        )
+
+    return open_it
+
+
+def draw(pipe: tx.Pipeline, seed: int = 0, **options: object) -> np.ndarray:
+    found = pipe("a red circle", num_inference_steps=3, seed=seed, output_type="np", **options)
+    assert np.isfinite(found.images).all()
+    return found.images
+
+
+# Convolutions of the decoder, and waits: for the prompt's states, time features and the picture.
+@pytest.mark.parametrize(("precision", "convolutions"), [("fp16", 25), ("fp32", 28)])
+def test_a_whole_pipeline_replays_its_steps(fake, open_pipeline, precision, convolutions):
+    pipe = open_pipeline(precision)
+    assert draw(pipe).shape == (1, 64, 64, 3)
+    assert pipe.cuda_graphs == "on"
+    fake.clear()
+    draw(pipe, seed=1)
+    assert fake.count("cudaGraphLaunch") == 3
+    assert fake.count("cudaStreamBeginCapture") == 0
+    names = [line.split(" ")[1] for line in fake.calls() if line.startswith("cuLaunchKernel")]
+    assert names.count("combine") == 3 + 1  # the first scales the latents
     assert fake.count("cudnnBackendExecute") == convolutions
-    assert streams_of(fake.runtime_calls()) == {f"{gpu.stream:#x}"}
-    # Waited for: where a result goes to the host, the prompt's states and the picture.
+    assert len(streams_of(fake.runtime_calls())) == 1
     assert fake.count("cudaStreamSynchronize") <= 6
-    assert fake.count("cudaDeviceSynchronize") == 0
+    assert fake.count("cudaDeviceSynchronize", "cudaEventSynchronize") == 0
+
+
+def test_runs_of_every_size_are_captured_and_the_last_two_kept(fake, open_pipeline):
+    pipe = open_pipeline("fp16")
+    draw(pipe)
+    for options in ({"guidance_scale": 1.0}, {"height": 96}, {"num_images_per_prompt": 3}):
+        draw(pipe, **options)
+        assert pipe.cuda_graphs == "on"
+        fake.clear()
+        draw(pipe, **options)
+        assert fake.count("cudaStreamBeginCapture") == 0
+        assert fake.count("cudaGraphLaunch") in (3, 9)  # together, or each image alone
+    held = fake.live()["memory"]
+    draw(pipe, width=96)
+    draw(pipe)
+    assert fake.live()["memory"] <= 1.3 * held
+
+
+@pytest.mark.parametrize(
+    "options", [{"guidance_interval": (0.5, 5.0)}, {"callback_on_step_end": lambda *_: {}}]
+)
+def test_runs_of_more_than_one_size_have_free_ones(fake, open_pipeline, options):
+    pipe = open_pipeline("fp32")
+    draw(pipe, **options)
+    assert "nodes have not been partitioned to the CUDAExecutionProvider" in pipe.cuda_graphs
+    fake.clear()
+    draw(pipe, **options)
+    assert fake.count("cudaGraphLaunch") == 0

@@ -31,7 +31,9 @@ def test_three_inputs_of_the_prompt_reach_the_graphs(tmp_path: Path) -> None:
     split = tx.Denoiser(
         graphs["body"],
         inputs={"noise_level": "time_features"},
-        hoisted=Hoisted(graphs["time"], graphs["prompt"], compiled.split["prefix"] > 0),
+        hoisted=Hoisted(
+            graphs["time"], graphs["prompt"], shares_prefix=compiled.split["prefix"] > 0
+        ),
     )
     whole = tx.Denoiser(EXPORTS / f"{NAME}.onnx", threads=1)
     assert set(split.conditioning_names) == set(whole.conditioning_names) == set(SHAPES)

@@ -11,7 +11,6 @@ import pytest
 
 from tests.graph.running import inputs_of, run_compiled
 from tests.graph.test_exports import path_of
-from textopia_fast.errors import ConfigurationError
 from textopia_fast.graph.compile import compile_graph
 from textopia_fast.graph.engine import write_graphs
 from textopia_fast.graph.fixed import with_sizes
@@ -75,6 +74,15 @@ def test_some_sizes_may_stay_free(graphs: dict[str, Path]) -> None:
     assert "Shape" in {node.op_type for node in fixed.graph.node}
 
 
-def test_a_name_that_no_size_has(graphs: dict[str, Path]) -> None:
-    with pytest.raises(ConfigurationError, match="no input has a size called 'depth'"):
-        with_sizes(graphs["body"], {"depth": 3})
+def test_sizes_of_other_graphs_do_not_matter(graphs: dict[str, Path]) -> None:
+    assert with_sizes(graphs["body"], {"depth": 3}) == with_sizes(graphs["body"], {})
+
+
+def test_a_size_without_a_name(graphs: dict[str, Path], tmp_path: Path) -> None:
+    model = onnx.load(graphs["body"], load_external_data=False)
+    first = model.graph.input[0]
+    first.type.tensor_type.shape.dim[2].Clear()
+    path = tmp_path / "body.onnx"
+    onnx.save(model, path)
+    fixed = onnx.load_from_string(with_sizes(path, {f"{first.name}.2": 8}))
+    assert fixed.graph.input[0].type.tensor_type.shape.dim[2].dim_value == 8

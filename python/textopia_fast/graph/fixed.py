@@ -14,7 +14,6 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from ..errors import ConfigurationError
 from .edit import Editor
 from .folding import fold
 from .shapes import Shaper
@@ -27,20 +26,22 @@ def with_sizes(path: Path, sizes: Mapping[str, int]) -> bytes:
 
     Args:
         path: Its file. The weights stay where they are: whoever opens the bytes names the folder.
-        sizes: Numbers for the names of free sizes of its inputs; others stay free.
-
-    Raises:
-        ConfigurationError: No input has a size of that name.
+        sizes: Numbers for the names of free sizes of its inputs; others stay free. Sizes without a
+            name are called "input.axis". Those of inputs that the compiler has moved into another
+            graph may be among them.
     """
     model = ir.load(path)
-    names = {str(size) for value in model.graph.inputs for size in value.shape or ()}
-    for name in sizes:
-        if name not in names:
-            raise ConfigurationError(f"sizes: no input has a size called {name!r}.", param="sizes")
     ClearMetadataAndDocStringPass()(model)
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.shape is not None:
-            value.shape = ir.Shape([sizes.get(str(size), size) for size in value.shape])
+            value.shape = ir.Shape(
+                [
+                    size
+                    if isinstance(size, int)
+                    else sizes.get(size.value or f"{value.name}.{axis}", size)
+                    for axis, size in enumerate(value.shape)
+                ]
+            )
     shaper = Shaper(model.graph)
     shaper.numbers = itertools.count(_free_number(model.graph))
     fold(Editor(model.graph, shaper))

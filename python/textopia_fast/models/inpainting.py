@@ -16,15 +16,26 @@ MASKED_PICTURE = "sample_masked_picture"
 _AXIS = 1
 
 
-def part_sample(graph: Path, sample: str, latent_channels: int) -> tuple[bytes, dict[str, str]]:
-    """The graph in `graph` with LATENTS, MASK and MASKED_PICTURE instead of the input `sample`.
+def part_sample(
+    path: Path, graph: Path | bytes, sample: str, latent_channels: int
+) -> tuple[bytes, dict[str, str]]:
+    """A graph with LATENTS, MASK and MASKED_PICTURE instead of the input `sample`.
+
+    Args:
+        path: Where it comes from, with its weights.
+        graph: The same, or what was made of it.
+        sample: The input's name.
+        latent_channels: The channels of LATENTS.
 
     Returns:
         The bytes of the graph, and the session config that tells where its weights lie.
     """
     import onnx
 
-    model = onnx.load(str(graph), load_external_data=False)
+    if isinstance(graph, bytes):
+        model = onnx.load_from_string(graph)
+    else:
+        model = onnx.load(str(graph), load_external_data=False)
     inputs = list(model.graph.input)
     (at,) = (i for i, value in enumerate(inputs) if value.name == sample)
     parts = []
@@ -39,5 +50,5 @@ def part_sample(graph: Path, sample: str, latent_channels: int) -> tuple[bytes, 
     model.graph.input.extend([*inputs[:at], *parts, *inputs[at + 1 :]])
     join = onnx.helper.make_node("Concat", list(channels_of), [sample], axis=_AXIS)
     model.graph.node.insert(0, join)
-    folder = {"session.model_external_initializers_file_folder_path": str(graph.parent)}
+    folder = {"session.model_external_initializers_file_folder_path": str(path.parent)}
     return model.SerializeToString(), folder
