@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from textopia_fast.recent import Recent
 
 
@@ -64,8 +66,6 @@ def test_a_failure_is_not_kept() -> None:
         return answer
 
     recent = Recent(make, 1)
-    try:
+    with pytest.raises(ValueError, match="no"):
         recent("key")
-    except ValueError:
-        pass
     assert recent("key") == 1
