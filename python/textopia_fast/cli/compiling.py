@@ -114,7 +114,7 @@ def print_coverage(model: str, target: str | None = None) -> None:
             share = left.flops / found.total
             if share >= 1e-6:
                 print(f"    {share:.4%} in {left.count} {left.op}: {left.reason}")
-    plan = measure_int8(directory)
+    plan = measure_int8(directory) if target in (None, "cpu-int8") else None
     if plan is not None:
         print("\n".join(_int8_lines(plan.facts())))
 
