@@ -9,7 +9,7 @@ import pytest
 
 import textopia_fast as tx
 from tests.cuda_provider.graphs import BUNDLED, add_then_relu, convolution
-from tests.cuda_provider.test_runs import copying_network
+from tests.cuda_provider.test_graphs import timed_network
 from tests.test_loop import program_of, random_latents
 from textopia_fast import _core, _ort
 from textopia_fast.errors import (
@@ -117,11 +117,11 @@ def test_a_lost_device(fake, function, status):
     assert gpu.is_lost
 
 
-@pytest.mark.parametrize("function", ["cudaGraphLaunch", "cudaMemcpyAsync"])
+@pytest.mark.parametrize("function", ["cudaGraphLaunch", "cuLaunchKernel"])
 def test_the_loop_on_a_lost_device(fake, function):
     """The provider ends the process where it cannot free a captured graph: we leave it alone."""
     gpu = fake.gpu()
-    denoiser = tx.Denoiser(copying_network(), device=gpu)
+    denoiser = tx.Denoiser(timed_network(), device=gpu)
     program = program_of("euler", 8)
     tx.sample(denoiser, random_latents(2), program)
     assert fake.count("cudaGraphInstantiate") == 1
