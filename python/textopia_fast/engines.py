@@ -11,7 +11,7 @@ from typing import Any
 
 from . import _core
 from ._ort import create_session
-from .checks import check_choice
+from .checks import check_choice, shown
 from .denoiser import Denoiser, Hoisted
 from .errors import OutputError, TextopiaWarning, UnsupportedModelError
 from .graph import EngineDirectory, compile_directory
@@ -191,7 +191,13 @@ class GraphSource:
 
         try:
             graph = with_sizes(path, self._sizes(part, dict(shapes)))
-        except Exception:  # it is a gain in speed; what is wrong with the graph shows without it
+        except Exception as error:  # whatever the library for graphs raises: it costs speed alone
+            warnings.warn(
+                f"{part}/{path.name}: its sizes cannot be fixed ({shown(str(error), 200)}), so no "
+                "CUDA graph will hold it.",
+                TextopiaWarning,
+                stacklevel=2,
+            )
             return path, {}
         return graph, {"session.model_external_initializers_file_folder_path": str(path.parent)}
 

@@ -346,20 +346,8 @@ class Pipeline:
             guidance = [1.0] * len(guidance)
         is_guided = reads_uncond(program) or any(value != 1.0 for value in guidance)
 
-        job = Job(
-            request,
-            plan,
-            program,
-            guidance,
-            is_guided,
-            edit,
-            embeds,
-            negative_prompt_embeds,
-            num_images_per_prompt,
-            latents,
-            stream,
-            variation,
-        )
+        given = (embeds, negative_prompt_embeds, num_images_per_prompt, latents, stream, variation)
+        job = Job(request, plan, program, guidance, is_guided, edit, *given)
         watch = Watch(self, cancel, progress, preview, callback_on_step_end, names)
         pictures = generate(graphs, facts, job, watch, clock)
         used = parameters_of(request, program.name, schedule, plan, edit)
