@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import shutil
+import subprocess
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -261,6 +264,41 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
         find_engine(directory, Choice("bf16", "asked for", False), cache_dir=nowhere)
     with pytest.warns(TextopiaWarning, match="fp32 instead of bf16"):
         assert find_engine(directory, Choice("bf16", "AMX", True), cache_dir=nowhere) is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes file systems of a given size, e.g. "1m"."""
+    places: list[Path] = []
+
+    def mount(size: str) -> Path:
+        place = tmp_path / size
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a file system")
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+# Full at the first file, within the weights, within a graph, just before the end.
+@pytest.mark.parametrize("size", ["16k", "64k", "600k", "2m"])
+def test_a_full_disk(small_disk: Callable[[str], Path], size: str) -> None:
+    place = small_disk(size)
+    directory = open_directory("tiny-shapes")
+    with pytest.raises(
+        OutputError, match=r"No space left on device.*\n?.*Free some space"
+    ) as caught:
+        compile_directory(directory, "cpu-bf16", place)
+    assert caught.value.errno == errno.ENOSPC
+    left = {path.suffix for path in place.iterdir()}
+    assert left <= {".lock", ".json"}  # nothing of the engine
+    with pytest.warns(TextopiaWarning, match="fp32 instead of bf16.*No space left"):
+        assert find_engine(directory, Choice("bf16", "AMX", True), cache_dir=place) is None
 
 
 def test_other_compilers_have_engines_of_their_own(

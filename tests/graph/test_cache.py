@@ -139,6 +139,15 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".new-*"))
 
 
+def test_a_full_disk_that_numpy_found(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        raise OSError("84864 requested and 15360 written")  # ndarray.tofile's own, without a number
+
+    with pytest.raises(OutputError, match=r"No space left.*Free some space") as caught:
+        EngineCache(tmp_path).obtain("key", build)
+    assert caught.value.errno == errno.ENOSPC
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"):
@@ -153,6 +162,7 @@ def test_listing_and_pruning(tmp_path: Path) -> None:
     broken, _ = cache.obtain("broken", builder())
     truncate(broken)
     (tmp_path / ".new-left").mkdir()
+    (tmp_path / ".new-left-file").write_text("half")
     entries = cache.entries()
     assert [entry.path.name for entry in entries] == ["broken", "new", "old"]
     assert entries[1].bytes > 1000

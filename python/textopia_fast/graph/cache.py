@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -126,6 +127,8 @@ class EngineCache:
             removed.append(entry)
         for folder in self.root.glob(f"{_TEMPORARY}*") if self.root.is_dir() else ():
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a file, not a folder
+                folder.unlink()
         return removed
 
     def fingerprint(self, path: Path) -> str:
@@ -148,9 +151,14 @@ class EngineCache:
         return {}
 
     def _replace(self, path: Path, text: str) -> None:
-        with tempfile.NamedTemporaryFile("w", dir=self.root, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        handle, name = tempfile.mkstemp(dir=self.root, prefix=_TEMPORARY)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
 
     def _open(self, folder: Path, verify: str) -> dict[str, Any]:
         facts = read_manifest(folder, verify)
@@ -182,12 +190,20 @@ class EngineCache:
         except OSError as error:
             if isinstance(error, ModelIntegrityError | OutputError):
                 raise
-            is_full = error.errno == errno.ENOSPC
+            number = _error_number(error)
+            reason = error.strerror or (os.strerror(number) if number else str(error))
             raise OutputError(
-                f"engine cache {shown(self.root)}: cannot be written ({error.strerror or error}).",
+                f"engine cache {shown(self.root)}: cannot be written ({reason}).",
                 hint="Free some space, or name another directory with cache_dir."
-                if is_full
+                if number in (errno.ENOSPC, errno.EDQUOT)
                 else "Name a directory that can be written with cache_dir.",
-                errno=error.errno,
+                errno=number,
                 path=str(self.root),
             ) from error
+
+
+def _error_number(error: OSError) -> int | None:
+    """Of writes that fell short too: NumPy's `tofile` does not keep the number of a full disk."""
+    if error.errno is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        return errno.ENOSPC
+    return error.errno
