@@ -31,8 +31,10 @@ using Plans = std::shared_ptr<cpu::PlanSource>;
 
 ort::SessionOptions options_of(const std::string& label, int threads, int level, const Config& config,
                                const ort::Plugin* plugin, const std::shared_ptr<engine::Gpu>& gpu,
-                               const Config& cuda_options, bool cuda_graphs, const Plans& plans) {
+                               const Config& cuda_options, bool cuda_graphs, bool memory_pattern,
+                               const Plans& plans) {
   ort::SessionOptions options{label, threads, level, {}, {}, {}, {}, gpu != nullptr && cuda_graphs};
+  options.memory_pattern = memory_pattern;
   if (plans != nullptr) options.context = std::make_shared<ops::PlanContext>(plans);
   if (plugin != nullptr) options.plugin = *plugin;
   options.config.assign(config.begin(), config.end());
@@ -190,23 +192,24 @@ py::dict ort_info() {
 std::shared_ptr<Session> from_file(const std::filesystem::path& path, const std::string& label, int threads,
                                    int level, const Config& config, const ort::Plugin* plugin,
                                    const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options,
-                                   bool cuda_graphs, const Plans& plans) {
+                                   bool cuda_graphs, bool memory_pattern, const Plans& plans) {
   py::gil_scoped_release no_gil;
   const std::string file = path.string();
   return release_without_gil(
       Session::from_file(file, options_of(label.empty() ? file : label, threads, level, config, plugin, gpu,
-                                          cuda_options, cuda_graphs, plans)));
+                                          cuda_options, cuda_graphs, memory_pattern, plans)));
 }
 
 std::shared_ptr<Session> from_memory(const py::bytes& model, const std::string& label, int threads, int level,
                                      const Config& config, const ort::Plugin* plugin,
                                      const std::shared_ptr<engine::Gpu>& gpu, const Config& cuda_options,
-                                     bool cuda_graphs, const Plans& plans) {
+                                     bool cuda_graphs, bool memory_pattern, const Plans& plans) {
   const std::string_view bytes = model;
   py::gil_scoped_release no_gil;
-  return release_without_gil(Session::from_memory(
-      bytes.data(), bytes.size(),
-      options_of(label, threads, level, config, plugin, gpu, cuda_options, cuda_graphs, plans)));
+  return release_without_gil(
+      Session::from_memory(bytes.data(), bytes.size(),
+                           options_of(label, threads, level, config, plugin, gpu, cuda_options, cuda_graphs,
+                                      memory_pattern, plans)));
 }
 
 void register_info(py::module_& module) {
@@ -264,12 +267,12 @@ void register_session(py::module_& module) {
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
                   py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
                   py::arg("cuda_options") = Config(), py::arg("cuda_graphs") = false,
-                  py::arg("plans").none(true) = nullptr)
+                  py::arg("memory_pattern") = true, py::arg("plans").none(true) = nullptr)
       .def_static("from_memory", from_memory, py::arg("model"), py::kw_only(), py::arg("label") = "graph",
                   py::arg("threads") = 0, py::arg("optimization_level") = 99, py::arg("config") = Config(),
                   py::arg("plugin").none(true) = nullptr, py::arg("gpu") = nullptr,
                   py::arg("cuda_options") = Config(), py::arg("cuda_graphs") = false,
-                  py::arg("plans").none(true) = nullptr)
+                  py::arg("memory_pattern") = true, py::arg("plans").none(true) = nullptr)
       .def_property_readonly("cuda_device",
                              [](const Session& session) -> std::optional<int> {
                                if (session.cuda() == nullptr) return std::nullopt;

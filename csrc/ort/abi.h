@@ -108,6 +108,7 @@ inline constexpr int kKnownSlots = 425;
     (const Env*, const void* data, size_t bytes, const SessionOptions*, Session**))                         \
   X(10, 1, CreateSessionOptions, Status*, (SessionOptions**))                                               \
   X(13, 1, SetSessionExecutionMode, Status*, (SessionOptions*, int mode))                                   \
+  X(17, 1, DisableMemPattern, Status*, (SessionOptions*))                                                   \
   X(22, 1, SetSessionLogSeverityLevel, Status*, (SessionOptions*, int severity))                            \
   X(23, 1, SetSessionGraphOptimizationLevel, Status*, (SessionOptions*, int level))                         \
   X(24, 1, SetIntraOpNumThreads, Status*, (SessionOptions*, int count))                                     \

@@ -77,6 +77,8 @@ SessionOptionsHandle make_options(const Runtime& library, const SessionOptions& 
   // Workers spin while a run lasts, which small nodes need, and stop when it ends: an idle session burns no
   // CPU.
   checked(api.AddSessionConfigEntry(raw, "session.force_spinning_stop", "1"), "a config entry cannot be set");
+  if (!options.memory_pattern)
+    checked(api.DisableMemPattern(raw), "the memory pattern cannot be switched off");
   if (options.cuda) add_cuda(library, raw, *options.cuda, options.captures_graphs, label);
   for (const auto& [key, value] : options.config)
     checked(api.AddSessionConfigEntry(raw, key.c_str(), value.c_str()), "a config entry cannot be set");

@@ -62,6 +62,9 @@ struct SessionOptions {
   std::shared_ptr<const OpSet> ops;  // null: those of set_custom_ops()
   // Asks for CUDA graphs (Binding::replay). A graph that cannot be captured is loaded without them.
   bool captures_graphs = false;
+  // Whether ORT lays the memory of a shape out at its first run, as one block that it keeps beside that of
+  // the first: nodes of the later runs need no search in the arena.
+  bool memory_pattern = true;
   std::shared_ptr<OpContext> context = nullptr;  // for the operators of ours
 };
 

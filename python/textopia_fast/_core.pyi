@@ -429,6 +429,7 @@ class Session:
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
         cuda_graphs: bool = False,
+        memory_pattern: bool = True,
         plans: PlanSource | None = None,
     ) -> Session: ...
     @staticmethod
@@ -443,6 +444,7 @@ class Session:
         gpu: Gpu | None = None,
         cuda_options: collections.abc.Mapping[str, str] = {},
         cuda_graphs: bool = False,
+        memory_pattern: bool = True,
         plans: PlanSource | None = None,
     ) -> Session: ...
     def run(self, feeds: dict, *, control: RunControl | None = None, cancel: CancelToken | None = None) -> dict:

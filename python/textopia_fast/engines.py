@@ -226,7 +226,7 @@ class GraphSource:
         graph, config = self._at("unet", path, shapes)
         if facts.takes_mask:
             graph, config = inpainting.part_sample(path, graph, sample, facts.latent_channels)
-        return self._session("unet", path, graph, config, cuda_graphs=True)
+        return self._session("unet", path, graph, config, is_in_loop=True)
 
     def _path(self, part: str, graph: str) -> Path:
         if self._engine is None:
@@ -240,7 +240,7 @@ class GraphSource:
         graph: Path | bytes,
         config: dict[str, str],
         *,
-        cuda_graphs: bool = False,
+        is_in_loop: bool = False,
     ) -> _core.Session:
         return create_session(
             graph,
@@ -250,7 +250,9 @@ class GraphSource:
             label=f"{part}/{path.name}",
             config={**config, **(_COMPILED if self._is_packed else {})},
             plugin=self._plugin,
-            cuda_graphs=cuda_graphs,
+            cuda_graphs=is_in_loop,
+            # What runs once a picture gains nothing by it; the decoder's memory is the peak.
+            memory_pattern=is_in_loop,
             is_compiled=self._engine is not None,
             plans=self._plans,
         )

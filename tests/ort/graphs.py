@@ -52,12 +52,12 @@ def single(op: str, *, domain: str = "", dtype: int = FLOAT, **options) -> bytes
     ).SerializeToString()
 
 
-def matmul_chain(size: int, length: int) -> bytes:
+def matmul_chain(size: int, length: int, rows: int | str | None = None) -> bytes:
     """y = x @ w @ w ... , `length` times: a graph with many nodes of known cost."""
     names = ["x", *(f"h{i}" for i in range(1, length)), "y"]
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in pairwise(names)]
     weights = numpy_helper.from_array(np.eye(size, dtype=np.float32), "w")
-    border = [size, size]
+    border = [size if rows is None else rows, size]
     graph = model(nodes, [value("x", FLOAT, border)], [value("y", FLOAT, border)], [weights])
     return graph.SerializeToString()
 

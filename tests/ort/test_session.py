@@ -127,6 +127,13 @@ def test_external_data_is_read_from_beside_the_graph(tmp_path):
     np.testing.assert_array_equal(session.run({"x": weights})["y"], 2 * weights)
 
 
+def test_without_a_memory_pattern_shapes_come_and_go():
+    session = _ort.create_session(graphs.matmul_chain(8, 5, "n"), memory_pattern=False)
+    for rows in (3, 1, 700, 3, 700, 700):
+        x = ramp(rows, 8)
+        np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+
+
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 99])
 def test_optimization_levels_and_config_entries(level):
     session = _ort.create_session(
